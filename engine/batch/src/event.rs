@@ -1,0 +1,150 @@
+//! What happens in a run, told once: terminal, JSON and whatever else reports are sinks of these.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use crate::Plan;
+use crate::plan::JobIndex;
+
+/// One thing that happened, and when.
+#[derive(Debug)]
+pub struct Event<'a> {
+    /// When it happened.
+    pub time: SystemTime,
+    /// What happened.
+    pub kind: EventKind<'a>,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum EventKind<'a> {
+    /// The run begins. Always first.
+    RunStarted {
+        /// How many jobs it has.
+        jobs: usize,
+    },
+    /// An attempt got a process.
+    JobStarted {
+        /// The job.
+        job: JobIndex,
+        /// The attempt, from 1.
+        attempt: u32,
+        /// The process, leader of the attempt's session.
+        pid: u32,
+    },
+    /// An attempt failed, and the job will be tried again.
+    JobRetried {
+        /// The job.
+        job: JobIndex,
+        /// The attempt that failed, from 1.
+        attempt: u32,
+        /// How it ended.
+        end: &'a AttemptEnd,
+        /// How long the job waits.
+        delay: Duration,
+    },
+    /// A job ended otherwise than by being skipped. Once a job.
+    JobFinished {
+        /// The job.
+        job: JobIndex,
+        /// Its last attempt; 0 where none was started.
+        attempt: u32,
+        /// How the job ended.
+        status: Status,
+        /// How its last attempt ended; `None` where none was started.
+        end: Option<&'a AttemptEnd>,
+    },
+    /// A job will not run, for a need that did not end as asked.
+    JobSkipped {
+        /// The job.
+        job: JobIndex,
+        /// The first such need.
+        because: JobIndex,
+    },
+    /// The run is over. Always last.
+    RunFinished {
+        /// How many jobs ended how.
+        summary: Summary,
+    },
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Status {
+    /// It ended with a success code.
+    Success,
+    /// It did not.
+    Failed(Reason),
+    /// It was ended or never started, for something outside it.
+    Cancelled,
+}
+
+/// Why a job, or an attempt, failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// An exit code that is no success code.
+    Exit,
+    /// A signal that reiver did not send.
+    Signal,
+    /// `timeout` passed.
+    Timeout,
+    /// No process could be started.
+    Spawn,
+}
+
+/// How one attempt ended.
+#[derive(Debug)]
+pub struct AttemptEnd {
+    /// Why it failed, if it did.
+    pub failure: Option<Reason>,
+    /// How its leader ended.
+    pub leader: LeaderEnd,
+    /// From its start to its end.
+    pub duration: Duration,
+    /// Captured standard output.
+    pub stdout: Captured,
+    /// Captured standard error.
+    pub stderr: Captured,
+}
+
+/// How the first process of an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeaderEnd {
+    /// By itself, with this code.
+    Exited(i32),
+    /// By this signal.
+    Signalled(i32),
+    /// There never was one: the system's reason, with what it was about.
+    NotStarted(String),
+}
+
+/// The output of an attempt that reiver caught. (Its type will hold small outputs in memory and
+/// large ones in a file without a name; settled by the room `run`.)
+#[derive(Debug, Default)]
+pub struct Captured {
+    /// Where a failed attempt's output is kept for people to read.
+    pub log: Option<PathBuf>,
+}
+
+/// How many jobs ended how; together they are all jobs of the run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Jobs that succeeded.
+    pub succeeded: usize,
+    /// Jobs that failed.
+    pub failed: usize,
+    /// Jobs that were cancelled.
+    pub cancelled: usize,
+    /// Jobs that were skipped for a need.
+    pub skipped: usize,
+    /// From the start of the run to its end.
+    pub duration: Duration,
+}
+
+/// Something that wants to know what happens: the terminal, a file, a test.
+///
+/// Called from one thread, in the order in which things happened.
+pub trait Sink: Send {
+    /// Takes note of one event. An error ends the run as engine trouble does.
+    fn event(&mut self, plan: &Plan, event: &Event<'_>) -> std::io::Result<()>;
+}

@@ -1,0 +1,158 @@
+//! A job file as it was parsed: every key known, every value well formed and with its place.
+//!
+//! Nothing is merged, unfolded or looked up yet; that is [`plan`](crate::plan).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reiver::{Class, Priority};
+
+use crate::source::{SourceId, Span, Spanned};
+
+/// One parsed file.
+#[derive(Debug, Clone)]
+pub struct JobFile {
+    /// The file it was parsed from.
+    pub source: SourceId,
+    /// `name`, checked against the letters that it may have.
+    pub name: Option<Spanned<String>>,
+    /// `max-fails`, as written (0 means 1).
+    pub max_fails: Option<Spanned<u32>>,
+    /// `[limits]`.
+    pub limits: LimitKeys,
+    /// `[defaults]` of a TOML file. Text jobs carry their own: see [`Entry::Line`].
+    pub defaults: JobKeys,
+    /// The jobs in file order.
+    pub entries: Vec<Entry>,
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, Default)]
+pub struct LimitKeys {
+    /// Slots that jobs of class cpu share, 1 or more.
+    pub cpus: Option<Spanned<u32>>,
+    /// Slots that jobs of class io share, 1 or more.
+    pub io: Option<Spanned<u32>>,
+}
+
+/// One job as it stands in its file, before its matrix is unfolded.
+#[derive(Debug, Clone)]
+pub enum Entry {
+    /// A `[[job]]` table or a line of JSON.
+    Table {
+        /// Its place in its file, from 1: an unnamed one is `job-N`.
+        place: u32,
+        /// Its header (TOML) or its line (JSON), for what concerns the whole job.
+        span: Span,
+        /// Its keys.
+        keys: Box<JobKeys>,
+    },
+    /// A line of a text file, for `/bin/sh -c` as it stands.
+    Line {
+        /// Its line in its file, from 1: it is called `line-N`.
+        line: u32,
+        /// Its bytes, without the line end.
+        span: Span,
+        /// The sum of the `#JOB` lines before it; lines between two of them share one.
+        defaults: Arc<JobKeys>,
+    },
+}
+
+/// The keys of a `[[job]]`, of `[defaults]` or of `#JOB` lines; those that were not given are
+/// `None` or empty. `name`, `run`, `command`, `matrix` and `needs` never stand in defaults.
+#[derive(Debug, Clone, Default)]
+pub struct JobKeys {
+    /// `name`, placeholders and all.
+    pub name: Option<Spanned<String>>,
+    /// `run`: a line for `/bin/sh -c`.
+    pub run: Option<Spanned<String>>,
+    /// `command`: a program and its arguments, at least the program.
+    pub command: Option<Spanned<Vec<Spanned<String>>>>,
+    /// `needs`.
+    pub needs: Vec<Spanned<NeedKey>>,
+    /// `matrix`.
+    pub matrix: Option<Spanned<MatrixKeys>>,
+    /// `class`.
+    pub class: Option<Spanned<Class>>,
+    /// `priority`.
+    pub priority: Option<Spanned<Priority>>,
+    /// `cpus`, 1 or more.
+    pub cpus: Option<Spanned<u32>>,
+    /// `timeout` of one attempt, more than zero.
+    pub timeout: Option<Spanned<Duration>>,
+    /// `kill-after`.
+    pub kill_after: Option<Spanned<Duration>>,
+    /// `retries`.
+    pub retries: Option<Spanned<RetryKeys>>,
+    /// `cwd`.
+    pub cwd: Option<Spanned<String>>,
+    /// `env`, in file order; numbers and booleans already as text.
+    pub env: Vec<(Spanned<String>, Spanned<String>)>,
+    /// `stdin`.
+    pub stdin: Option<Spanned<String>>,
+    /// `stdout`.
+    pub stdout: Option<Spanned<String>>,
+    /// `stderr`, where `stdout` joins the two.
+    pub stderr: Option<Spanned<String>>,
+    /// `success-codes`, each 0 to 255, at least one.
+    pub success_codes: Option<Spanned<Vec<u8>>>,
+}
+
+/// One entry of `needs`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NeedKey {
+    /// A name or a glob, with the place of its text.
+    pub job: Spanned<String>,
+    /// `when`; success where unset.
+    pub when: When,
+}
+
+/// How a need must end for the job that has it to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum When {
+    /// It succeeded.
+    Success,
+    /// It failed.
+    Failure,
+    /// It succeeded, failed or was skipped, but was not cancelled.
+    Always,
+}
+
+/// `retries`, each part as given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RetryKeys {
+    /// How often a failed job is tried again.
+    pub count: Option<u32>,
+    /// How the waits grow.
+    pub backoff: Option<Backoff>,
+    /// The wait before the second attempt.
+    pub delay: Option<Duration>,
+    /// The longest wait.
+    pub max_delay: Option<Duration>,
+    /// Whether a wait is a random part of itself.
+    pub jitter: Option<bool>,
+}
+
+/// How the waits between attempts grow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Backoff {
+    /// Every wait is `delay`.
+    #[default]
+    Fixed,
+    /// Each wait is twice the one before.
+    Exponential,
+}
+
+/// `matrix`: the axes in file order, the last of which runs fastest.
+#[derive(Debug, Clone, Default)]
+pub struct MatrixKeys {
+    /// The axes with their values (text, numbers and booleans, already as text), none empty.
+    pub axes: Vec<(Spanned<String>, Vec<Spanned<String>>)>,
+    /// `include`.
+    pub include: Vec<Spanned<Cell>>,
+    /// `exclude`.
+    pub exclude: Vec<Spanned<Cell>>,
+}
+
+/// Keys with values: one entry of `include` or `exclude`.
+pub type Cell = Vec<(Spanned<String>, Spanned<String>)>;

@@ -1,0 +1,1 @@
+//! Text to [`JobFile`](crate::job_file::JobFile): the three forms.

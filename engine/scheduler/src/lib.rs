@@ -1,0 +1,5 @@
+//! A work-stealing parallel job engine that knows the machine's NUMA nodes.
+
+mod class;
+
+pub use class::{Class, Priority};
