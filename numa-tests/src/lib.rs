@@ -1,1 +1,61 @@
-//! (in the making)
+//! The promises about nodes, held on machines that nobody here has.
+//!
+//! This library finds the machines; the promises stand in `tests/`, one file a room. Described
+//! machines are snapshots of `/sys` that lie beside the checkout (`../shared/topologies`); without
+//! them the tests say that they were skipped.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+/// A snapshot of another machine's `/sys` and `/proc`.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The name of its archive.
+    pub name: String,
+    /// The folder that stands for `/`.
+    pub root: PathBuf,
+    _folder: TempDir,
+}
+
+/// All snapshots; none, said aloud, where they or the tools that unpack them are missing.
+pub fn snapshots() -> Vec<Snapshot> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/topologies/sysfs");
+    let Ok(entries) = fs::read_dir(&folder) else {
+        eprintln!("skipped: no snapshots of machines in {}", folder.display());
+        return Vec::new();
+    };
+    let mut archives: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    archives.sort();
+    archives.iter().filter_map(unpack).collect()
+}
+
+fn unpack(archive: &PathBuf) -> Option<Snapshot> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let unpacked = Command::new("tar")
+        .arg("-xjf")
+        .arg(archive)
+        .arg("-C")
+        .arg(folder.path())
+        .status();
+    if !unpacked.is_ok_and(|status| status.success()) {
+        eprintln!(
+            "skipped: cannot unpack {} (tar and bzip2 do it)",
+            archive.display()
+        );
+        return None;
+    }
+    let root = fs::read_dir(folder.path()).ok()?.flatten().next()?.path();
+    let name = archive
+        .file_name()?
+        .to_str()?
+        .trim_end_matches(".tar.bz2")
+        .to_owned();
+    Some(Snapshot {
+        name,
+        root,
+        _folder: folder,
+    })
+}

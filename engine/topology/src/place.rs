@@ -1,0 +1,201 @@
+//! Puts the current thread and its memory where they belong, and asks where memory lies.
+//!
+//! What the kernel refuses (in a container without `CAP_SYS_NICE`, outside a cpuset, on a kernel
+//! without NUMA) is said once a process and done without: placement is speed, never correctness.
+//! On a machine that is only described nothing is done.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Once;
+
+use crate::{CpuId, CpuSet, NodeId, Topology, sys};
+
+/// Where a thread is to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// On any usable CPU of a node; the kernel balances within it.
+    Node(NodeId),
+    /// On one CPU alone.
+    Core(CpuId),
+}
+
+/// Confines the current thread to `target`. True if it is confined now; false on a machine that is
+/// only described, for a node without usable CPUs, and where the kernel refuses, which is logged
+/// once.
+pub fn pin_thread_to(machine: &Topology, target: Target) -> bool {
+    if !machine.is_this_machine() {
+        return false;
+    }
+    let result = match target {
+        Target::Node(id) => match machine.node(id) {
+            Some(node) if !node.cpus.is_empty() => sys::set_affinity(&node.cpus),
+            _ => return false,
+        },
+        Target::Core(cpu) => {
+            let core = core_affinity::CoreId { id: cpu.0 as usize };
+            if core_affinity::set_for_current(core) {
+                Ok(())
+            } else {
+                Err(io::Error::last_os_error())
+            }
+        }
+    };
+    static REFUSED: Once = Once::new();
+    settled(
+        result,
+        &REFUSED,
+        "pin a thread to its CPUs",
+        "threads run wherever the kernel puts them",
+    )
+}
+
+/// The CPUs that the current thread may run on.
+///
+/// # Errors
+/// The system's, where it refuses.
+pub fn thread_affinity() -> io::Result<CpuSet> {
+    sys::affinity()
+}
+
+/// Confines the current thread to `cpus`.
+///
+/// # Errors
+/// The system's: `EINVAL` where none of them may be used.
+pub fn set_thread_affinity(cpus: &CpuSet) -> io::Result<()> {
+    sys::set_affinity(cpus)
+}
+
+/// Memory that the current thread touches first shall come from `node`, and from its neighbours
+/// where it is full. `None` goes back to the system's default. True if so; false where the kernel
+/// refuses, which is logged once.
+pub fn prefer_memory_of(node: Option<NodeId>) -> bool {
+    static REFUSED: Once = Once::new();
+    let lost = "memory comes from the node of the CPU that touches it first";
+    settled(
+        sys::set_preferred_node(node),
+        &REFUSED,
+        "prefer a node's memory",
+        lost,
+    )
+}
+
+fn settled(result: io::Result<()>, refused: &'static Once, what: &str, lost: &str) -> bool {
+    if let Err(error) = &result {
+        refused.call_once(|| tracing::warn!("the system refuses to {what} ({error}); {lost}"));
+    }
+    result.is_ok()
+}
+
+/// At most this many pages are asked about: enough to tell where most of them lie, at some 0.1 µs
+/// a page.
+const MOST_PAGES: usize = 1024;
+
+/// On which nodes the pages of `data` lie, with how many on each. Of more than 1,024 pages, as many
+/// are asked about, evenly spread. Pages that were never touched are on no node. Empty for an empty
+/// slice, and where the kernel refuses, which is logged once.
+pub fn nodes_of<T>(data: &[T]) -> BTreeMap<NodeId, usize> {
+    let mut nodes = BTreeMap::new();
+    let page = sys::page_bytes();
+    let start = data.as_ptr().cast::<u8>();
+    let bytes = size_of_val(data);
+    if bytes == 0 {
+        return nodes;
+    }
+    let into_page = start.addr() % page;
+    let count = (into_page + bytes).div_ceil(page);
+    let first = start.wrapping_sub(into_page);
+    let asked = count.min(MOST_PAGES);
+    let addresses: Vec<*const u8> = (0..asked)
+        .map(|i| first.wrapping_add(i * count / asked * page))
+        .collect();
+    match sys::nodes_of_pages(&addresses) {
+        Ok(status) => {
+            for node in status
+                .into_iter()
+                .filter_map(|node| u32::try_from(node).ok())
+            {
+                *nodes.entry(NodeId(node)).or_insert(0) += 1;
+            }
+        }
+        Err(error) => {
+            static REFUSED: Once = Once::new();
+            settled(
+                Err(error),
+                &REFUSED,
+                "say where pages lie",
+                "data is taken to lie anywhere",
+            );
+        }
+    }
+    nodes
+}
+
+/// The node that holds most of the pages of `data`, at the cost of [`nodes_of`]; `None` where that
+/// knows of none.
+pub fn node_of<T>(data: &[T]) -> Option<NodeId> {
+    let nodes = nodes_of(data);
+    nodes
+        .into_iter()
+        .max_by_key(|&(id, pages)| (pages, std::cmp::Reverse(id)))
+        .map(|(id, _)| id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    #[test]
+    fn a_thread_runs_where_it_was_pinned() {
+        let machine = Topology::detect().expect("this machine");
+        for seat in machine.seats(machine.cpus().len()) {
+            let machine = &machine;
+            thread::scope(|scope| {
+                scope.spawn(move || {
+                    assert!(pin_thread_to(machine, Target::Core(seat.cpu)));
+                    let only: CpuSet = [seat.cpu].into_iter().collect();
+                    assert_eq!(thread_affinity().expect("a mask"), only);
+                    assert!(pin_thread_to(machine, Target::Node(seat.node)));
+                    let node = machine.node(seat.node).expect("a node");
+                    assert_eq!(thread_affinity().expect("a mask"), node.cpus);
+                });
+            });
+        }
+    }
+
+    #[test]
+    fn a_described_machine_is_left_alone() {
+        let machine = Topology::synthetic("NUMANode:2 PU:4").expect("a machine");
+        let before = thread_affinity().expect("a mask");
+        assert!(!pin_thread_to(&machine, Target::Node(NodeId(1))));
+        assert_eq!(thread_affinity().expect("a mask"), before);
+    }
+
+    #[test]
+    fn touched_memory_lies_on_a_node_of_the_machine() {
+        let machine = Topology::detect().expect("this machine");
+        let data = vec![1u8; 1 << 20];
+        match node_of(&data) {
+            Some(node) => assert!(machine.node(node).is_some()),
+            None => eprintln!("skipped: the system does not say where pages lie"),
+        }
+        assert_eq!(node_of::<u8>(&[]), None);
+        assert_eq!(node_of(&[(), ()]), None);
+    }
+
+    #[test]
+    fn memory_can_be_preferred_and_the_default_restored() {
+        thread::spawn(|| {
+            let machine = Topology::detect().expect("this machine");
+            let node = machine.seats(1)[0].node;
+            if prefer_memory_of(Some(node)) {
+                assert!(prefer_memory_of(None));
+            } else {
+                eprintln!("skipped: the system refuses to prefer a node's memory");
+            }
+            assert!(!prefer_memory_of(Some(NodeId(5000))));
+        })
+        .join()
+        .expect("no panic");
+    }
+}

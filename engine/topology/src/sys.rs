@@ -1,0 +1,110 @@
+//! The system calls about places, each as a safe function; glibc wraps few of them.
+
+use std::ffi::{c_int, c_long, c_ulong, c_void};
+use std::io;
+
+use crate::{CpuSet, NodeId};
+
+/// Node masks of 1,024 bits: what distributions' kernels are built for.
+const NODE_WORDS: usize = 16;
+type NodeMask = [c_ulong; NODE_WORDS];
+
+fn checked(result: c_long) -> io::Result<c_long> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// The affinity mask of the current thread, on machines of any size: glibc's `cpu_set_t` ends at
+/// 1,024 CPUs, so the buffer grows until the kernel's mask fits.
+pub(crate) fn affinity() -> io::Result<CpuSet> {
+    let mut words = vec![0u64; 16];
+    loop {
+        let bytes = size_of_val(words.as_slice());
+        // SAFETY: the kernel writes at most `bytes` bytes to `words`, which has that many and is
+        // borrowed by nobody else.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_sched_getaffinity,
+                0,
+                bytes,
+                words.as_mut_ptr().cast::<c_void>(),
+            )
+        };
+        match checked(result) {
+            Ok(_) => return Ok(CpuSet::from_words(words)),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && words.len() < 4096 => {
+                words = vec![0; words.len() * 2];
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Confines the current thread to `cpus`.
+pub(crate) fn set_affinity(cpus: &CpuSet) -> io::Result<()> {
+    let words = cpus.words();
+    // SAFETY: the kernel reads at most the given number of bytes from `words`, which has that many.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_sched_setaffinity,
+            0,
+            size_of_val(words),
+            words.as_ptr().cast::<c_void>(),
+        )
+    };
+    checked(result).map(drop)
+}
+
+/// Memory that the current thread touches first comes from `node` while it has some, else from its
+/// neighbours; `None` is the system's default.
+pub(crate) fn set_preferred_node(node: Option<NodeId>) -> io::Result<()> {
+    let mut mask: NodeMask = [0; NODE_WORDS];
+    let mode: c_int = match node {
+        None => libc::MPOL_DEFAULT,
+        Some(NodeId(id)) => {
+            let word = mask.get_mut(id as usize / 64);
+            *word.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))? |= 1 << (id % 64);
+            libc::MPOL_PREFERRED
+        }
+    };
+    // One more than the bits: the kernel takes one off.
+    let bits = NODE_WORDS * 64 + 1;
+    let mask = if node.is_some() {
+        mask.as_ptr()
+    } else {
+        std::ptr::null()
+    };
+    // SAFETY: the kernel reads at most `bits - 1` bits from `mask`, which has that many, and
+    // nothing where it is null.
+    let result = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) };
+    checked(result).map(drop)
+}
+
+/// Where each page lies: a node, or a negative error number (a page that was never touched).
+pub(crate) fn nodes_of_pages(pages: &[*const u8]) -> io::Result<Vec<c_int>> {
+    let mut status = vec![c_int::MIN; pages.len()];
+    // SAFETY: with no list of target nodes the kernel moves nothing: it reads `pages.len()`
+    // addresses, never what they point to, and writes as many entries of `status`.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_pages,
+            0,
+            pages.len(),
+            pages.as_ptr(),
+            std::ptr::null::<c_int>(),
+            status.as_mut_ptr(),
+            0,
+        )
+    };
+    checked(result).map(|_| status)
+}
+
+/// Bytes of a page.
+pub(crate) fn page_bytes() -> usize {
+    // SAFETY: sysconf reads a constant of the system.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).unwrap_or(4096)
+}

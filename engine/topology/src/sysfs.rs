@@ -1,0 +1,430 @@
+//! Reads a machine from the kernel's files under `<root>/sys/devices/system/{cpu,node}`.
+//!
+//! CPUs are counted from their own folders, never from nodes: a node without memory keeps its
+//! CPUs here, a node without CPUs adds none. Files that are missing or garbage cost what they
+//! would have said, and nothing else; old kernels print masks where new ones print lists.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::machine::Parts;
+use crate::{Cache, CacheKind, Cpu, CpuId, CpuSet, Node, NodeId, TopologyError};
+
+/// The machine under `root`; of its online CPUs those that are `allowed`, or all.
+pub(crate) fn read(root: &Path, allowed: Option<&CpuSet>) -> Result<Parts, TopologyError> {
+    let cpu_folder = root.join("sys/devices/system/cpu");
+    let online = online_cpus(&cpu_folder)?;
+    let usable = match allowed {
+        Some(allowed) => online.intersection(allowed),
+        None => online,
+    };
+    if usable.is_empty() {
+        return Err(TopologyError::NoCpus {
+            origin: cpu_folder.display().to_string(),
+        });
+    }
+
+    let node_folder = root.join("sys/devices/system/node");
+    let mut nodes = nodes(&node_folder, &usable);
+    let distances = distances(&node_folder, &nodes);
+    let mut cpus: Vec<Cpu> = usable.iter().map(|id| cpu(&cpu_folder, id)).collect();
+    settle(&mut cpus, &mut nodes, root);
+    let caches = caches(&cpu_folder, &usable);
+    Ok(Parts {
+        nodes,
+        cpus,
+        caches,
+        distances,
+    })
+}
+
+/// CPUs that are online: by the kernel's list, else by each CPU's own file.
+fn online_cpus(folder: &Path) -> Result<CpuSet, TopologyError> {
+    let present: CpuSet = numbered(folder, "cpu")
+        .map_err(|source| TopologyError::Unreadable {
+            path: folder.to_owned(),
+            source,
+        })?
+        .into_iter()
+        .map(CpuId)
+        .collect();
+    if let Some(online) = text(folder.join("online")).and_then(|list| list.parse::<CpuSet>().ok()) {
+        // The list of a running kernel is right; a snapshot may lack the folder of some.
+        return Ok(online.intersection(&present));
+    }
+    // Kernels before 2.6.26 have no list. A CPU that cannot be taken offline has no file either,
+    // and one that is offline has no `topology` folder.
+    let any_topology = present
+        .iter()
+        .any(|id| cpu_path(folder, id).join("topology").is_dir());
+    let is_online = |id: &CpuId| match text(cpu_path(folder, *id).join("online")).as_deref() {
+        Some(state) => state != "0",
+        None => !any_topology || cpu_path(folder, *id).join("topology").is_dir(),
+    };
+    Ok(present.iter().filter(is_online).collect())
+}
+
+/// One CPU. Its core is the lowest CPU number of that core until the machine numbers them; its
+/// node is settled later.
+fn cpu(folder: &Path, id: CpuId) -> Cpu {
+    let topology = cpu_path(folder, id).join("topology");
+    let siblings = set(&topology, "core_cpus_list", "core_cpus")
+        .or_else(|| set(&topology, "thread_siblings_list", "thread_siblings"));
+    let core = siblings.and_then(|set| set.first()).unwrap_or(id).0;
+    // -1 where the firmware does not say.
+    let package = text(topology.join("physical_package_id"))
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0);
+    Cpu {
+        id,
+        node: NodeId(0),
+        package,
+        core,
+    }
+}
+
+fn nodes(folder: &Path, usable: &CpuSet) -> Vec<Node> {
+    let ids = numbered(folder, "node").unwrap_or_default();
+    ids.into_iter()
+        .map(|number| {
+            let path = folder.join(format!("node{number}"));
+            let cpus = set(&path, "cpulist", "cpumap")
+                .unwrap_or_default()
+                .intersection(usable);
+            let memory_bytes = memory_bytes(&path.join("meminfo"));
+            Node {
+                id: NodeId(number),
+                cpus,
+                memory_bytes,
+            }
+        })
+        .collect()
+}
+
+/// `MemTotal` of a `meminfo` file, of a node or of the machine.
+fn memory_bytes(path: &Path) -> u64 {
+    let kib = text(path).and_then(|meminfo| {
+        let (_, rest) = meminfo.split_once("MemTotal:")?;
+        rest.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    kib.unwrap_or(0).saturating_mul(1024)
+}
+
+/// A node's file has a column for each *online* node, in their order, not one for each number.
+fn distances(folder: &Path, nodes: &[Node]) -> BTreeMap<(NodeId, NodeId), u32> {
+    let listed: Option<BTreeSet<u32>> = text(folder.join("online"))
+        .and_then(|list| list.parse::<CpuSet>().ok())
+        .map(|set| set.iter().map(|number| number.0).collect());
+    let columns: Vec<NodeId> = nodes
+        .iter()
+        .map(|node| node.id)
+        .filter(|id| listed.as_ref().is_none_or(|listed| listed.contains(&id.0)))
+        .collect();
+    let mut distances = BTreeMap::new();
+    for &from in &columns {
+        let row: Vec<u32> = text(folder.join(format!("node{from}/distance")))
+            .map(|row| {
+                row.split_whitespace()
+                    .map_while(|word| word.parse().ok())
+                    .collect()
+            })
+            .unwrap_or_default();
+        if row.len() == columns.len() {
+            distances.extend(columns.iter().map(|&to| (from, to)).zip(row));
+        }
+    }
+    distances
+}
+
+/// Gives every CPU a node. One that no node names goes to the node of a CPU in its package, else
+/// to the lowest node; a kernel without NUMA has no nodes at all, and gets node 0.
+fn settle(cpus: &mut [Cpu], nodes: &mut Vec<Node>, root: &Path) {
+    if nodes.is_empty() {
+        let memory_bytes = memory_bytes(&root.join("proc/meminfo"));
+        nodes.push(Node {
+            id: NodeId(0),
+            cpus: CpuSet::new(),
+            memory_bytes,
+        });
+    }
+    let mut owner: BTreeMap<CpuId, NodeId> = BTreeMap::new();
+    for node in &mut *nodes {
+        // A CPU that two nodes claim stays with the first.
+        node.cpus = node
+            .cpus
+            .iter()
+            .filter(|cpu| !owner.contains_key(cpu))
+            .collect();
+        owner.extend(node.cpus.iter().map(|cpu| (cpu, node.id)));
+    }
+    let mut of_package: BTreeMap<u32, NodeId> = BTreeMap::new();
+    for cpu in cpus.iter() {
+        if let Some(&node) = owner.get(&cpu.id) {
+            of_package.entry(cpu.package).or_insert(node);
+        }
+    }
+    for cpu in cpus {
+        let home = owner.get(&cpu.id).or_else(|| of_package.get(&cpu.package));
+        cpu.node = home.copied().unwrap_or(nodes[0].id);
+        if let Some(node) = nodes.iter_mut().find(|node| node.id == cpu.node) {
+            node.cpus.insert(cpu.id);
+        }
+    }
+}
+
+fn caches(folder: &Path, usable: &CpuSet) -> Vec<Cache> {
+    let mut known: BTreeSet<(u8, CacheKind, CpuId)> = BTreeSet::new();
+    let mut caches = Vec::new();
+    for id in usable.iter() {
+        let of_cpu = cpu_path(folder, id).join("cache");
+        for index in numbered(&of_cpu, "index").unwrap_or_default() {
+            let Some(cache) = cache(&of_cpu.join(format!("index{index}")), id, usable) else {
+                continue;
+            };
+            let first = cache.cpus.first().unwrap_or(id);
+            if known.insert((cache.level, cache.kind, first)) {
+                caches.push(cache);
+            }
+        }
+    }
+    caches
+}
+
+fn cache(path: &Path, of: CpuId, usable: &CpuSet) -> Option<Cache> {
+    let level = text(path.join("level"))?.parse().ok()?;
+    let kind = match text(path.join("type"))?.as_str() {
+        "Data" => CacheKind::Data,
+        "Instruction" => CacheKind::Instruction,
+        "Unified" => CacheKind::Unified,
+        _ => return None,
+    };
+    let size_bytes = text(path.join("size"))
+        .and_then(|size| cache_bytes(&size))
+        .unwrap_or(0);
+    let mut cpus = set(path, "shared_cpu_list", "shared_cpu_map").unwrap_or_default();
+    cpus.insert(of);
+    Some(Cache {
+        level,
+        kind,
+        size_bytes,
+        cpus: cpus.intersection(usable),
+    })
+}
+
+/// `32K`, `8192K`, and `1M` should a kernel come to it.
+fn cache_bytes(size: &str) -> Option<u64> {
+    let (number, unit) = match size.as_bytes().last()? {
+        b'K' => (&size[..size.len() - 1], 1 << 10),
+        b'M' => (&size[..size.len() - 1], 1 << 20),
+        _ => (size, 1),
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+fn cpu_path(folder: &Path, id: CpuId) -> PathBuf {
+    folder.join(format!("cpu{id}"))
+}
+
+/// The text of a file without what surrounds it: some kernels end a list in a NUL byte.
+fn text(path: impl AsRef<Path>) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    Some(
+        text.trim_matches(|letter: char| letter.is_whitespace() || letter == '\0')
+            .to_owned(),
+    )
+}
+
+/// A set that new kernels give as a list and old ones as a mask.
+fn set(folder: &Path, list: &str, mask: &str) -> Option<CpuSet> {
+    let from_list = text(folder.join(list)).and_then(|text| text.parse().ok());
+    from_list.or_else(|| CpuSet::from_mask_str(&text(folder.join(mask))?).ok())
+}
+
+/// The numbers of the entries `<prefix>N` of a folder, ascending.
+fn numbered(folder: &Path, prefix: &str) -> std::io::Result<Vec<u32>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let number = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(prefix)?.parse::<u32>().ok());
+        numbers.extend(number.filter(|&number| number < 1 << 20));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Topology;
+
+    /// A machine in a folder, written file by file.
+    struct Described(tempfile::TempDir);
+
+    impl Described {
+        fn new(files: &[(&str, &str)]) -> Described {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            for (path, text) in files {
+                let path = folder.path().join("sys/devices/system").join(path);
+                fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+                fs::write(path, text).expect("a file");
+            }
+            Described(folder)
+        }
+
+        fn topology(&self) -> Topology {
+            Topology::from_sysfs(self.0.path()).expect("a machine")
+        }
+    }
+
+    fn shape(machine: &Topology) -> Vec<(u32, String)> {
+        machine
+            .nodes()
+            .map(|id| (id.0, machine.node(id).expect("listed").cpus.to_string()))
+            .collect()
+    }
+
+    #[test]
+    fn a_kernel_without_numa_is_one_node() {
+        let machine = Described::new(&[
+            ("cpu/online", "0-1"),
+            ("cpu/cpu0/topology/physical_package_id", "0"),
+            ("cpu/cpu1/topology/physical_package_id", "0"),
+        ])
+        .topology();
+        assert_eq!(shape(&machine), [(0, "0-1".to_owned())]);
+        assert_eq!(machine.distance(NodeId(0), NodeId(0)), 10);
+    }
+
+    #[test]
+    fn masks_serve_where_lists_are_missing() {
+        let machine = Described::new(&[
+            ("cpu/cpu0/topology/thread_siblings", "00000005"),
+            ("cpu/cpu1/topology/thread_siblings", "0000000a"),
+            ("cpu/cpu2/topology/thread_siblings", "00000005"),
+            ("cpu/cpu3/topology/thread_siblings", "0000000a"),
+            ("node/node0/cpumap", "00000000,00000005"),
+            ("node/node1/cpumap", "00000000,0000000a"),
+        ])
+        .topology();
+        assert_eq!(
+            shape(&machine),
+            [(0, "0,2".to_owned()), (1, "1,3".to_owned())]
+        );
+        assert_eq!(
+            machine
+                .cpus()
+                .iter()
+                .map(|cpu| cpu.core)
+                .collect::<Vec<_>>(),
+            [0, 1, 0, 1]
+        );
+    }
+
+    #[test]
+    fn distance_columns_are_the_online_nodes_in_order() {
+        let machine = Described::new(&[
+            ("cpu/online", "0-1"),
+            ("cpu/cpu0/topology/x", ""),
+            ("cpu/cpu1/topology/x", ""),
+            ("node/online", "0,4"),
+            ("node/node0/cpulist", "0"),
+            ("node/node0/distance", "10 32"),
+            ("node/node4/cpulist", "1"),
+            ("node/node4/distance", "33 10"),
+        ])
+        .topology();
+        assert_eq!(machine.distance(NodeId(0), NodeId(4)), 32);
+        assert_eq!(machine.distance(NodeId(4), NodeId(0)), 33);
+        assert_eq!(machine.nearest_nodes(NodeId(4)), [NodeId(0)]);
+    }
+
+    #[test]
+    fn offline_cpus_are_out_also_when_it_is_cpu_0() {
+        let machine = Described::new(&[
+            ("cpu/cpu0/online", "0"),
+            ("cpu/cpu1/online", "1"),
+            ("cpu/cpu1/topology/thread_siblings_list", "1"),
+            ("cpu/cpu2/topology/thread_siblings_list", "2"),
+            ("cpu/cpu3/cache/index0/level", "1"),
+            ("node/node0/cpulist", "0-3"),
+        ])
+        .topology();
+        assert_eq!(shape(&machine), [(0, "1-2".to_owned())]);
+    }
+
+    #[test]
+    fn a_node_of_memory_alone_has_no_cpus_and_none_is_counted_twice() {
+        let machine = Described::new(&[
+            ("cpu/online", "0-1"),
+            ("cpu/cpu0/topology/x", ""),
+            ("cpu/cpu1/topology/x", ""),
+            ("node/node0/cpulist", "0-1"),
+            ("node/node0/meminfo", "Node 0 MemTotal:  1024 kB"),
+            ("node/node2/cpulist", "\n"),
+            ("node/node2/meminfo", "Node 2 MemTotal:  2048 kB"),
+            ("node/node3/cpulist", "1"),
+        ])
+        .topology();
+        assert_eq!(
+            shape(&machine),
+            [(0, "0-1".into()), (2, String::new()), (3, String::new())]
+        );
+        assert_eq!(
+            machine.node(NodeId(2)).expect("listed").memory_bytes,
+            2 << 20
+        );
+    }
+
+    #[test]
+    fn cpus_that_no_node_names_stay_with_their_package() {
+        let machine = Described::new(&[
+            ("cpu/online", "0-3"),
+            ("cpu/cpu0/topology/physical_package_id", "0"),
+            ("cpu/cpu1/topology/physical_package_id", "1"),
+            ("cpu/cpu2/topology/physical_package_id", "1"),
+            ("cpu/cpu3/topology/physical_package_id", "9"),
+            ("node/node1/cpulist", "0\n\0"),
+            ("node/node2/cpulist", "1"),
+        ])
+        .topology();
+        assert_eq!(
+            shape(&machine),
+            [(1, "0,3".to_owned()), (2, "1-2".to_owned())]
+        );
+    }
+
+    #[test]
+    fn garbage_costs_only_what_it_would_have_said() {
+        let machine = Described::new(&[
+            ("cpu/online", "what"),
+            ("cpu/cpu0/topology/core_cpus_list", "99999999999"),
+            ("cpu/cpu0/cache/index0/level", "300"),
+            ("cpu/cpu0/cache/index1/level", "2"),
+            ("cpu/cpu0/cache/index1/type", "Unified"),
+            ("cpu/cpu0/cache/index1/size", "99999999999999999999K"),
+            ("cpu/cpu1/topology/physical_package_id", "-1"),
+            ("cpu/cpuidle/driver", "none"),
+            ("cpu/cpu99999999999/online", "1"),
+            ("node/node0/cpulist", "0-"),
+            ("node/node0/distance", "ten"),
+            ("node/node0/meminfo", "MemTotal: lots"),
+        ])
+        .topology();
+        assert_eq!(shape(&machine), [(0, "0-1".to_owned())]);
+        assert_eq!(machine.caches().len(), 1);
+        assert_eq!(machine.caches()[0].size_bytes, 0);
+    }
+
+    #[test]
+    fn an_empty_folder_is_refused_by_name() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let error = Topology::from_sysfs(folder.path()).expect_err("no machine");
+        assert!(
+            error.to_string().contains("sys/devices/system/cpu"),
+            "{error}"
+        );
+    }
+}
