@@ -1,5 +1,75 @@
 //! A work-stealing parallel job engine that knows the machine's NUMA nodes.
+//!
+//! Work is done near its data, and stolen from the nearest neighbour first. An [`Engine`] has
+//! workers grouped by node; they run
+//! - forks: [`join`] and [`scope`] borrow freely and return when all is done;
+//! - jobs: closures with a [`Class`], a [`Priority`], a deadline and a [`CancellationToken`], whose
+//!   [`JobHandle`] is waited for or awaited. Jobs that block run on threads of their own.
+//!
+//! ```
+//! use reiver::{Class, Engine, Priority};
+//!
+//! let engine = Engine::builder().build()?;
+//! let urgent = engine.job().priority(Priority::P0).submit(|_| 1 + 1)?;
+//! let file = engine.job().class(Class::Io).submit(|_| std::fs::read("/proc/self/stat"))?;
+//! let (left, right) = engine.join(|| 3, || 4);
+//! assert_eq!((urgent.join()?, left, right), (2, 3, 4));
+//! assert!(!file.join()??.is_empty());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The engine never spins while it has nothing to do, never runs a blocking job on a computing
+//! worker, and never moves memory by itself.
 
+#[cfg(not(reiver_loom))]
+mod builder;
+#[cfg(not(reiver_loom))]
+mod cell;
 mod class;
+#[cfg(not(reiver_loom))]
+mod current;
+#[cfg(not(reiver_loom))]
+mod engine;
+#[cfg(not(reiver_loom))]
+mod error;
+#[cfg(not(reiver_loom))]
+mod fork;
+#[cfg(not(reiver_loom))]
+mod histogram;
+#[cfg(not(reiver_loom))]
+mod io;
+#[cfg(not(reiver_loom))]
+mod job;
+#[cfg(not(reiver_loom))]
+mod machine;
+#[cfg(not(reiver_loom))]
+mod metrics;
+#[cfg(not(reiver_loom))]
+mod queues;
+mod sleep;
+#[cfg(not(reiver_loom))]
+mod spawner;
+mod state;
+pub mod steal_order;
+mod sync;
+#[cfg(not(reiver_loom))]
+mod timer;
+#[cfg(not(reiver_loom))]
+mod token;
+#[cfg(not(reiver_loom))]
+mod worker;
 
 pub use class::{Class, Priority};
+pub use reiver_topology::{NodeId, Topology, TopologyError};
+
+#[cfg(not(reiver_loom))]
+pub use {
+    builder::{EngineBuilder, Pinning},
+    engine::{Engine, RunningJob, ShutdownReport},
+    error::{BuildError, Interrupted, JobError, PanicPayload, Phase, SubmitError},
+    fork::{Scope, join, scope},
+    histogram::Histogram,
+    job::{JobBuilder, JobContext, JobHandle},
+    metrics::{JobCounts, Metrics, Steals},
+    token::CancellationToken,
+};

@@ -1,0 +1,224 @@
+//! Settings of an engine, and what becomes of them.
+
+use std::ops::RangeInclusive;
+use std::sync::{Arc, OnceLock};
+
+use reiver_topology::Topology;
+
+use crate::Class;
+use crate::engine::{Engine, Shared};
+use crate::error::BuildError;
+use crate::io::Io;
+use crate::machine::Machine;
+use crate::metrics::Counters;
+use crate::sleep::Sleepers;
+use crate::spawner::Spawner;
+use crate::steal_order::steal_orders;
+use crate::timer::Timer;
+use crate::worker::Worker;
+
+/// What workers are confined to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Pinning {
+    /// The CPUs of their node; within it the kernel balances. The best where other programs run.
+    #[default]
+    Node,
+    /// One CPU each. For machines that run nothing else.
+    Core,
+    /// Nothing.
+    None,
+}
+
+/// At most so many I/O threads, unless set.
+const IO_WORKERS: RangeInclusive<usize> = 0..=512;
+/// At most so many I/O jobs wait, unless set: a queue that grows without limit hides that its
+/// threads cannot keep up.
+const IO_QUEUE: usize = 65_536;
+
+/// Builds an [`Engine`]; made by [`Engine::builder`].
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until it builds"]
+pub struct EngineBuilder {
+    topology: Option<Topology>,
+    cpu_workers: Option<usize>,
+    io_workers: RangeInclusive<usize>,
+    pinning: Pinning,
+    capacity: [Option<usize>; 2],
+}
+
+static GLOBAL: OnceLock<Engine> = OnceLock::new();
+
+impl EngineBuilder {
+    pub(crate) fn new() -> EngineBuilder {
+        EngineBuilder {
+            topology: None,
+            cpu_workers: None,
+            io_workers: IO_WORKERS,
+            pinning: Pinning::default(),
+            capacity: [None, Some(IO_QUEUE)],
+        }
+    }
+
+    /// The machine to run on. Default: this one, as [`Topology::detect`] finds it.
+    ///
+    /// With one that is only described, groups and steal order follow it all the same; threads are
+    /// not pinned and memory is not placed.
+    pub fn topology(mut self, topology: Topology) -> Self {
+        self.topology = Some(topology);
+        self
+    }
+
+    /// How many workers compute, in all; they are spread over the nodes by their cores. Default:
+    /// [`Topology::worker_count`].
+    pub fn cpu_workers(mut self, workers: usize) -> Self {
+        self.cpu_workers = Some(workers);
+        self
+    }
+
+    /// How many threads run jobs of class [`Io`](Class::Io), in all: at least the first number once
+    /// they have been started, at most the second. They start as jobs come. Default: 0 to 512.
+    pub fn io_workers(mut self, workers: RangeInclusive<usize>) -> Self {
+        self.io_workers = workers;
+        self
+    }
+
+    /// What workers are confined to. Default: their node.
+    pub fn pinning(mut self, pinning: Pinning) -> Self {
+        self.pinning = pinning;
+        self
+    }
+
+    /// How many jobs of a class may wait. Default: 65,536 of class Io, any number of class Cpu.
+    pub fn queue_capacity(mut self, class: Class, jobs: usize) -> Self {
+        self.capacity[class as usize] = Some(jobs);
+        self
+    }
+
+    /// Builds the engine and starts its workers.
+    ///
+    /// # Errors
+    /// [`BuildError::Setting`] for a setting that no engine can have, [`BuildError::Topology`]
+    /// where this machine cannot be read, [`BuildError::Threads`] where the system refuses threads.
+    pub fn build(self) -> Result<Engine, BuildError> {
+        self.check()?;
+        let topology = match self.topology {
+            Some(topology) => topology,
+            None => Topology::detect()?,
+        };
+        let wanted = self.cpu_workers.unwrap_or_else(|| topology.worker_count());
+        let seats = topology.seats(wanted);
+        let orders = steal_orders(&topology, &seats);
+        let machine = Machine::new(topology, &seats);
+
+        let counts: Vec<usize> = machine.nodes.iter().map(|node| node.workers).collect();
+        let sleepers = Sleepers::new(&counts);
+        let (mut workers, mut faces) = (Vec::with_capacity(wanted), Vec::with_capacity(wanted));
+        for (index, (seat, order)) in seats.into_iter().zip(orders).enumerate() {
+            let node = machine
+                .index_of(seat.node)
+                .expect("a seat's node has workers");
+            let worker = Worker::new(index, node, sleepers.bit(node, index));
+            faces.push(worker.face(seat, order));
+            workers.push(worker);
+        }
+        let none_started = |source| BuildError::Threads {
+            started: 0,
+            wanted,
+            source,
+        };
+        let (spawner, requests) = Spawner::new();
+        let nodes = machine.nodes.len();
+        let shared = Arc::new(Shared::new(
+            machine,
+            faces.into(),
+            sleepers,
+            self.pinning,
+            self.capacity,
+            Io::new(nodes, self.io_workers),
+            Timer::default(),
+            Counters::new(wanted),
+            spawner,
+        ));
+        let engine = Engine::owning(Arc::clone(&shared));
+        // Dropping the engine ends what was started.
+        Spawner::start(&shared, requests).map_err(none_started)?;
+        let started = shared.spawner.workers(&shared, workers);
+        started.map_err(|(started, source)| BuildError::Threads {
+            started,
+            wanted,
+            source,
+        })?;
+        Ok(engine)
+    }
+
+    /// Builds the engine that [`Engine::global`] gives.
+    ///
+    /// # Errors
+    /// As [`build`](EngineBuilder::build); [`BuildError::GlobalExists`] once there is one.
+    pub fn build_global(self) -> Result<&'static Engine, BuildError> {
+        if GLOBAL.get().is_some() {
+            return Err(BuildError::GlobalExists);
+        }
+        let engine = self.build()?;
+        GLOBAL.set(engine).map_err(|_| BuildError::GlobalExists)?;
+        Ok(GLOBAL.get().expect("it was set"))
+    }
+
+    fn check(&self) -> Result<(), BuildError> {
+        let refuse = |setting, value: String, remedy| {
+            Err(BuildError::Setting {
+                setting,
+                value,
+                remedy,
+            })
+        };
+        if self.cpu_workers == Some(0) {
+            return refuse("cpu_workers", "0".into(), "1 or more");
+        }
+        if self.io_workers.is_empty() || *self.io_workers.end() == 0 {
+            let range = format!("{:?}", self.io_workers);
+            return refuse(
+                "io_workers",
+                range,
+                "a range that is not empty and ends at 1 or more",
+            );
+        }
+        if self.capacity.contains(&Some(0)) {
+            return refuse("queue_capacity", "0".into(), "1 or more");
+        }
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// The engine that free functions use outside of any other: built on first use, with the
+    /// defaults, and never ended. Where the system refuses threads it has fewer.
+    ///
+    /// # Panics
+    /// If this machine cannot be read, or the system refuses every thread.
+    pub fn global() -> &'static Engine {
+        GLOBAL.get_or_init(|| {
+            let mut workers = None;
+            loop {
+                let mut builder = Engine::builder();
+                builder.cpu_workers = workers;
+                match builder.build() {
+                    Ok(engine) => return engine,
+                    Err(BuildError::Threads {
+                        started,
+                        wanted,
+                        source,
+                    }) if wanted > 1 => {
+                        let fewer = started.clamp(1, wanted - 1);
+                        tracing::warn!(
+                            "the system gave {started} of {wanted} worker threads ({source}); \
+                             the global engine goes on with {fewer}"
+                        );
+                        workers = Some(fewer);
+                    }
+                    Err(error) => panic!("the global engine cannot start: {error}"),
+                }
+            }
+        })
+    }
+}

@@ -1,0 +1,419 @@
+//! Fork and join, scopes, and moving onto a worker: work that borrows, so whoever starts it waits
+//! for its end, whatever happens.
+//!
+//! A fork lies on the stack of the worker that made it, and its deque holds a pointer there. The
+//! worker takes it back and runs it itself, or, where a thief was faster, does other work until the
+//! fork's latch is set.
+
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+use std::thread;
+
+use reiver_topology::NodeId;
+
+use crate::Priority;
+use crate::current::{Current, block_until};
+use crate::engine::{Engine, Shared};
+use crate::queues::Task;
+use crate::sync::{AtomicBool, AtomicUsize, Ordering};
+use crate::worker::{Worker, run};
+
+/// A part of a join, scope or install, its type forgotten.
+#[derive(Debug)]
+pub(crate) struct Fork {
+    data: *const (),
+    execute: unsafe fn(*const ()),
+}
+
+// SAFETY: a fork is only ever made of a `StackFork` or `HeapFork`, whose closures are `Send`; the
+// pointer is used once, by whoever executes it.
+unsafe impl Send for Fork {}
+
+impl Fork {
+    /// Runs it. Never panics: its outcome goes to whoever waits for it.
+    pub(crate) fn execute(self) {
+        // SAFETY: the constructors pair a pointer with the function that knows its type, whoever
+        // made it keeps it alive until it has run, and a queue hands it out once.
+        unsafe { (self.execute)(self.data) }
+    }
+}
+
+/// Set once; wakes one waiting thread.
+#[derive(Debug)]
+struct Latch {
+    set: AtomicBool,
+    waker: Waker,
+}
+
+impl Latch {
+    fn new(waker: Waker) -> Latch {
+        Latch {
+            set: AtomicBool::new(false),
+            waker,
+        }
+    }
+
+    fn is_set(&self) -> bool {
+        // ORDERING: acquire, with the release in `set`: the result is visible.
+        self.set.load(Ordering::Acquire)
+    }
+
+    /// Sets the latch.
+    ///
+    /// # Safety
+    /// `latch` is valid when this is called. It may be gone once it is set, so the waker is cloned
+    /// before.
+    unsafe fn set(latch: *const Latch) {
+        // SAFETY: valid until it is set.
+        let waker = unsafe { (*latch).waker.clone() };
+        // SAFETY: as above; this is the last use.
+        // ORDERING: release, with the acquire in `is_set`: publishes the result.
+        unsafe { (*latch).set.store(true, Ordering::Release) };
+        waker.wake();
+    }
+}
+
+/// A closure on the stack of whoever waits for it.
+struct StackFork<F, R> {
+    body: UnsafeCell<Option<F>>,
+    result: UnsafeCell<Option<thread::Result<R>>>,
+    latch: Latch,
+}
+
+impl<F: FnOnce() -> R + Send, R: Send> StackFork<F, R> {
+    fn new(body: F, waker: Waker) -> StackFork<F, R> {
+        let body = UnsafeCell::new(Some(body));
+        StackFork {
+            body,
+            result: UnsafeCell::new(None),
+            latch: Latch::new(waker),
+        }
+    }
+
+    /// # Safety
+    /// The fork outlives its execution (whoever made it waits for the latch), and is executed once:
+    /// by a queue, or here by its owner once the queue has given it back.
+    unsafe fn as_fork(&self) -> Fork {
+        Fork {
+            data: std::ptr::from_ref(self).cast(),
+            execute: Self::execute,
+        }
+    }
+
+    /// # Safety
+    /// `data` is a `StackFork<F, R>` that is executed for the first time.
+    unsafe fn execute(data: *const ()) {
+        let this = data.cast::<StackFork<F, R>>();
+        // SAFETY: it is alive until the latch is set.
+        let body = unsafe { &(*this).body };
+        // SAFETY: nobody else touches the body.
+        let body = unsafe { &mut *body.get() };
+        let body = body.take().expect("a fork is executed once");
+        let outcome = catch_unwind(AssertUnwindSafe(body));
+        // SAFETY: it is alive until the latch is set.
+        let result = unsafe { &(*this).result };
+        // SAFETY: nobody reads the result before the latch is set.
+        unsafe { *result.get() = Some(outcome) };
+        // SAFETY: a place in it, which is only pointed to.
+        let latch = unsafe { &raw const (*this).latch };
+        // SAFETY: still alive; the last use.
+        unsafe { Latch::set(latch) };
+    }
+
+    fn into_result(self) -> thread::Result<R> {
+        debug_assert!(self.latch.is_set());
+        self.result
+            .into_inner()
+            .expect("a fork whose latch is set has a result")
+    }
+}
+
+/// Runs both closures, at the same time where a worker is free, and gives both results.
+///
+/// On a worker of an engine it runs there, else it enters the global engine. `a` runs on the
+/// current worker, `b` too unless another one takes it meanwhile. Either may borrow freely.
+///
+/// While it waits for `b` the worker does other work: hold no lock across a join that other work
+/// takes.
+///
+/// # Panics
+/// If either panics, once both have ended; with that of `a` where both do.
+///
+/// ```
+/// fn sum(values: &[u64]) -> u64 {
+///     if values.len() < 1000 {
+///         return values.iter().sum();
+///     }
+///     let (left, right) = values.split_at(values.len() / 2);
+///     let (left, right) = reiver::join(|| sum(left), || sum(right));
+///     left + right
+/// }
+/// assert_eq!(sum(&vec![1; 10_000]), 10_000);
+/// ```
+pub fn join<A, B, RA, RB>(a: A, b: B) -> (RA, RB)
+where
+    A: FnOnce() -> RA + Send,
+    B: FnOnce() -> RB + Send,
+    RA: Send,
+    RB: Send,
+{
+    Engine::of_thread(|engine| engine.join(a, b))
+}
+
+/// Calls `body` with a scope on which it can spawn work that borrows, and waits for all of it.
+///
+/// On a worker of an engine it runs there, else it enters the global engine.
+///
+/// # Panics
+/// If `body` or anything spawned panics, once everything has ended.
+///
+/// ```
+/// let mut halves = [0, 0];
+/// let (left, right) = halves.split_at_mut(1);
+/// reiver::scope(|scope| {
+///     scope.spawn(|_| left[0] = 1);
+///     scope.spawn(|_| right[0] = 2);
+/// });
+/// assert_eq!(halves, [1, 2]);
+/// ```
+pub fn scope<'scope, R: Send>(body: impl FnOnce(&Scope<'scope>) -> R + Send) -> R {
+    Engine::of_thread(|engine| engine.scope(body))
+}
+
+impl Engine {
+    /// As [`join`](crate::join), on a worker of this engine.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn join<A, B, RA, RB>(&self, a: A, b: B) -> (RA, RB)
+    where
+        A: FnOnce() -> RA + Send,
+        B: FnOnce() -> RB + Send,
+        RA: Send,
+        RB: Send,
+    {
+        self.on_worker(|current, worker| join_here(current, worker, a, b))
+    }
+
+    /// As [`scope`](crate::scope), on a worker of this engine.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn scope<'scope, R: Send>(&self, body: impl FnOnce(&Scope<'scope>) -> R + Send) -> R {
+        self.on_worker(|current, worker| scope_here(current, worker, body))
+    }
+
+    /// Runs `body` on a worker of this engine and waits for its value; on such a worker, simply
+    /// runs it. A worker of another engine does that engine's work while it waits.
+    ///
+    /// # Panics
+    /// If `body` panics.
+    pub fn install<R: Send>(&self, body: impl FnOnce() -> R + Send) -> R {
+        self.on_worker(|_, _| body())
+    }
+
+    fn on_worker<R: Send>(&self, body: impl FnOnce(&Current, &Worker) -> R + Send) -> R {
+        let shared = self.shared();
+        Current::with(|current| match current {
+            Some(current) if current.is_of(shared) => match current.worker() {
+                Some(worker) => body(current, worker),
+                None => from_outside(shared, body),
+            },
+            _ => from_outside(shared, body),
+        })
+    }
+}
+
+/// Hands `body` to a worker and waits.
+fn from_outside<R: Send>(shared: &Shared, body: impl FnOnce(&Current, &Worker) -> R + Send) -> R {
+    let on_worker = || {
+        Current::with(|current| {
+            let current = current.expect("forks run on workers");
+            body(current, current.worker().expect("forks run on CPU workers"))
+        })
+    };
+    let mut on_worker = Some(on_worker);
+    let mut fork = None;
+    // The waker of whoever waits is known only inside the wait, so the fork is made there.
+    block_until(Priority::P2, |waker| {
+        let fork = fork.get_or_insert_with(|| {
+            let body = on_worker.take().expect("the fork is made once");
+            let fork = Box::new(StackFork::new(body, waker.clone()));
+            // SAFETY: the fork is on the heap, is dropped only after the wait, which ends when its
+            // latch is set, and is pushed once.
+            let task = Task::Fork(unsafe { fork.as_fork() });
+            shared.push_fork(shared.node_of_caller(), task);
+            fork
+        });
+        fork.latch.is_set()
+    });
+    match fork.expect("the wait made it").into_result() {
+        Ok(value) => value,
+        Err(panic) => resume_unwind(panic),
+    }
+}
+
+fn join_here<A, B, RA, RB>(current: &Current, worker: &Worker, a: A, b: B) -> (RA, RB)
+where
+    A: FnOnce() -> RA + Send,
+    B: FnOnce() -> RB + Send,
+    RA: Send,
+    RB: Send,
+{
+    let fork = StackFork::new(b, worker.waker().clone());
+    let address: *const () = std::ptr::from_ref(&fork).cast();
+    // SAFETY: this function does not return, nor unwind, before the latch is set: `a` is caught,
+    // and nothing between here and there panics. It is pushed once.
+    worker.push(Task::Fork(unsafe { fork.as_fork() }));
+    current.engine().shared().wake_one(worker.node());
+    let a = catch_unwind(AssertUnwindSafe(a));
+    // What lies above the fork on the deque was spawned by `a` on scopes around this join.
+    while !fork.latch.is_set() {
+        match worker.pop() {
+            Some(Task::Fork(own)) if own.data == address => own.execute(),
+            Some(other) => run(other, current),
+            None => worker.work_until(current, Priority::P0, |_| fork.latch.is_set()),
+        }
+    }
+    match (a, fork.into_result()) {
+        (Ok(a), Ok(b)) => (a, b),
+        (Err(panic), _) | (_, Err(panic)) => resume_unwind(panic),
+    }
+}
+
+/// On which work that borrows can be spawned; see [`scope`](crate::scope).
+pub struct Scope<'scope> {
+    core: Arc<ScopeCore>,
+    /// Invariant: what is spawned may both read and write what it borrows.
+    marker: PhantomData<fn(&'scope ()) -> &'scope ()>,
+}
+
+struct ScopeCore {
+    shared: Arc<Shared>,
+    /// Spawned and not yet ended, and one more for the body.
+    pending: AtomicUsize,
+    waker: Waker,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+impl ScopeCore {
+    fn keep(&self, panic: Box<dyn Any + Send>) {
+        let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert(panic);
+    }
+
+    fn one_ended(&self) {
+        // ORDERING: release, with the acquire in `is_over`: what was done is visible to the scope.
+        if self.pending.fetch_sub(1, Ordering::Release) == 1 {
+            self.waker.wake_by_ref();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        // ORDERING: acquire, see `one_ended`; read-modify-writes in between keep its chain.
+        self.pending.load(Ordering::Acquire) == 0
+    }
+}
+
+impl<'scope> Scope<'scope> {
+    /// Spawns `body`; it has ended when the scope ends.
+    pub fn spawn(&self, body: impl FnOnce(&Scope<'scope>) + Send + 'scope) {
+        let task = self.task(body);
+        let shared = &self.core.shared;
+        Current::with(|current| {
+            let current = current.filter(|current| current.is_of(shared));
+            match current.and_then(Current::worker) {
+                Some(worker) => {
+                    worker.push(task);
+                    shared.wake_one(worker.node());
+                }
+                None => shared.push_fork(shared.node_of_caller(), task),
+            }
+        });
+    }
+
+    /// Spawns `body` on a node: its workers take it first, others once those have nothing of their
+    /// own. A node that the machine does not have is ignored.
+    pub fn spawn_on(&self, node: NodeId, body: impl FnOnce(&Scope<'scope>) + Send + 'scope) {
+        let shared = &self.core.shared;
+        let node = shared
+            .machine
+            .home(node)
+            .unwrap_or_else(|_| shared.node_of_caller());
+        shared.push_fork(node, self.task(body));
+    }
+
+    fn task(&self, body: impl FnOnce(&Scope<'scope>) + Send + 'scope) -> Task {
+        // ORDERING: relaxed: the scope cannot end meanwhile, for its body, or the work that calls
+        // this, is pending too.
+        self.core.pending.fetch_add(1, Ordering::Relaxed);
+        let core = Arc::clone(&self.core);
+        let body = move || {
+            let scope = Scope {
+                core,
+                marker: PhantomData,
+            };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(&scope))) {
+                scope.core.keep(panic);
+            }
+            scope.core.one_ended();
+        };
+        Task::Fork(heap_fork(body))
+    }
+}
+
+/// A fork that owns its closure. It must be executed, or it leaks.
+fn heap_fork<F: FnOnce() + Send>(body: F) -> Fork {
+    unsafe fn execute<F: FnOnce()>(data: *const ()) {
+        // SAFETY: `data` is the box that `heap_fork` let go of, and comes here once.
+        let body = unsafe { Box::from_raw(data.cast_mut().cast::<F>()) };
+        body();
+    }
+    Fork {
+        data: Box::into_raw(Box::new(body)).cast_const().cast(),
+        execute: execute::<F>,
+    }
+}
+
+fn scope_here<'scope, R>(
+    current: &Current,
+    worker: &Worker,
+    body: impl FnOnce(&Scope<'scope>) -> R,
+) -> R {
+    let core = Arc::new(ScopeCore {
+        shared: Arc::clone(current.engine().shared()),
+        pending: AtomicUsize::new(1),
+        waker: worker.waker().clone(),
+        panic: Mutex::new(None),
+    });
+    let scope = Scope {
+        core: Arc::clone(&core),
+        marker: PhantomData,
+    };
+    // Nothing that was spawned outlives this function: it ends only when all of it has, whether the
+    // body returns or panics.
+    let outcome = catch_unwind(AssertUnwindSafe(|| body(&scope)));
+    core.one_ended();
+    worker.work_until(current, Priority::P0, |_| core.is_over());
+    let panic = core
+        .panic
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    match (outcome, panic) {
+        (Ok(value), None) => value,
+        (Err(panic), _) | (_, Some(panic)) => resume_unwind(panic),
+    }
+}
+
+impl std::fmt::Debug for Scope<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // ORDERING: relaxed: for people.
+        let pending = self.core.pending.load(Ordering::Relaxed);
+        f.debug_struct("Scope").field("pending", &pending).finish()
+    }
+}

@@ -1,0 +1,204 @@
+//! Threads for jobs that block: as many as there are jobs, up to a limit, and fewer again when
+//! there is less to do. They never run CPU jobs, and CPU workers never run theirs.
+//!
+//! One mutex guards it all: these jobs wait in the kernel for longer than anybody waits here.
+//!
+//! A thread is at a node, pinned to it and with its memory. It takes the most urgent job, its own
+//! node's before others', and goes with the job to the job's node. A job wakes an idle thread of
+//! its node; where there is none a new one is started, or, at the limit, an idle one elsewhere is
+//! woken. So no job waits while a thread is idle, whatever node it asks for.
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use reiver_topology::here::{self, Here};
+use reiver_topology::place;
+
+use crate::builder::Pinning;
+use crate::cell::{AnyJob, Place};
+use crate::current::Current;
+use crate::engine::Shared;
+use crate::queues::Task;
+use crate::worker::run;
+
+/// How long a thread stays without work: long enough to outlast the pauses of a steady load, short
+/// enough that a burst's threads are gone within the minute.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(crate) struct Io {
+    state: Mutex<State>,
+    /// One a node.
+    woken: Box<[Condvar]>,
+    limits: RangeInclusive<usize>,
+}
+
+#[derive(Debug)]
+struct State {
+    nodes: Vec<Node>,
+    /// Threads that live or have been asked for.
+    threads: usize,
+    stopped: bool,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    /// By priority.
+    jobs: [VecDeque<Arc<dyn AnyJob>>; 3],
+    /// Threads that wait here and that nobody has woken yet.
+    idle: usize,
+    /// Wakes that no thread has taken up yet.
+    wakes: usize,
+}
+
+/// What a newly queued job needs.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Nothing: somebody was woken, or everybody is busy and the limit is reached.
+    Nothing,
+    /// A new thread at this node.
+    Thread(usize),
+}
+
+impl Io {
+    pub(crate) fn new(nodes: usize, limits: RangeInclusive<usize>) -> Io {
+        let state = State {
+            nodes: (0..nodes).map(|_| Node::default()).collect(),
+            threads: 0,
+            stopped: false,
+        };
+        let woken = (0..nodes).map(|_| Condvar::new()).collect();
+        Io {
+            state: Mutex::new(state),
+            woken,
+            limits,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a job at a node; `near` are all nodes, nearest to it first.
+    pub(crate) fn push(&self, near: &[usize], job: Arc<dyn AnyJob>) -> Wanted {
+        let home = near[0];
+        let mut state = self.state();
+        state.nodes[home].jobs[job.meta().priority as usize].push_back(job);
+        let has_idle = |state: &State, node: usize| state.nodes[node].idle > 0;
+        let idle = if has_idle(&state, home) {
+            Some(home)
+        } else if state.threads < *self.limits.end() {
+            state.threads += 1;
+            return Wanted::Thread(home);
+        } else {
+            near.iter().copied().find(|&node| has_idle(&state, node))
+        };
+        if let Some(node) = idle {
+            state.nodes[node].idle -= 1;
+            state.nodes[node].wakes += 1;
+            self.woken[node].notify_one();
+        }
+        Wanted::Nothing
+    }
+
+    /// A thread that was asked for cannot be had. True if it can be done without, because others
+    /// live or nothing waits.
+    pub(crate) fn does_without(&self) -> bool {
+        let mut state = self.state();
+        let waits = state
+            .nodes
+            .iter()
+            .flat_map(|node| &node.jobs)
+            .any(|jobs| !jobs.is_empty());
+        let without = state.threads > 1 || !waits || state.stopped;
+        if without {
+            state.threads -= 1;
+        }
+        without
+    }
+
+    /// Takes all that waits.
+    pub(crate) fn drain(&self) -> Vec<Arc<dyn AnyJob>> {
+        let mut state = self.state();
+        state
+            .nodes
+            .iter_mut()
+            .flat_map(|node| &mut node.jobs)
+            .flat_map(std::mem::take)
+            .collect()
+    }
+
+    pub(crate) fn stop(&self) {
+        self.state().stopped = true;
+        self.woken.iter().for_each(Condvar::notify_all);
+    }
+
+    /// The next job for a thread, the most urgent first, and the node it belongs to; `None` when
+    /// the thread is to end.
+    fn next(&self, near: &[usize]) -> Option<(usize, Arc<dyn AnyJob>)> {
+        let here = near[0];
+        let mut state = self.state();
+        loop {
+            for priority in 0..3 {
+                for &node in near {
+                    if let Some(job) = state.nodes[node].jobs[priority].pop_front() {
+                        return Some((node, job));
+                    }
+                }
+            }
+            if state.stopped {
+                state.threads -= 1;
+                return None;
+            }
+            state.nodes[here].idle += 1;
+            let until = Instant::now() + KEEP_ALIVE;
+            while state.nodes[here].wakes == 0 && !state.stopped {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() && state.threads > *self.limits.start() {
+                    state.nodes[here].idle -= 1;
+                    state.threads -= 1;
+                    return None;
+                }
+                let left = if left.is_zero() { KEEP_ALIVE } else { left };
+                let waited = self.woken[here].wait_timeout(state, left);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            if state.nodes[here].wakes > 0 {
+                state.nodes[here].wakes -= 1;
+            } else {
+                state.nodes[here].idle -= 1;
+            }
+        }
+    }
+}
+
+/// The life of an I/O thread, which begins at a node.
+pub(crate) fn live(shared: Arc<Shared>, mut node: usize) {
+    settle(&shared, node);
+    let current = Current::io(Arc::clone(&shared), node);
+    while let Some((home, job)) = shared.io.next(&shared.machine.near[node]) {
+        if home != node && matches!(job.meta().place, Place::Strict(_) | Place::Prefer(_)) {
+            node = home;
+            settle(&shared, node);
+            current.move_to(node);
+        }
+        run(Task::Job(job), &current);
+    }
+    here::set(None);
+    Current::leave();
+}
+
+/// Puts the thread at a node.
+fn settle(shared: &Shared, node: usize) {
+    let id = shared.machine.nodes[node].id;
+    if shared.pinning != Pinning::None && shared.machine.topology.is_this_machine() {
+        place::pin_thread_to(&shared.machine.topology, place::Target::Node(id));
+        place::prefer_memory_of(Some(id));
+    }
+    here::set(Some(Here {
+        node: id,
+        worker: shared.workers.len() + node,
+    }));
+}

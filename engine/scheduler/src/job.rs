@@ -1,0 +1,312 @@
+//! Jobs as users see them: the builder that submits one, the handle that waits for it, the context
+//! that it runs in.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use reiver_topology::{NodeId, place};
+
+use crate::cell::{AnyJob, JobCell, Meta, Outcome, Place};
+use crate::current::{Current, block_until};
+use crate::engine::Engine;
+use crate::error::{Interrupted, JobError, SubmitError};
+use crate::state::State;
+use crate::sync::{AtomicU8, Ordering};
+use crate::token::CancellationToken;
+use crate::{Class, Priority};
+
+/// A job about to be submitted; made by [`Engine::job`].
+#[derive(Debug)]
+#[must_use = "a job does nothing until it is submitted"]
+pub struct JobBuilder<'e> {
+    engine: &'e Engine,
+    name: Option<Cow<'static, str>>,
+    class: Class,
+    priority: Priority,
+    node: Option<NodeId>,
+    near: Option<NodeId>,
+    deadline: Option<Duration>,
+    token: Option<CancellationToken>,
+}
+
+impl<'e> JobBuilder<'e> {
+    pub(crate) fn new(engine: &'e Engine) -> JobBuilder<'e> {
+        JobBuilder {
+            engine,
+            name: None,
+            class: Class::default(),
+            priority: Priority::default(),
+            node: None,
+            near: None,
+            deadline: None,
+            token: None,
+        }
+    }
+
+    /// A name, shown by [`Engine::running`].
+    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// What it does with its thread. Default [`Class::Cpu`].
+    pub fn class(mut self, class: Class) -> Self {
+        self.class = class;
+        self
+    }
+
+    /// How urgent it is. Default [`Priority::P1`].
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Only workers of this node take it; where the node has none, those of the nearest that has.
+    pub fn node(mut self, node: NodeId) -> Self {
+        self.node = Some(node);
+        self
+    }
+
+    /// Workers of the node that holds most of the pages of `data` take it first, others once those
+    /// have nothing of their own. Asks the kernel: some 0.1 µs a page, at most 1,024 pages.
+    pub fn near<T>(mut self, data: &[T]) -> Self {
+        self.near = place::node_of(data);
+        self
+    }
+
+    /// It is of no use after this time from its submission: still queued, it ends then as
+    /// [`JobError::DeadlineExceeded`]; running, it learns of it at its next
+    /// [`checkpoint`](JobContext::checkpoint). The deadline of the job that submits it holds too.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Cancelling `token` cancels it.
+    pub fn cancel_with(mut self, token: &CancellationToken) -> Self {
+        self.token = Some(token.clone());
+        self
+    }
+
+    /// Hands it over. Costs one allocation and, where a worker sleeps, waking it.
+    ///
+    /// # Errors
+    /// [`SubmitError::QueueFull`], [`SubmitError::ShutDown`] or [`SubmitError::UnknownNode`]; the
+    /// closure is dropped.
+    pub fn submit<T, F>(self, body: F) -> Result<JobHandle<T>, SubmitError>
+    where
+        F: FnOnce(&JobContext) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let shared = self.engine.shared();
+        let place = match (self.node, self.near) {
+            (Some(node), _) => Place::Strict(shared.machine.home(node)?),
+            (None, Some(near)) => shared.machine.home(near).map_or(Place::Any, Place::Prefer),
+            (None, None) => Place::Any,
+        };
+        let submitted = Instant::now();
+        let inherited = Current::with(|current| current?.deadline());
+        let own = self
+            .deadline
+            .and_then(|deadline| submitted.checked_add(deadline));
+        let meta = Meta {
+            name: self.name,
+            class: self.class,
+            priority: self.priority,
+            place,
+            deadline: own.into_iter().chain(inherited).min(),
+            token: self.token,
+            submitted,
+            engine: Arc::downgrade(shared),
+            state: State::queued(),
+        };
+        let cell = Arc::new(JobCell::new(meta, body));
+        shared.submit(Arc::clone(&cell) as Arc<dyn AnyJob>)?;
+        Ok(JobHandle {
+            inner: Inner::Job(cell),
+        })
+    }
+}
+
+/// Waits for a job's value: by [`join`](JobHandle::join), or as a future in any executor.
+///
+/// Dropping it lets the job run.
+#[must_use = "dropping a handle lets the job run, but its value and its panic are lost"]
+pub struct JobHandle<T> {
+    inner: Inner<T>,
+}
+
+enum Inner<T> {
+    Job(Arc<dyn Outcome<T>>),
+    Never(Option<JobError>),
+}
+
+impl<T> JobHandle<T> {
+    pub(crate) fn never(error: JobError) -> JobHandle<T> {
+        JobHandle {
+            inner: Inner::Never(Some(error)),
+        }
+    }
+
+    /// True once the job has ended.
+    pub fn is_finished(&self) -> bool {
+        match &self.inner {
+            Inner::Job(job) => job.is_ended(),
+            Inner::Never(_) => true,
+        }
+    }
+}
+
+impl<T: 'static> JobHandle<T> {
+    /// Waits for the job's end.
+    ///
+    /// On a worker of an engine it does not only wait: a job that is still queued is run here, and
+    /// while one runs elsewhere the worker does other work that is as urgent as either of the two.
+    /// So hold no lock across it that such work takes.
+    ///
+    /// # Errors
+    /// Why there is no value.
+    ///
+    /// # Panics
+    /// If the handle was polled as a future before and has given its value.
+    pub fn join(self) -> Result<T, JobError> {
+        let job = match self.inner {
+            Inner::Never(error) => return Err(error.expect("a handle gives its value once")),
+            Inner::Job(job) => job,
+        };
+        let queued = Arc::clone(&job) as Arc<dyn AnyJob>;
+        Current::with(|current| {
+            if let Some(current) = current {
+                current.run_if_queued(queued);
+            }
+        });
+        let mut outcome = None;
+        block_until(job.meta().priority, |waker| {
+            outcome = job.take(Some(waker));
+            outcome.is_some() || job.is_ended()
+        });
+        outcome
+            .or_else(|| job.take(None))
+            .expect("a handle gives its value once")
+    }
+}
+
+impl<T> Unpin for JobHandle<T> {}
+
+impl<T> Future for JobHandle<T> {
+    type Output = Result<T, JobError>;
+
+    /// # Panics
+    /// If it is polled again after it has given the value.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.inner {
+            Inner::Never(error) => {
+                Poll::Ready(Err(error.take().expect("a handle gives its value once")))
+            }
+            Inner::Job(job) => match job.take(Some(context.waker())) {
+                Some(outcome) => Poll::Ready(outcome),
+                None if job.is_ended() => {
+                    let outcome = job.take(None);
+                    Poll::Ready(outcome.expect("a handle gives its value once"))
+                }
+                None => Poll::Pending,
+            },
+        }
+    }
+}
+
+impl<T> fmt::Debug for JobHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobHandle")
+            .field("finished", &self.is_finished())
+            .finish()
+    }
+}
+
+/// What a running job is told and can ask.
+#[derive(Debug)]
+pub struct JobContext {
+    job: Arc<dyn AnyJob>,
+    engine: Engine,
+    node: NodeId,
+    /// What a checkpoint has returned: 0 for nothing yet.
+    seen: AtomicU8,
+}
+
+const INTERRUPTS: [Interrupted; 3] = [
+    Interrupted::Cancelled,
+    Interrupted::DeadlineExceeded,
+    Interrupted::ShutDown,
+];
+
+impl JobContext {
+    pub(crate) fn new(job: Arc<dyn AnyJob>, current: &Current) -> JobContext {
+        let engine = Engine::borrowed(Arc::clone(current.engine().shared()));
+        JobContext {
+            job,
+            engine,
+            node: current.node(),
+            seen: AtomicU8::new(0),
+        }
+    }
+
+    /// Lets a long job end early: call it now and then, and return when it says so. A job to which
+    /// it has returned an error ends as that error, whatever it returns.
+    ///
+    /// Costs a few nanoseconds, or some twenty with a deadline.
+    ///
+    /// # Errors
+    /// Why the job should end.
+    pub fn checkpoint(&self) -> Result<(), Interrupted> {
+        let interrupt = if self.is_cancelled() {
+            0
+        } else if self
+            .deadline()
+            .is_some_and(|deadline| Instant::now() >= deadline)
+        {
+            1
+        } else if self.engine.shared().is_hurrying() {
+            2
+        } else {
+            return Ok(());
+        };
+        // ORDERING: relaxed: read by the thread that runs the job, after the closure has returned.
+        self.seen.store(interrupt + 1, Ordering::Relaxed);
+        Err(INTERRUPTS[usize::from(interrupt)])
+    }
+
+    /// True once its token is cancelled. Asking does not count as having been told.
+    pub fn is_cancelled(&self) -> bool {
+        self.job
+            .meta()
+            .token
+            .as_ref()
+            .is_some_and(CancellationToken::is_cancelled)
+    }
+
+    /// When it should have ended.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.job.meta().deadline
+    }
+
+    /// The node of the thread that runs it.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// The engine that runs it: for submitting more.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(crate) fn interrupt_seen(&self) -> Option<Interrupted> {
+        // ORDERING: relaxed, see `checkpoint`.
+        let seen = usize::from(self.seen.load(Ordering::Relaxed));
+        seen.checked_sub(1).map(|index| INTERRUPTS[index])
+    }
+}

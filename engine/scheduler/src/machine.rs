@@ -1,0 +1,84 @@
+//! The machine as the engine numbers it: nodes that have workers, from 0 without gaps.
+
+use reiver_topology::{NodeId, Seat, Topology, place};
+
+use crate::error::SubmitError;
+
+/// A node that has workers.
+#[derive(Debug)]
+pub(crate) struct WorkerNode {
+    pub(crate) id: NodeId,
+    /// How many workers it has, at least one.
+    pub(crate) workers: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) topology: Topology,
+    /// Ascending by id.
+    pub(crate) nodes: Vec<WorkerNode>,
+    /// For each of them all of them as indices, nearest first: itself, then by distance.
+    pub(crate) near: Vec<Vec<usize>>,
+}
+
+impl Machine {
+    pub(crate) fn new(topology: Topology, seats: &[Seat]) -> Machine {
+        let mut nodes: Vec<WorkerNode> = Vec::new();
+        for seat in seats {
+            match nodes.last_mut() {
+                Some(last) if last.id == seat.node => last.workers += 1,
+                _ => nodes.push(WorkerNode {
+                    id: seat.node,
+                    workers: 1,
+                }),
+            }
+        }
+        let index_of = |id| nodes.iter().position(|node| node.id == id);
+        let near = nodes.iter().enumerate().map(|(index, node)| {
+            let others = topology
+                .nearest_nodes(node.id)
+                .into_iter()
+                .filter_map(index_of);
+            std::iter::once(index).chain(others).collect()
+        });
+        let near = near.collect();
+        Machine {
+            topology,
+            nodes,
+            near,
+        }
+    }
+
+    /// The index of a node that has workers.
+    pub(crate) fn index_of(&self, id: NodeId) -> Option<usize> {
+        self.nodes.binary_search_by_key(&id, |node| node.id).ok()
+    }
+
+    /// The node that does the work of `id`: itself, or the nearest that has workers.
+    pub(crate) fn home(&self, id: NodeId) -> Result<usize, SubmitError> {
+        if self.topology.node(id).is_none() {
+            return Err(SubmitError::UnknownNode);
+        }
+        let nearest = || {
+            self.topology
+                .nearest_nodes(id)
+                .into_iter()
+                .find_map(|id| self.index_of(id))
+        };
+        self.index_of(id)
+            .or_else(nearest)
+            .ok_or(SubmitError::UnknownNode)
+    }
+
+    /// The node that the current thread runs on just now.
+    pub(crate) fn node_of_cpu(&self) -> Option<usize> {
+        if self.nodes.len() == 1 {
+            return Some(0);
+        }
+        if !self.topology.is_this_machine() {
+            return None;
+        }
+        let cpu = place::current_cpu()?;
+        self.home(self.topology.cpu(cpu)?.node).ok()
+    }
+}

@@ -1,0 +1,302 @@
+//! What an engine has done, as numbers. To add a metric: a word in [`Block`], a `note_*` that
+//! writes it where it happens, and its sum in [`Metrics`].
+//!
+//! Each worker writes a block of its own, padded, and reading adds them up; threads that are no
+//! workers share one. Joins, spawns and forks are not jobs and are not counted or timed.
+//!
+//! Counts only grow, and a job is counted as submitted before it is counted as started, and as
+//! started before it is counted as ended. They are read in the opposite order, so that a snapshot
+//! never shows more ends than starts, nor more starts than submissions: what is queued and what is
+//! running are differences that cannot be negative, and the sum in [`JobCounts`] always holds.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
+
+use crate::error::{JobError, Phase};
+use crate::histogram::{Histogram, Recorder};
+use crate::steal_order::Distance;
+use crate::sync::{AtomicU64, Ordering};
+use crate::{Class, Priority};
+
+/// Jobs by how far they have come:
+/// `submitted = completed + panicked + cancelled + deadline_exceeded + shut_down + queued + running`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct JobCounts {
+    /// Jobs that were taken.
+    pub submitted: u64,
+    /// Jobs that gave a value.
+    pub completed: u64,
+    /// Jobs that panicked.
+    pub panicked: u64,
+    /// Jobs that were cancelled.
+    pub cancelled: u64,
+    /// Jobs whose deadline passed.
+    pub deadline_exceeded: u64,
+    /// Jobs that the end of the engine ended.
+    pub shut_down: u64,
+    /// Jobs that wait.
+    pub queued: u64,
+    /// Jobs that run.
+    pub running: u64,
+    /// Jobs that were not taken; not among those submitted.
+    pub rejected: u64,
+}
+
+/// How often a worker took work that was not its own, by how far that was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Steals {
+    /// From a worker that shares a cache of level 2 or more, or a core.
+    pub same_cache: u64,
+    /// From another worker of the node.
+    pub same_node: u64,
+    /// From another node: a fork of its workers, or a job queued there.
+    pub remote: u64,
+}
+
+const CLASSES: [Class; 2] = [Class::Cpu, Class::Io];
+const KINDS: usize = CLASSES.len() * 3;
+const ENDS: usize = 5;
+
+fn kind(class: Class, priority: Priority) -> usize {
+    class as usize * 3 + priority as usize
+}
+
+/// How a job ended, as an index into [`Block::ended`].
+fn end(error: Option<&JobError>) -> usize {
+    match error {
+        None => 0,
+        Some(JobError::Panicked(_)) => 1,
+        Some(JobError::Cancelled) => 2,
+        Some(JobError::DeadlineExceeded { .. }) => 3,
+        Some(JobError::ShutDown | JobError::Rejected(_)) => 4,
+    }
+}
+
+#[derive(Debug, Default)]
+struct Block {
+    jobs: [JobWords; KINDS],
+    steals: [AtomicU64; 3],
+    parks: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct JobWords {
+    started: AtomicU64,
+    /// Ended while queued: these were never started.
+    ended_queued: [AtomicU64; ENDS],
+    ended: [AtomicU64; ENDS],
+    /// Made when first needed: 10 KiB each.
+    queue_wait: OnceLock<Recorder>,
+    run_time: OnceLock<Recorder>,
+}
+
+/// The numbers as they are written.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    /// One a worker, and a last one for everybody else.
+    blocks: Box<[CachePadded<Block>]>,
+    submitted: [CachePadded<AtomicU64>; KINDS],
+    rejected: [AtomicU64; KINDS],
+    wakes: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn new(workers: usize) -> Counters {
+        Counters {
+            blocks: (0..=workers).map(|_| CachePadded::default()).collect(),
+            submitted: Default::default(),
+            rejected: Default::default(),
+            wakes: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn note_submitted(&self, class: Class, priority: Priority) {
+        // ORDERING: release, as all counts of jobs, with the acquire in `snapshot`: whoever sees a
+        // later count of the same job sees this one.
+        self.submitted[kind(class, priority)].fetch_add(1, Ordering::Release);
+    }
+
+    pub(crate) fn note_rejected(&self, class: Class, priority: Priority) {
+        // ORDERING: relaxed: in no sum with others.
+        self.rejected[kind(class, priority)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// `block` is a worker's number, or that of nobody in particular.
+    pub(crate) fn note_start(
+        &self,
+        block: usize,
+        class: Class,
+        priority: Priority,
+        wait: Duration,
+    ) {
+        let words = &self.block(block).jobs[kind(class, priority)];
+        words.queue_wait.get_or_init(Recorder::new).record(wait);
+        // ORDERING: release, see `note_submitted`.
+        words.started.fetch_add(1, Ordering::Release);
+    }
+
+    pub(crate) fn note_end(
+        &self,
+        block: usize,
+        class: Class,
+        priority: Priority,
+        error: Option<&JobError>,
+        was: Phase,
+    ) {
+        let words = &self.block(block).jobs[kind(class, priority)];
+        let ended = match was {
+            Phase::Queued => &words.ended_queued,
+            Phase::Running => &words.ended,
+        };
+        // ORDERING: release, see `note_submitted`.
+        ended[end(error)].fetch_add(1, Ordering::Release);
+    }
+
+    pub(crate) fn note_run_time(
+        &self,
+        block: usize,
+        class: Class,
+        priority: Priority,
+        time: Duration,
+    ) {
+        let words = &self.block(block).jobs[kind(class, priority)];
+        words.run_time.get_or_init(Recorder::new).record(time);
+    }
+
+    pub(crate) fn note_steal(&self, worker: usize, distance: Distance) {
+        // ORDERING: relaxed, here and below: counts for people, each true by itself.
+        self.block(worker).steals[distance as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn note_park(&self, worker: usize) {
+        self.block(worker).parks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn note_wake(&self) {
+        self.wakes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn block(&self, index: usize) -> &Block {
+        &self.blocks[index.min(self.blocks.len() - 1)]
+    }
+
+    pub(crate) fn snapshot(&self) -> Metrics {
+        let mut metrics = Metrics {
+            workers: self.blocks.len() - 1,
+            ..Metrics::default()
+        };
+        // ORDERING: acquire, with the releases in `note_*`: ends first, then starts, then
+        // submissions.
+        let sum = |words: &mut dyn Iterator<Item = &AtomicU64>| -> u64 {
+            words.map(|word| word.load(Ordering::Acquire)).sum()
+        };
+        for kind in 0..KINDS {
+            let words = || self.blocks.iter().map(move |block| &block.jobs[kind]);
+            let mut of_running = [0; ENDS];
+            let mut of_queued = [0; ENDS];
+            for end in 0..ENDS {
+                of_running[end] = sum(&mut words().map(|words| &words.ended[end]));
+                of_queued[end] = sum(&mut words().map(|words| &words.ended_queued[end]));
+            }
+            let started = sum(&mut words().map(|words| &words.started));
+            let submitted = sum(&mut std::iter::once(&*self.submitted[kind]));
+            let ends = |end: usize| of_running[end] + of_queued[end];
+            metrics.jobs[kind] = JobCounts {
+                submitted,
+                completed: ends(0),
+                panicked: ends(1),
+                cancelled: ends(2),
+                deadline_exceeded: ends(3),
+                shut_down: ends(4),
+                queued: submitted - started - of_queued.iter().sum::<u64>(),
+                running: started - of_running.iter().sum::<u64>(),
+                rejected: self.rejected[kind].load(Ordering::Relaxed),
+            };
+            for words in words() {
+                if let Some(recorder) = words.queue_wait.get() {
+                    recorder.add_to(&mut metrics.queue_wait[kind]);
+                }
+                if let Some(recorder) = words.run_time.get() {
+                    recorder.add_to(&mut metrics.run_time[kind]);
+                }
+            }
+        }
+        for block in &self.blocks {
+            metrics.steals.same_cache += block.steals[0].load(Ordering::Relaxed);
+            metrics.steals.same_node += block.steals[1].load(Ordering::Relaxed);
+            metrics.steals.remote += block.steals[2].load(Ordering::Relaxed);
+            metrics.parks += block.parks.load(Ordering::Relaxed);
+        }
+        metrics.wakes = self.wakes.load(Ordering::Relaxed);
+        metrics
+    }
+}
+
+/// What an engine has done since it was built, at the moment it was asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    jobs: [JobCounts; KINDS],
+    queue_wait: [Histogram; KINDS],
+    run_time: [Histogram; KINDS],
+    steals: Steals,
+    wakes: u64,
+    parks: u64,
+    workers: usize,
+}
+
+impl Metrics {
+    /// Jobs of a class and priority.
+    pub fn jobs(&self, class: Class, priority: Priority) -> JobCounts {
+        self.jobs[kind(class, priority)]
+    }
+
+    /// Jobs of all classes and priorities.
+    pub fn total(&self) -> JobCounts {
+        self.jobs
+            .iter()
+            .fold(JobCounts::default(), |sum, jobs| JobCounts {
+                submitted: sum.submitted + jobs.submitted,
+                completed: sum.completed + jobs.completed,
+                panicked: sum.panicked + jobs.panicked,
+                cancelled: sum.cancelled + jobs.cancelled,
+                deadline_exceeded: sum.deadline_exceeded + jobs.deadline_exceeded,
+                shut_down: sum.shut_down + jobs.shut_down,
+                queued: sum.queued + jobs.queued,
+                running: sum.running + jobs.running,
+                rejected: sum.rejected + jobs.rejected,
+            })
+    }
+
+    /// How long jobs waited, from their submission to their start; those that were never started
+    /// are not among them.
+    pub fn queue_wait(&self, class: Class, priority: Priority) -> Histogram {
+        self.queue_wait[kind(class, priority)].clone()
+    }
+
+    /// How long jobs ran, from their start to their end.
+    pub fn run_time(&self, class: Class, priority: Priority) -> Histogram {
+        self.run_time[kind(class, priority)].clone()
+    }
+
+    /// How often workers took work that was not their own.
+    pub fn steals(&self) -> Steals {
+        self.steals
+    }
+
+    /// How often a sleeping CPU worker was woken for new work.
+    pub fn wakes(&self) -> u64 {
+        self.wakes
+    }
+
+    /// How often a CPU worker went to sleep.
+    pub fn parks(&self) -> u64 {
+        self.parks
+    }
+
+    /// CPU workers.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+}

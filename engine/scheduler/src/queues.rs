@@ -1,0 +1,67 @@
+//! Where CPU work waits that is in no worker's deque: per node and priority two injectors of jobs,
+//! one that other nodes may take from once they have nothing of their own and one that they may
+//! not; and one of forks that come from outside, which everybody who waits may run.
+//!
+//! Workers' own deques hold forks only, never jobs: so a job that waits is seen by every worker at
+//! every search, and priorities hold over the whole machine.
+
+use std::sync::Arc;
+
+use crossbeam_deque::{Injector, Steal};
+
+use crate::Priority;
+use crate::cell::AnyJob;
+use crate::fork::Fork;
+
+/// Something for a CPU worker to do.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// A submitted job.
+    Job(Arc<dyn AnyJob>),
+    /// A part of a join, scope or install.
+    Fork(Fork),
+}
+
+/// The injectors of one node.
+#[derive(Debug, Default)]
+pub(crate) struct NodeQueues {
+    forks: Injector<Task>,
+    shared: [Injector<Task>; 3],
+    strict: [Injector<Task>; 3],
+}
+
+pub(crate) const PRIORITIES: [Priority; 3] = [Priority::P0, Priority::P1, Priority::P2];
+
+impl NodeQueues {
+    pub(crate) fn push(&self, priority: Priority, strict: bool, job: Arc<dyn AnyJob>) {
+        let queues = if strict { &self.strict } else { &self.shared };
+        queues[priority as usize].push(Task::Job(job));
+    }
+
+    pub(crate) fn push_fork(&self, fork: Task) {
+        self.forks.push(fork);
+    }
+
+    pub(crate) fn take_fork(&self) -> Option<Task> {
+        take(&self.forks)
+    }
+
+    /// The next task of a priority; of the node's own only for its own workers.
+    pub(crate) fn take(&self, priority: Priority, strict_too: bool) -> Option<Task> {
+        let strict = strict_too
+            .then(|| take(&self.strict[priority as usize]))
+            .flatten();
+        strict.or_else(|| take(&self.shared[priority as usize]))
+    }
+}
+
+fn take(injector: &Injector<Task>) -> Option<Task> {
+    loop {
+        match injector.steal() {
+            Steal::Success(task) => return Some(task),
+            Steal::Empty => return None,
+            // Somebody else made progress.
+            Steal::Retry => {}
+        }
+    }
+}

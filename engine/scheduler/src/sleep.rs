@@ -1,0 +1,138 @@
+//! Who sleeps, and who is woken: no busy wait, and no job that everybody sleeps through.
+//!
+//! One bit a worker says that it sleeps, or is about to; the bits of a node stand together. Parking
+//! itself is [`Parker`]'s affair, whose token makes an unpark before a park count.
+//!
+//! The protocol:
+//!
+//! | idle worker | whoever has work |
+//! | --- | --- |
+//! | 1. searches, finds nothing | 1. pushes the work |
+//! | 2. [`announce`](Sleepers::announce)s: sets its bit, fence | 2. [`claim`](Sleepers::claim)s: fence, reads the bits, |
+//! | 3. searches again; found: [`retract`](Sleepers::retract)s and goes to work | clears the nearest that is set |
+//! | 4. parks; afterwards retracts | 3. unparks the worker whose bit *it* cleared |
+//!
+//! *No lost wake-up.* Of the two fences one comes first. If it is the worker's, the pusher reads the
+//! bit and unparks the worker. If it is the pusher's, the worker's second search finds the work.
+//!
+//! *No swallowed one.* A worker may be claimed for one piece of work and find another in its second
+//! search. So every worker that had announced itself and found work claims one more sleeper before
+//! it begins; that also spreads a burst, one worker waking one more. Somebody who is claimed and
+//! finds nothing swallows nothing: the work was taken by a worker that was awake.
+//!
+//! `tests/loom_sleep.rs` checks this; with either fence taken out the model fails.
+
+use crate::sync::{AtomicU64, Ordering, fence};
+
+/// The sleeping workers, by node.
+#[derive(Debug)]
+pub(crate) struct Sleepers {
+    /// For each node its words; bit `b` of word `w` is the node's worker `64 w + b`.
+    nodes: Box<[Node]>,
+}
+
+/// Padded, so that nodes that put workers to sleep do not disturb each other.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Node {
+    first_worker: usize,
+    words: Box<[AtomicU64]>,
+}
+
+/// Where the bit of a worker is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bit {
+    node: usize,
+    word: usize,
+    mask: u64,
+}
+
+impl Sleepers {
+    /// For nodes with these numbers of workers, which are numbered through.
+    pub(crate) fn new(workers_of_node: &[usize]) -> Sleepers {
+        let mut first_worker = 0;
+        let node = |&workers: &usize| {
+            let words = (0..workers.div_ceil(64))
+                .map(|_| AtomicU64::new(0))
+                .collect();
+            let node = Node {
+                first_worker,
+                words,
+            };
+            first_worker += workers;
+            node
+        };
+        Sleepers {
+            nodes: workers_of_node.iter().map(node).collect(),
+        }
+    }
+
+    /// The bit of a worker of a node.
+    pub(crate) fn bit(&self, node: usize, worker: usize) -> Bit {
+        let index = worker - self.nodes[node].first_worker;
+        Bit {
+            node,
+            word: index / 64,
+            mask: 1 << (index % 64),
+        }
+    }
+
+    /// Says that the worker is about to sleep. It must search once more before it parks.
+    pub(crate) fn announce(&self, bit: Bit) {
+        // ORDERING: relaxed, for the fence orders it; the word publishes nothing but itself.
+        self.nodes[bit.node].words[bit.word].fetch_or(bit.mask, Ordering::Relaxed);
+        // ORDERING: with the fence in `claim`: the bit is visible there, or what was pushed before
+        // it is visible to the search that follows.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Says that the worker is awake.
+    pub(crate) fn retract(&self, bit: Bit) {
+        // ORDERING: relaxed: whoever still reads the bit as set fails to clear it, or unparks a
+        // worker that is awake, which costs it one search.
+        self.nodes[bit.node].words[bit.word].fetch_and(!bit.mask, Ordering::Relaxed);
+    }
+
+    /// Takes one sleeper, from the first of these nodes that has one; the caller unparks it. Work
+    /// that it is to find must be pushed before.
+    pub(crate) fn claim(&self, nodes: impl Iterator<Item = usize>) -> Option<usize> {
+        // ORDERING: with the fence in `announce`, see there.
+        fence(Ordering::SeqCst);
+        for node in nodes {
+            let node = &self.nodes[node];
+            for (index, word) in node.words.iter().enumerate() {
+                // ORDERING: relaxed: the fence above orders it after the push, and the
+                // read-modify-write below decides who takes the worker.
+                let mut sleeping = word.load(Ordering::Relaxed);
+                while sleeping != 0 {
+                    let lowest = sleeping & sleeping.wrapping_neg();
+                    sleeping = word.fetch_and(!lowest, Ordering::Relaxed);
+                    if sleeping & lowest != 0 {
+                        let bit = lowest.trailing_zeros() as usize;
+                        return Some(node.first_worker + index * 64 + bit);
+                    }
+                }
+            }
+        }
+        None
+    }
+}
+
+#[cfg(all(test, not(reiver_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_sleeper_is_claimed_once() {
+        let sleepers = Sleepers::new(&[2, 70, 1]);
+        let announce = |node, worker| sleepers.announce(sleepers.bit(node, worker));
+        announce(0, 1);
+        announce(1, 69);
+        announce(2, 72);
+        assert_eq!(sleepers.claim([1, 2, 0].into_iter()), Some(69));
+        assert_eq!(sleepers.claim([1, 2, 0].into_iter()), Some(72));
+        assert_eq!(sleepers.claim([1, 2].into_iter()), None);
+        sleepers.retract(sleepers.bit(0, 1));
+        assert_eq!(sleepers.claim([0].into_iter()), None);
+    }
+}

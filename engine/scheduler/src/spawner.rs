@@ -1,0 +1,151 @@
+//! The one thread that creates every thread of an engine.
+//!
+//! A thread inherits scheduling policy, nice value, affinity and memory policy from its creator, so
+//! threads are never created by a worker or by whoever submits: the spawner is started when the
+//! engine is built, and never changes.
+
+use std::io;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crate::engine::Shared;
+use crate::worker::Worker;
+
+/// Asks the spawner for threads.
+#[derive(Debug)]
+pub(crate) struct Spawner {
+    requests: Mutex<Sender<Request>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+pub(crate) enum Request {
+    /// CPU workers; answers with how many were started, and why not all.
+    Workers(
+        Arc<Shared>,
+        Vec<Worker>,
+        Sender<Result<(), (usize, io::Error)>>,
+    ),
+    /// An I/O thread at this node.
+    Io(Weak<Shared>, usize),
+    /// The thread that watches deadlines.
+    Timer(Weak<Shared>),
+    Stop,
+}
+
+/// How long the spawner waits before it asks the system again for an I/O thread without which jobs
+/// would wait for ever.
+const TRY_AGAIN: Duration = Duration::from_millis(50);
+
+impl Spawner {
+    pub(crate) fn new() -> (Spawner, Receiver<Request>) {
+        let (sender, requests) = channel();
+        (
+            Spawner {
+                requests: Mutex::new(sender),
+                threads: Mutex::default(),
+            },
+            requests,
+        )
+    }
+
+    /// Starts the spawner's own thread.
+    pub(crate) fn start(shared: &Shared, requests: Receiver<Request>) -> io::Result<()> {
+        let thread = Builder::new()
+            .name("reiver-spawner".into())
+            .spawn(move || serve(&requests))?;
+        shared.spawner.keep(thread);
+        Ok(())
+    }
+
+    pub(crate) fn workers(
+        &self,
+        shared: &Arc<Shared>,
+        workers: Vec<Worker>,
+    ) -> Result<(), (usize, io::Error)> {
+        let (answer, answers) = channel();
+        self.ask(Request::Workers(Arc::clone(shared), workers, answer));
+        answers.recv().expect("the spawner answers")
+    }
+
+    /// Asks for a thread, and does not wait for it.
+    pub(crate) fn ask(&self, request: Request) {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        // Refused only once the engine has ended, when nobody needs a thread any more.
+        let _ = requests.send(request);
+    }
+
+    fn keep(&self, thread: JoinHandle<()>) {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
+    }
+
+    /// All threads that were created and may still run.
+    pub(crate) fn take_threads(&self) -> Vec<JoinHandle<()>> {
+        std::mem::take(&mut self.threads.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn serve(requests: &Receiver<Request>) {
+    while let Ok(request) = requests.recv() {
+        match request {
+            Request::Stop => return,
+            Request::Workers(shared, workers, answer) => {
+                let _ = answer.send(start_workers(&shared, workers));
+            }
+            Request::Io(engine, node) => start_io(&engine, node),
+            Request::Timer(engine) => {
+                let Some(shared) = engine.upgrade() else {
+                    continue;
+                };
+                let timer = Arc::clone(&shared);
+                match thread("reiver-timer".into(), &shared, move || {
+                    timer.timer.live(&timer)
+                }) {
+                    Ok(()) => {}
+                    Err(error) => tracing::warn!(
+                        "the system refuses a thread ({error}); queued jobs whose deadline passes \
+                         end when a worker comes to them"
+                    ),
+                }
+            }
+        }
+    }
+}
+
+fn start_workers(shared: &Arc<Shared>, workers: Vec<Worker>) -> Result<(), (usize, io::Error)> {
+    for (started, worker) in workers.into_iter().enumerate() {
+        let engine = Arc::clone(shared);
+        let name = format!("reiver-cpu-{}", worker.index());
+        thread(name, shared, move || worker.live(engine)).map_err(|error| (started, error))?;
+    }
+    Ok(())
+}
+
+fn start_io(engine: &Weak<Shared>, node: usize) {
+    let mut said = false;
+    while let Some(shared) = engine.upgrade() {
+        let io = Arc::clone(&shared);
+        let result = thread("reiver-io".into(), &shared, move || {
+            crate::io::live(io, node)
+        });
+        let Err(error) = result else { return };
+        if !said {
+            tracing::warn!("the system refuses an I/O thread ({error}); its jobs wait for others");
+            said = true;
+        }
+        if shared.io.does_without() {
+            return;
+        }
+        drop(shared);
+        std::thread::sleep(TRY_AGAIN);
+    }
+}
+
+fn thread(name: String, shared: &Shared, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let thread = Builder::new().name(name).spawn(body)?;
+    shared.spawner.keep(thread);
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! Ends queued jobs when their deadline passes.
+//!
+//! One thread, started with the first deadline, that sleeps until the next one.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::Instant;
+
+use crate::cell::AnyJob;
+use crate::engine::Shared;
+use crate::error::{JobError, Phase};
+
+#[derive(Debug, Default)]
+pub(crate) struct Timer {
+    state: Mutex<Deadlines>,
+    earlier: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Deadlines {
+    started: bool,
+    next: BinaryHeap<Reverse<Deadline>>,
+    /// Tells apart deadlines of one instant.
+    count: u64,
+}
+
+#[derive(Debug)]
+struct Deadline {
+    at: Instant,
+    number: u64,
+    job: Weak<dyn AnyJob>,
+}
+
+impl Timer {
+    /// Watches the deadline of a job. True if the thread that does it must be started.
+    pub(crate) fn watch(&self, at: Instant, job: &Arc<dyn AnyJob>) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.count += 1;
+        let number = state.count;
+        let is_next = state.next.peek().is_none_or(|Reverse(next)| at < next.at);
+        state.next.push(Reverse(Deadline {
+            at,
+            number,
+            job: Arc::downgrade(job),
+        }));
+        if is_next {
+            self.earlier.notify_one();
+        }
+        !std::mem::replace(&mut state.started, true)
+    }
+
+    /// Wakes the thread, to see that the engine has stopped.
+    pub(crate) fn stop(&self) {
+        let _state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.earlier.notify_one();
+    }
+
+    /// The life of the thread.
+    pub(crate) fn live(&self, engine: &Shared) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while !engine.is_stopped() {
+            let now = Instant::now();
+            match state.next.peek() {
+                None => {
+                    state = self
+                        .earlier
+                        .wait(state)
+                        .unwrap_or_else(PoisonError::into_inner)
+                }
+                Some(Reverse(next)) if next.at > now => {
+                    let wait = next.at - now;
+                    let waited = self.earlier.wait_timeout(state, wait);
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+                Some(_) => {
+                    let due = state.next.pop().and_then(|Reverse(due)| due.job.upgrade());
+                    drop(state);
+                    if let Some(job) = due {
+                        job.end_queued(JobError::DeadlineExceeded {
+                            phase: Phase::Queued,
+                        });
+                    }
+                    state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+}
+
+impl PartialEq for Deadline {
+    fn eq(&self, other: &Deadline) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Deadline {}
+
+impl PartialOrd for Deadline {
+    fn partial_cmp(&self, other: &Deadline) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Deadline {
+    fn cmp(&self, other: &Deadline) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}

@@ -1,0 +1,115 @@
+//! Cancelling jobs from outside, singly or as a tree.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::cell::AnyJob;
+use crate::sync::{AtomicBool, Ordering};
+
+/// Cancels the jobs that were given it, and those of its children. Clones are the same token.
+///
+/// A queued job ends at once as [`JobError::Cancelled`](crate::JobError::Cancelled), a running one
+/// learns of it at its next [`checkpoint`](crate::JobContext::checkpoint).
+///
+/// ```
+/// use reiver::{CancellationToken, Engine, JobError};
+///
+/// let engine = Engine::builder().cpu_workers(1).build()?;
+/// let token = CancellationToken::new();
+/// token.cancel();
+/// let job = engine.job().cancel_with(&token).submit(|_| 1)?;
+/// assert!(matches!(job.join(), Err(JobError::Cancelled)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct CancellationToken {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    cancelled: AtomicBool,
+    dependents: Mutex<Dependents>,
+}
+
+#[derive(Debug, Default)]
+struct Dependents {
+    children: Vec<Weak<Inner>>,
+    jobs: Vec<Weak<dyn AnyJob>>,
+}
+
+impl CancellationToken {
+    /// A token of its own.
+    pub fn new() -> CancellationToken {
+        CancellationToken::default()
+    }
+
+    /// A token that is cancelled with this one, or alone.
+    pub fn child(&self) -> CancellationToken {
+        let child = CancellationToken::new();
+        let mut dependents = self.inner.dependents();
+        if self.is_cancelled() {
+            drop(dependents);
+            child.cancel();
+        } else {
+            retain_amortised(&mut dependents.children, |child| child.strong_count() > 0);
+            dependents.children.push(Arc::downgrade(&child.inner));
+        }
+        child
+    }
+
+    /// Cancels, once and for all.
+    pub fn cancel(&self) {
+        self.inner.cancel();
+    }
+
+    /// True once it is cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        // ORDERING: acquire, with the release in `cancel`: what was done before it is visible.
+        self.inner.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Sees to it that `job` is told. One that is queued ends here if the token is cancelled.
+    pub(crate) fn register(&self, job: &Arc<dyn AnyJob>) {
+        let mut dependents = self.inner.dependents();
+        if self.is_cancelled() {
+            drop(dependents);
+            job.end_queued(crate::JobError::Cancelled);
+        } else {
+            retain_amortised(&mut dependents.jobs, |job| job.strong_count() > 0);
+            dependents.jobs.push(Arc::downgrade(job));
+        }
+    }
+}
+
+impl Inner {
+    fn dependents(&self) -> MutexGuard<'_, Dependents> {
+        self.dependents
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cancel(self: &Arc<Inner>) {
+        // A list and not recursion: chains of children may be long.
+        let mut pending = vec![Arc::clone(self)];
+        while let Some(token) = pending.pop() {
+            let dependents = {
+                let mut dependents = token.dependents();
+                // ORDERING: release, with the acquire in `is_cancelled`. Under the lock, so that
+                // whoever registers sees it or is seen.
+                token.cancelled.store(true, Ordering::Release);
+                std::mem::take(&mut *dependents)
+            };
+            pending.extend(dependents.children.iter().filter_map(Weak::upgrade));
+            for job in dependents.jobs.iter().filter_map(Weak::upgrade) {
+                job.end_queued(crate::JobError::Cancelled);
+            }
+        }
+    }
+}
+
+/// Forgets what is gone, but only when the list would grow, so that adding stays cheap.
+fn retain_amortised<T>(list: &mut Vec<T>, keep: impl FnMut(&T) -> bool) {
+    if list.len() == list.capacity() {
+        list.retain(keep);
+    }
+}
