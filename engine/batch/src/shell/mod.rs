@@ -10,6 +10,8 @@ mod lexer;
 mod plain;
 mod quoting;
 mod syntax;
+#[cfg(test)]
+mod tests;
 
 pub use plain::plain_words;
 pub use quoting::{Unclear, quote};
