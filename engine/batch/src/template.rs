@@ -73,7 +73,8 @@ impl<K: Copy> Template<K> {
                     Piece::Value { .. } => &[shell::MARK],
                 })
                 .collect();
-            let clear = shell::quoting_at_marks(&marked.concat());
+            let clear = shell::quoting_at_marks(&marked.concat()).into_iter();
+            let clear = clear.chain(std::iter::repeat(Err(Unclear::Lost)));
             let values = pieces.iter_mut().filter_map(|piece| match piece {
                 Piece::Value { quoting, .. } => Some(quoting),
                 Piece::Text(_) => None,

@@ -1,6 +1,6 @@
 //! Here-documents: their delimiters, and where their bodies end.
 
-use super::lexer::{Lexer, MARK};
+use super::lexer::Lexer;
 use super::quoting::Unclear;
 
 /// A here-document whose `<<` has been read.
@@ -13,56 +13,54 @@ pub(super) struct HereDocument {
 impl Lexer<'_> {
     /// What follows `<<`.
     pub(super) fn here_delimiter(&mut self) {
+        let begin = self.at;
+        let here = self.read_delimiter();
+        let has_values = self.refuse_since(begin, Unclear::HereDelimiter);
+        match here {
+            Some(here) if !has_values => self.here.push(here),
+            _ => self.lose(),
+        }
+    }
+
+    /// Reads a delimiter, unless it has what each shell has its own idea of there.
+    fn read_delimiter(&mut self) -> Option<HereDocument> {
         let strips_tabs = self.take(b'-');
         while self.take(b' ') || self.take(b'\t') {}
-        let mut here = HereDocument {
-            delimiter: Vec::new(),
-            is_quoted: false,
-            strips_tabs,
-        };
+        let mut delimiter = Vec::new();
+        let mut is_quoted = false;
         while let Some(byte) = self.peek() {
+            if matches!(
+                byte,
+                b' ' | b'\t' | b'\n' | b';' | b'&' | b'|' | b'<' | b'>' | b'(' | b')'
+            ) {
+                break;
+            }
+            self.at += 1;
+            is_quoted |= matches!(byte, b'\\' | b'\'' | b'"');
             match byte {
-                b' ' | b'\t' | b'\n' | b';' | b'&' | b'|' | b'<' | b'>' | b'(' | b')' => break,
-                b'\\' => {
-                    here.is_quoted = true;
-                    self.at += 1;
-                    here.delimiter.extend(self.next_raw());
-                }
-                b'\'' => {
-                    here.is_quoted = true;
-                    self.at += 1;
-                    let begin = self.at;
-                    let length = self.line[begin..].iter().position(|byte| *byte == b'\'');
-                    let Some(length) = length else { break };
-                    here.delimiter.extend(&self.line[begin..begin + length]);
-                    self.at += length + 1;
-                }
-                // Nobody's delimiter has these, and each shell has its own idea of them.
-                b'$' | b'`' => return self.lose(),
-                b'"' => {
-                    here.is_quoted = true;
-                    self.at += 1;
-                    while !self.take(b'"') {
-                        match self.next_raw() {
-                            None | Some(b'\\' | b'$' | b'`') => return self.lose(),
-                            Some(byte) => here.delimiter.push(byte),
-                        }
+                b'\\' => delimiter.push(self.next_raw()?),
+                b'\'' => loop {
+                    match self.next_raw()? {
+                        b'\'' => break,
+                        byte => delimiter.push(byte),
                     }
-                }
-                _ => {
-                    self.at += 1;
-                    here.delimiter.push(byte);
-                }
+                },
+                b'"' => loop {
+                    match self.next()? {
+                        b'"' => break,
+                        b'\\' | b'$' | b'`' => return None,
+                        byte => delimiter.push(byte),
+                    }
+                },
+                b'$' | b'`' => return None,
+                _ => delimiter.push(byte),
             }
         }
-        let marks = here.delimiter.iter().filter(|byte| **byte == MARK).count();
-        if marks > 0 {
-            for _ in 0..marks {
-                self.refuse(Unclear::HereDelimiter);
-            }
-            return self.lose();
-        }
-        self.here.push(here);
+        Some(HereDocument {
+            delimiter,
+            is_quoted,
+            strips_tabs,
+        })
     }
 
     /// The bodies that begin after the newline that was just taken.
@@ -73,15 +71,11 @@ impl Lexer<'_> {
         }
         for here in std::mem::take(&mut self.here) {
             let begin = self.at;
-            let Some(end) = self.here_end(&here) else {
-                return self.lose();
-            };
-            let body = &self.line[begin..end];
-            for _ in body.iter().filter(|byte| **byte == MARK) {
-                self.refuse(Unclear::HereDocument);
-            }
-            if !here.is_quoted && !all_expansions_end(body) {
-                return self.lose();
+            let end = self.here_end(&here);
+            self.refuse_since(begin, Unclear::HereDocument);
+            match end {
+                Some(end) if here.is_quoted || all_expansions_end(&self.line[begin..end]) => {}
+                _ => return self.lose(),
             }
         }
     }

@@ -19,6 +19,10 @@ pub(crate) fn quoting_at_marks(line: &[u8]) -> Vec<Result<Quoting, Unclear>> {
     let mut lexer = Lexer::new(line);
     lexer.commands();
     lexer.lose();
+    debug_assert_eq!(
+        lexer.found.len(),
+        line.iter().filter(|byte| **byte == MARK).count()
+    );
     lexer.found
 }
 
@@ -115,6 +119,16 @@ impl<'a> Lexer<'a> {
 
     pub(super) fn refuse(&mut self, unclear: Unclear) {
         self.found.push(Err(self.refused.unwrap_or(unclear)));
+    }
+
+    /// Refuses the values between a place and here; true if there are any.
+    pub(super) fn refuse_since(&mut self, begin: usize, unclear: Unclear) -> bool {
+        let marks = self.line[begin..self.at]
+            .iter()
+            .filter(|byte| **byte == MARK)
+            .count();
+        (0..marks).for_each(|_| self.refuse(unclear));
+        marks > 0
     }
 
     /// Gives up on what is left; at the end of the line that is nothing.
@@ -396,11 +410,9 @@ impl<'a> Lexer<'a> {
         });
         match end {
             Some(end) if Some(end) == end_with_escapes => {
-                let marks = text[..end].iter().filter(|byte| **byte == MARK).count();
-                for _ in 0..marks {
-                    self.refuse(Unclear::DollarQuote);
-                }
+                let begin = self.at;
                 self.at += end + 1;
+                self.refuse_since(begin, Unclear::DollarQuote);
             }
             _ => self.lose(),
         }

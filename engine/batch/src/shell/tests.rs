@@ -263,6 +263,10 @@ proptest! {
         let rendered = line(&text, harmless);
         prop_assert_eq!(rendered.is_ok(), line(&text, nasty).is_ok());
         let Ok(rendered) = rendered else { return Ok(()) };
+        // `$$` is another one each time.
+        if text.contains("$$") {
+            return Ok(());
+        }
         for shell in shells() {
             let folder = tempfile::tempdir().expect("a folder for what the line may write");
             let run = |options: &[&str], line: &str| {
@@ -299,6 +303,8 @@ fn where_the_quoting_cannot_be_told_a_placeholder_is_refused() {
         ("cat <<'E'\n{a}\nE", Unclear::HereDocument),
         ("echo $(cat <<-E\n\t{a}\n\tE\n)", Unclear::HereDocument),
         ("cat <<{a}", Unclear::HereDelimiter),
+        ("cat <<E{a}`", Unclear::HereDelimiter),
+        ("cat <<E\n{a}", Unclear::HereDocument),
         ("echo $'{a}'", Unclear::DollarQuote),
         ("echo \\{a}", Unclear::Backslash),
         ("echo $\\\n{a}", Unclear::Dollar),
