@@ -217,7 +217,7 @@ impl<'m> Unfolding<'m> {
         let axes = matrix.axes.len();
         let width = self.keys.len();
         let mut rows = self.product(matrix);
-        let product = if axes == 0 { 0 } else { rows.len() / width };
+        let product = rows.len().checked_div(width).unwrap_or(0);
         for include in &matrix.include {
             let pairs = self.pairs(&include.value);
             let (named, added): (Vec<_>, Vec<_>) =
@@ -239,7 +239,7 @@ impl<'m> Unfolding<'m> {
                     .for_each(|(column, value)| rows[begin + column] = *value);
             }
         }
-        let cells = if width == 0 { 0 } else { rows.len() / width };
+        let cells = rows.len().checked_div(width).unwrap_or(0);
         Matrix {
             keys: self.keys,
             values: self.values,

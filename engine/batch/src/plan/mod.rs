@@ -9,9 +9,11 @@ mod cycles;
 mod findings;
 mod limits;
 mod matrix;
+mod merged;
 mod names;
 mod needs;
 mod table;
+mod texts;
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::build::{Draft, DraftNeed};
 use super::cycles;
-use super::findings::Findings;
+use super::findings::{Findings, Place};
 use super::table::{Job, Key};
 use super::{JobIndex, Need, Plan};
 use crate::glob::Glob;
@@ -17,12 +17,18 @@ use crate::job_file::When;
 const COMPARISONS_MAX: usize = 2_000_000;
 
 /// Looks up all needs, refuses cycles, and leaves the lists in the plan.
-pub(super) fn resolve(plan: &mut Plan, drafts: &[Draft], findings: &mut Findings) {
+pub(super) fn resolve(
+    plan: &mut Plan,
+    drafts: &[Draft],
+    left_out: &[Glob],
+    findings: &mut Findings,
+) {
     if drafts.iter().all(|draft| draft.needs.is_empty()) {
         return;
     }
     let mut resolver = Resolver {
         plan,
+        left_out,
         findings,
         sorted: None,
         globs: HashMap::new(),
@@ -55,6 +61,8 @@ pub(super) fn resolve(plan: &mut Plan, drafts: &[Draft], findings: &mut Findings
 
 struct Resolver<'p, 'f> {
     plan: &'p Plan,
+    /// Names that would be there, were it not for other mistakes.
+    left_out: &'p [Glob],
     findings: &'f mut Findings,
     /// All names in order, made for the first glob: those that begin alike stand together.
     sorted: Option<Vec<(Cow<'p, str>, JobIndex)>>,
@@ -89,12 +97,14 @@ impl Resolver<'_, '_> {
             }
             let glob = Glob::new(text);
             if !glob.is_pattern() {
-                self.refuse_unknown(text, need);
+                if !self.left_out.iter().any(|name| name.matches(text)) {
+                    self.refuse_unknown(text, need);
+                }
                 continue;
             }
             has_glob = true;
             let jobs = self.matches(text, &glob);
-            if jobs.iter().all(|job| users == (job.0..job.0 + 1)) {
+            if self.left_out.is_empty() && jobs.iter().all(|job| users == (job.0..job.0 + 1)) {
                 let error = need.place.error(format!("`{text}` matches no other job"));
                 self.findings.push(error);
             }
@@ -245,12 +255,7 @@ fn refuse_cycles(plan: &Plan, drafts: &[Draft], cycles: &[Vec<JobIndex>], findin
 }
 
 /// Where a job says that it needs another.
-fn need_place(
-    plan: &Plan,
-    drafts: &[Draft],
-    job: JobIndex,
-    target: JobIndex,
-) -> Option<super::findings::Place> {
+fn need_place(plan: &Plan, drafts: &[Draft], job: JobIndex, target: JobIndex) -> Option<Place> {
     let name = plan.name(target);
     let needs = &drafts[plan.job(job).table() as usize].needs;
     let names_it = |need: &&DraftNeed| {

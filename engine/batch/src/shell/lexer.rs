@@ -278,7 +278,8 @@ impl<'a> Lexer<'a> {
             match byte {
                 b'"' => return,
                 b'\\' => {
-                    if self.next_raw() == Some(MARK) {
+                    let escaped = self.next_raw();
+                    if escaped == Some(MARK) {
                         self.mark(Quoting::Double(Before::Backslash));
                     }
                 }

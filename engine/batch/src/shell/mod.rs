@@ -14,7 +14,7 @@ mod syntax;
 mod tests;
 
 pub use plain::plain_words;
-pub use quoting::{Unclear, quote};
+pub use quoting::quote;
 
 pub(crate) use lexer::{MARK, quoting_at_marks};
-pub(crate) use quoting::Quoting;
+pub(crate) use quoting::{Quoting, Unclear};

@@ -60,7 +60,7 @@ impl Quoting {
 
 /// Why no value can be put in at some place of a shell line: a fragment that says where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unclear {
+pub(crate) enum Unclear {
     /// Between backquotes, which have an unquoting of their own.
     Backquotes,
     /// In `$(( ))`, where text is an expression.
