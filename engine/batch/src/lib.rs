@@ -11,11 +11,14 @@
 
 pub mod diagnostic;
 pub mod event;
+pub mod glob;
 pub mod job_file;
 pub mod plan;
 pub mod read;
 pub mod run;
+pub mod shell;
 pub mod source;
+mod template;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use plan::Plan;

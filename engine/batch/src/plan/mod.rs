@@ -4,25 +4,55 @@
 //! cycle, every placeholder has a value and every job fits the limits. What is left open until an
 //! attempt starts is its number, and what the system then says.
 
+mod build;
+mod cycles;
+mod findings;
+mod limits;
+mod matrix;
+mod merged;
+mod names;
+mod needs;
+mod table;
+mod texts;
+
 use std::borrow::Cow;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reiver::{Class, Priority};
 
+use self::names::NameIndex;
+use self::table::{Action, Job, Join, Key, Table, TableName};
 use crate::job_file::{Backoff, When};
+use crate::shell;
 use crate::source::{Source, SourceId};
+
+pub use self::build::plan;
 
 /// The place of a job in [`Plan::jobs`], from 0; `Seq` of a job log is one more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobIndex(pub u32);
 
 /// All jobs of a run, in the order of the files.
+///
+/// A job costs some fifty bytes, and its needs eight each: what jobs of one table or `#JOB` state
+/// have in common is kept once, and names and attempts are made when asked for.
 #[derive(Debug)]
 pub struct Plan {
-    // The fields are this room's own.
+    sources: Vec<Arc<Source>>,
+    /// For each source what stands before a name that was left out, with its `:`.
+    labels: Vec<Box<str>>,
+    tables: Vec<Table>,
+    jobs: Vec<Job>,
+    /// Lists of needs; the first is empty. Jobs with the same needs share one.
+    needs: Vec<Box<[Need]>>,
+    names: NameIndex,
+    limits: Limits,
+    max_fails: Option<u32>,
+    name_of_run: OsString,
 }
 
 /// What of a job its placeholders do not touch. Jobs of one table share it.
@@ -134,24 +164,186 @@ pub struct Overrides {
     pub max_fails: Option<u32>,
 }
 
-// The methods by which the rest of the crate and the command know a plan. Their signatures are
-// settled; their bodies are this room's work.
-//
-// pub fn plan(sources: Vec<Arc<Source>>, files: Vec<JobFile>, overrides: &Overrides, machine: Limits)
-//     -> (Option<Plan>, Vec<Diagnostic>)         // None where there is an error; warnings come along
-// impl Plan {
-//     pub fn len(&self) -> usize;  pub fn is_empty(&self) -> bool
-//     pub fn jobs(&self) -> impl Iterator<Item = JobIndex>
-//     pub fn name(&self, job: JobIndex) -> Cow<'_, str>
-//     pub fn find(&self, name: &str) -> Option<JobIndex>
-//     pub fn settings(&self, job: JobIndex) -> &Settings
-//     pub fn needs(&self, job: JobIndex) -> &[Need]
-//     pub fn attempt(&self, job: JobIndex, number: u32) -> Attempt       // number from 1
-//     pub fn command_text(&self, job: JobIndex) -> OsString              // for people and job logs: the line, or argv quoted for a shell
-//     pub fn source_of(&self, job: JobIndex) -> SourceId
-//     pub fn sources(&self) -> &[Arc<Source>]
-//     pub fn limits(&self) -> Limits
-//     pub fn max_fails(&self) -> Option<u32>                             // 1 or more
-//     pub fn name_of_run(&self) -> &OsStr                                // <name> of `.reiver/<name>`: the first file's `name`, else its file name, `stdin` for streams
-//     pub fn state_folder(&self) -> PathBuf                              // `.reiver/<name>` beside the first file, absolute; not made here
-// }
+impl Plan {
+    /// How many jobs there are.
+    pub fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// True if there is no job.
+    pub fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// All jobs, in the order of the files.
+    pub fn jobs(&self) -> impl Iterator<Item = JobIndex> + use<> {
+        let end = u32::try_from(self.len()).expect("a plan holds no more jobs than that");
+        (0..end).map(JobIndex)
+    }
+
+    /// The name of a job; no other has it.
+    pub fn name(&self, job: JobIndex) -> Cow<'_, str> {
+        let table = self.table(job);
+        let label = &self.labels[table.source.0 as usize];
+        match (&table.name, self.job(job)) {
+            (_, Job::Line { line, .. }) => format!("{label}line-{line}").into(),
+            (TableName::Given(template), Job::Cell { cell, .. }) => template
+                .render(|key| match key {
+                    Key::Column(column) => table.value(*cell, column),
+                    // Only columns are known in a name.
+                    Key::Name | Key::Attempt | Key::Cpus => Cow::Borrowed(""),
+                })
+                .into(),
+            (TableName::Place(place), Job::Cell { cell, .. }) => {
+                let mut name = format!("{label}job-{place}");
+                for (_, value) in table.matrix.pairs(*cell) {
+                    name.extend(["-", value]);
+                }
+                name.into()
+            }
+        }
+    }
+
+    /// The job of that name.
+    pub fn find(&self, name: &str) -> Option<JobIndex> {
+        self.names
+            .candidates(name)
+            .find(|job| self.name(*job) == name)
+    }
+
+    /// What its placeholders do not touch.
+    pub fn settings(&self, job: JobIndex) -> &Settings {
+        &self.table(job).settings
+    }
+
+    /// The jobs it waits for, in the order of its `needs`; one that must end in two ways is there
+    /// twice.
+    pub fn needs(&self, job: JobIndex) -> &[Need] {
+        &self.needs[self.job(job).needs() as usize]
+    }
+
+    /// What an attempt is started with; the first has number 1.
+    pub fn attempt(&self, job: JobIndex, number: u32) -> Attempt {
+        let table = self.table(job);
+        let name = self.name(job);
+        let value_of = |key| self.value_of(job, &name, number, key);
+        let cwd = match &table.cwd {
+            Some(cwd) => self.source(job).folder.join(cwd.render(value_of)),
+            None => self.source(job).folder.clone(),
+        };
+        Attempt {
+            command: self.command(job, &name, number),
+            env: table
+                .env
+                .iter()
+                .map(|(key, value)| (OsString::from(&**key), value.render(value_of).into()))
+                .collect(),
+            stdin: table
+                .stdin
+                .as_ref()
+                .map(|file| cwd.join(file.render(value_of))),
+            stdout: match &table.stdout {
+                Some(file) => Stdout::File(cwd.join(file.render(value_of))),
+                None => Stdout::Captured,
+            },
+            stderr: match &table.stderr {
+                Some(Join::File(file)) => Stderr::File(cwd.join(file.render(value_of))),
+                Some(Join::Stdout) => Stderr::Stdout,
+                None => Stderr::Captured,
+            },
+            cwd,
+        }
+    }
+
+    /// The command of the first attempt, for people and job logs: the line, or the arguments as
+    /// one would type them into a shell.
+    pub fn command_text(&self, job: JobIndex) -> OsString {
+        match self.command(job, &self.name(job), 1) {
+            Command::Shell(line) => line,
+            Command::Argv(arguments) => {
+                let quoted: Vec<Cow<'_, str>> = arguments
+                    .iter()
+                    .map(|argument| shell::quote(argument.to_str().expect("templates are UTF-8")))
+                    .collect();
+                quoted.join(" ").into()
+            }
+        }
+    }
+
+    /// The file it stands in.
+    pub fn source_of(&self, job: JobIndex) -> SourceId {
+        self.table(job).source
+    }
+
+    /// The files of the run, as the user named them.
+    pub fn sources(&self) -> &[Arc<Source>] {
+        &self.sources
+    }
+
+    /// The slots there are.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// After how many failed jobs nothing more is started, 1 or more; `None` is never.
+    pub fn max_fails(&self) -> Option<u32> {
+        self.max_fails
+    }
+
+    /// The folder of the run's state is named after this: the first file's `name`, else its file
+    /// name, `stdin` for standard input and pipes.
+    pub fn name_of_run(&self) -> &OsStr {
+        &self.name_of_run
+    }
+
+    /// Where the run's state lives: `.reiver/<name>` beside the first file, absolute. It is not
+    /// made here.
+    pub fn state_folder(&self) -> PathBuf {
+        let folder = self
+            .sources
+            .first()
+            .map(|source| source.folder.clone())
+            .unwrap_or_default();
+        folder.join(".reiver").join(&self.name_of_run)
+    }
+
+    fn job(&self, job: JobIndex) -> &Job {
+        &self.jobs[job.0 as usize]
+    }
+
+    fn table(&self, job: JobIndex) -> &Table {
+        &self.tables[self.job(job).table() as usize]
+    }
+
+    fn source(&self, job: JobIndex) -> &Source {
+        &self.sources[self.source_of(job).0 as usize]
+    }
+
+    fn command(&self, job: JobIndex, name: &str, number: u32) -> Command {
+        let value_of = |key| self.value_of(job, name, number, key);
+        match (&self.table(job).action, self.job(job)) {
+            (_, Job::Line { begin, end, .. }) => Command::Shell(OsString::from_vec(
+                self.source(job).text[*begin..*end].to_vec(),
+            )),
+            (Action::Shell(line), _) => Command::Shell(line.render(value_of).into()),
+            (Action::Argv(arguments), _) => Command::Argv(
+                arguments
+                    .iter()
+                    .map(|a| a.render(value_of).into())
+                    .collect(),
+            ),
+        }
+    }
+
+    fn value_of<'a>(&'a self, job: JobIndex, name: &'a str, number: u32, key: Key) -> Cow<'a, str> {
+        let table = self.table(job);
+        match (key, self.job(job)) {
+            (Key::Name, _) => name.into(),
+            (Key::Attempt, _) => number.to_string().into(),
+            (Key::Cpus, _) => table.settings.cpus.unwrap_or(1).to_string().into(),
+            (Key::Column(column), Job::Cell { cell, .. }) => table.value(*cell, column),
+            // Lines have no matrix, so no template of theirs has a column.
+            (Key::Column(_), Job::Line { .. }) => Cow::Borrowed(""),
+        }
+    }
+}

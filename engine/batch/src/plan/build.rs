@@ -1,0 +1,357 @@
+//! Job files made into a plan.
+
+use std::ffi::OsString;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use reiver::Class;
+
+use super::findings::{Findings, Place, place_of, source_of};
+use super::matrix::Matrix;
+use super::merged::Merged;
+use super::names::{self, NameIndex};
+use super::table::{Action, Job, Join, Key, Table, TableName};
+use super::texts::Texts;
+use super::{Limits, Overrides, Plan, limits, needs};
+use crate::diagnostic::Diagnostic;
+use crate::glob::Glob;
+use crate::job_file::{Entry, JobFile, JobKeys, NeedKey, When};
+use crate::source::{Source, SourceId, Span};
+use crate::template::Template;
+
+/// A run with more jobs is refused; job numbers are 32 bits wide.
+const JOBS_MAX: usize = 100_000_000;
+
+/// What only planning wants to know of a table.
+pub(super) struct Draft {
+    pub(super) entry: Span,
+    pub(super) name: Option<Span>,
+    /// False where a mistake in `name` makes its jobs' names mean nothing.
+    pub(super) has_sound_name: bool,
+    pub(super) needs: Vec<DraftNeed>,
+    /// Its jobs.
+    pub(super) jobs: Range<u32>,
+}
+
+/// One entry of `needs`, before it is looked up.
+pub(super) struct DraftNeed {
+    pub(super) job: Template<Key>,
+    pub(super) place: Place,
+    pub(super) when: When,
+}
+
+/// Makes a plan of job files, each [`JobFile::source`] an index into `sources`; `machine` is for
+/// what neither a file nor an override limits.
+///
+/// There is no plan where there is an error, and all errors are told; warnings come along in any
+/// case. Files in which reading has found mistakes may be planned too, to find what else is wrong.
+/// Takes time linear in the jobs and their needs, and for globs in the names that share their
+/// beginning.
+pub fn plan(
+    sources: Vec<Arc<Source>>,
+    files: Vec<JobFile>,
+    overrides: &Overrides,
+    machine: Limits,
+) -> (Option<Plan>, Vec<Diagnostic>) {
+    let mut findings = Findings::default();
+    let is_repeated = names::refuse_repeated(&sources, &mut findings);
+    let (limits, max_fails) = limits::settle(&sources, &files, overrides, machine, &mut findings);
+    let name_of_run = name_of_run(&sources, &files);
+    let mut builder = Builder {
+        sources: &sources,
+        limits,
+        findings,
+        tables: Vec::new(),
+        drafts: Vec::new(),
+        jobs: Vec::new(),
+        left_out: Vec::new(),
+        is_complete: true,
+    };
+    for file in files {
+        if !is_repeated[file.source.0 as usize] {
+            builder.file(file);
+        }
+    }
+    let Builder {
+        mut findings,
+        tables,
+        drafts,
+        jobs,
+        left_out,
+        is_complete,
+        ..
+    } = builder;
+    let mut plan = Plan {
+        labels: names::labels(&sources),
+        sources,
+        tables,
+        jobs,
+        needs: vec![Box::default()],
+        names: NameIndex::default(),
+        limits,
+        max_fails,
+        name_of_run,
+    };
+    plan.names = NameIndex::of(&plan);
+    names::refuse_duplicates(&plan, &drafts, &mut findings);
+    needs::resolve(&mut plan, &drafts, &left_out, &mut findings);
+    let is_sound = is_complete && !findings.has_errors();
+    (is_sound.then_some(plan), findings.into_sorted())
+}
+
+fn name_of_run(sources: &[Arc<Source>], files: &[JobFile]) -> OsString {
+    match (
+        sources.first(),
+        files.first().and_then(|file| file.name.as_ref()),
+    ) {
+        (_, Some(name)) => name.value.clone().into(),
+        (Some(source), None) if !source.is_stream => Path::new(&source.given)
+            .file_name()
+            .unwrap_or(&source.given)
+            .to_owned(),
+        _ => "stdin".into(),
+    }
+}
+
+struct Builder<'s> {
+    sources: &'s [Arc<Source>],
+    limits: Limits,
+    findings: Findings,
+    tables: Vec<Table>,
+    drafts: Vec<Draft>,
+    jobs: Vec<Job>,
+    /// The names of jobs whose matrix is wrong: to need them is no second mistake.
+    left_out: Vec<Glob>,
+    /// False where reading has left out what a job needs; it has said so.
+    is_complete: bool,
+}
+
+impl Builder<'_> {
+    fn file(&mut self, file: JobFile) {
+        let source = file.source;
+        // The `#JOB` state whose table is the last one.
+        let mut state: Option<Arc<JobKeys>> = None;
+        for entry in file.entries {
+            match entry {
+                Entry::Table { place, span, keys } => {
+                    let merged = Merged {
+                        own: &keys,
+                        defaults: &file.defaults,
+                    };
+                    self.table(source, place, span, &merged);
+                }
+                Entry::Line {
+                    line,
+                    span,
+                    defaults,
+                } => {
+                    if !state
+                        .as_ref()
+                        .is_some_and(|state| Arc::ptr_eq(state, &defaults))
+                    {
+                        self.lines(source, &defaults, span.clone());
+                        state = Some(defaults);
+                    }
+                    self.line(source, line, span);
+                }
+            }
+        }
+    }
+
+    fn table(&mut self, source: SourceId, place: u32, entry: Span, keys: &Merged<'_>) {
+        let matrix = match &keys.own.matrix {
+            None => Some(Matrix::single()),
+            Some(matrix) => Matrix::unfold(source, matrix, &mut self.findings),
+        };
+        // A job whose matrix is wrong is left out: its placeholders would mean nothing.
+        let Some(matrix) = matrix else {
+            self.is_complete = false;
+            let name = keys.own.name.as_ref().map_or("{job}", |name| &name.value);
+            let (pattern, _) = Template::parse(name, |_| Some(()));
+            self.left_out
+                .push(Glob::new(&pattern.render(|()| "*".into())));
+            return;
+        };
+        let begin = self.jobs.len();
+        if !self.has_room(
+            matrix.cells() as usize,
+            &Place {
+                source,
+                span: entry.clone(),
+            },
+        ) {
+            return;
+        }
+        let index = index_of(self.tables.len());
+        let cells = (0..matrix.cells()).map(|cell| Job::Cell {
+            table: index,
+            cell,
+            needs: 0,
+        });
+        self.jobs.extend(cells);
+
+        let mut texts = Texts {
+            id: source,
+            source: source_of(self.sources, source),
+            matrix: &matrix,
+            findings: &mut self.findings,
+            is_sound: true,
+        };
+        let name = match &keys.own.name {
+            None => TableName::Place(place),
+            Some(name) => TableName::Given(texts.of_columns(name, "`name`")),
+        };
+        let has_sound_name = texts.is_sound;
+        let needs = keys
+            .own
+            .needs
+            .iter()
+            .map(|need| draft_need(&mut texts, &need.value))
+            .collect();
+        let action = action(&mut texts, keys.own);
+        self.is_complete &= action.is_some();
+        let action = action.unwrap_or(Action::Argv(Box::default()));
+        let table = table(&mut texts, self.limits, name, action, keys);
+        self.tables.push(Table { matrix, ..table });
+        self.drafts.push(Draft {
+            entry,
+            name: keys.own.name.as_ref().map(|name| name.span.clone()),
+            has_sound_name,
+            needs,
+            jobs: index_of(begin)..index_of(self.jobs.len()),
+        });
+    }
+
+    /// A table for the lines under one `#JOB` state.
+    fn lines(&mut self, source: SourceId, defaults: &JobKeys, first: Span) {
+        let keys = Merged {
+            own: &JobKeys::default(),
+            defaults,
+        };
+        let mut texts = Texts {
+            id: source,
+            source: source_of(self.sources, source),
+            matrix: &Matrix::single(),
+            findings: &mut self.findings,
+            is_sound: true,
+        };
+        let (name, action) = (TableName::Place(0), Action::Argv(Box::default()));
+        self.tables
+            .push(table(&mut texts, self.limits, name, action, &keys));
+        let begin = index_of(self.jobs.len());
+        self.drafts.push(Draft {
+            entry: first,
+            name: None,
+            has_sound_name: true,
+            needs: Vec::new(),
+            jobs: begin..begin,
+        });
+    }
+
+    fn line(&mut self, source: SourceId, line: u32, span: Span) {
+        if !self.has_room(
+            1,
+            &Place {
+                source,
+                span: span.clone(),
+            },
+        ) {
+            return;
+        }
+        let table = index_of(self.tables.len() - 1);
+        self.jobs.push(Job::Line {
+            table,
+            line,
+            begin: span.start,
+            end: span.end,
+        });
+        if let Some(draft) = self.drafts.last_mut() {
+            draft.jobs.end += 1;
+        }
+    }
+
+    fn has_room(&mut self, jobs: usize, place: &Place) -> bool {
+        let has_room = self.jobs.len() + jobs <= JOBS_MAX;
+        if !has_room && self.is_complete {
+            let message = format!("this is more than the {JOBS_MAX} jobs that a run may have");
+            let mut error = place.error(message);
+            error.help = Some("split the file".into());
+            self.findings.push(error);
+            self.is_complete = false;
+        }
+        has_room
+    }
+}
+
+fn index_of(place: usize) -> u32 {
+    u32::try_from(place).expect("JOBS_MAX is less, and each table has a job")
+}
+
+/// All of a table but its matrix.
+fn table(
+    texts: &mut Texts<'_>,
+    limits: Limits,
+    name: TableName,
+    action: Action,
+    keys: &Merged<'_>,
+) -> Table {
+    let settings = keys.settings(texts.id, texts.findings);
+    if let Some(cpus) = keys.get(|keys| &keys.cpus)
+        && settings.class != Class::Io
+        && cpus.value > limits.cpus
+    {
+        let limit = limits.cpus;
+        let message = format!("{} cpus never fit: the run has {limit}", cpus.value);
+        let mut error = place_of(texts.id, cpus).error(message);
+        error.help = Some(format!(
+            "ask for at most {limit}, or raise `limits.cpus` or `--limit cpus=N`"
+        ));
+        texts.findings.push(error);
+    }
+    Table {
+        source: texts.id,
+        name,
+        settings,
+        action,
+        cwd: keys.get(|keys| &keys.cwd).map(|cwd| texts.text(cwd)),
+        env: keys
+            .env()
+            .map(|(key, value)| (key.into(), texts.text(value)))
+            .collect(),
+        stdin: keys
+            .get(|keys| &keys.stdin)
+            .map(|file| texts.filled(file, "`stdin`")),
+        stdout: keys
+            .get(|keys| &keys.stdout)
+            .map(|file| texts.filled(file, "`stdout`")),
+        stderr: keys
+            .get(|keys| &keys.stderr)
+            .map(|file| match file.value.as_str() {
+                "stdout" => Join::Stdout,
+                _ => Join::File(texts.filled(file, "`stderr`")),
+            }),
+        matrix: Matrix::single(),
+    }
+}
+
+/// What a table's jobs execute; `None` where reading has found nothing it could be.
+fn action(texts: &mut Texts<'_>, keys: &JobKeys) -> Option<Action> {
+    if let Some(run) = &keys.run {
+        return Some(Action::Shell(texts.line(run)));
+    }
+    let (program, arguments) = keys.command.as_ref()?.value.split_first()?;
+    let program = texts.filled(program, "the program");
+    let arguments = arguments.iter().map(|argument| texts.text(argument));
+    Some(Action::Argv(
+        std::iter::once(program).chain(arguments).collect(),
+    ))
+}
+
+fn draft_need(texts: &mut Texts<'_>, need: &NeedKey) -> DraftNeed {
+    DraftNeed {
+        job: texts.of_columns(&need.job, "this need"),
+        place: place_of(texts.id, &need.job),
+        when: need.when,
+    }
+}

@@ -1,0 +1,131 @@
+//! Cycles among needs.
+//!
+//! Jobs that need the same share a list, so the graph that is searched goes from jobs to lists and
+//! from lists to jobs: a thousand jobs that all need the same thousand are two thousand edges. It
+//! is a depth-first search with a stack of its own, linear in jobs and lists' lengths.
+
+use super::{JobIndex, Need};
+
+/// Neither the job, or list, nor what it leads to has been looked at.
+const NEW: usize = usize::MAX;
+/// All it leads to has been looked at.
+const DONE: usize = usize::MAX - 1;
+
+/// Once the cycles found have this many jobs, no more are told: each may be as long as the file.
+const TOLD_MAX: usize = 100_000;
+
+/// A job on the way to where the search is.
+struct Step {
+    job: JobIndex,
+    list: usize,
+    next: usize,
+}
+
+/// Takes jobs out of the lists they share with others where they are in it themselves (by a glob,
+/// which never means its own job), and returns the cycles that are left. In each, every job needs
+/// the one after it, and the last the first.
+///
+/// Not every cycle there is, of which there may be exponentially many, but without the returned
+/// ones' last needs there is none (unless they come to more than [`TOLD_MAX`] jobs).
+pub(super) fn find(lists: &mut Vec<Vec<Need>>, list_of: &mut [u32]) -> Vec<Vec<JobIndex>> {
+    let mut search = Search {
+        jobs: vec![NEW; list_of.len()],
+        lists: vec![NEW; lists.len()],
+        path: Vec::new(),
+        cycles: Vec::new(),
+        told: 0,
+    };
+    for list in 1..lists.len() {
+        let is_own = |need: &&Need| list_of[need.job.0 as usize] as usize == list;
+        let mut own: Vec<JobIndex> = lists[list]
+            .iter()
+            .filter(is_own)
+            .map(|need| need.job)
+            .collect();
+        own.dedup();
+        match own[..] {
+            [] => {}
+            [job] => {
+                let others = lists[list]
+                    .iter()
+                    .filter(|need| need.job != job)
+                    .copied()
+                    .collect();
+                list_of[job.0 as usize] =
+                    u32::try_from(lists.len()).expect("at most two lists a job");
+                lists.push(others);
+                search.lists.push(NEW);
+            }
+            // Each of these needs all the others; one cycle says it.
+            [first, second, ..] => {
+                search.cycles.push(vec![first, second]);
+                search.lists[list] = DONE;
+            }
+        }
+    }
+    for job in (0..).map(JobIndex).take(list_of.len()) {
+        search.from(job, lists, list_of);
+    }
+    search.cycles
+}
+
+struct Search {
+    /// `NEW`, `DONE` or the job's place on the path.
+    jobs: Vec<usize>,
+    /// `NEW`, `DONE` or the place on the path of the job that led here.
+    lists: Vec<usize>,
+    path: Vec<Step>,
+    cycles: Vec<Vec<JobIndex>>,
+    /// How many jobs the cycles have.
+    told: usize,
+}
+
+impl Search {
+    fn from(&mut self, start: JobIndex, lists: &[Vec<Need>], list_of: &[u32]) {
+        self.enter(start, list_of);
+        while let Some(step) = self.path.last_mut() {
+            match lists[step.list].get(step.next) {
+                Some(need) => {
+                    step.next += 1;
+                    self.enter(need.job, list_of);
+                }
+                None => {
+                    self.jobs[step.job.0 as usize] = DONE;
+                    self.lists[step.list] = DONE;
+                    self.path.pop();
+                }
+            }
+        }
+    }
+
+    fn enter(&mut self, job: JobIndex, list_of: &[u32]) {
+        let at = job.0 as usize;
+        let list = list_of[at] as usize;
+        match (self.jobs[at], self.lists[list]) {
+            (DONE, _) => {}
+            (NEW, NEW) => {
+                self.jobs[at] = self.path.len();
+                self.lists[list] = self.path.len();
+                self.path.push(Step { job, list, next: 0 });
+            }
+            (NEW, DONE) => self.jobs[at] = DONE,
+            // The list leads to the job that comes next on the path, and so to this one, which
+            // leads to the list again.
+            (NEW, place) => {
+                self.jobs[at] = DONE;
+                self.tell_from(place + 1, Some(job));
+            }
+            (place, _) => self.tell_from(place, None),
+        }
+    }
+
+    /// Tells of the cycle of the path's end, from a place on, and perhaps one more job.
+    fn tell_from(&mut self, place: usize, last: Option<JobIndex>) {
+        if self.told < TOLD_MAX {
+            let jobs = self.path[place..].iter().map(|step| step.job).chain(last);
+            let cycle: Vec<JobIndex> = jobs.collect();
+            self.told += cycle.len();
+            self.cycles.push(cycle);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! A job's keys and the defaults, as one.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::findings::{Findings, place_of};
+use super::{Retries, Settings};
+use crate::job_file::JobKeys;
+use crate::source::{SourceId, Spanned};
+
+/// How long after TERM comes KILL, where the file does not say.
+const KILL_AFTER: Duration = Duration::from_secs(5);
+
+/// A job's keys over the defaults.
+pub(super) struct Merged<'k> {
+    pub(super) own: &'k JobKeys,
+    pub(super) defaults: &'k JobKeys,
+}
+
+impl<'k> Merged<'k> {
+    pub(super) fn get<T>(
+        &self,
+        key: fn(&JobKeys) -> &Option<Spanned<T>>,
+    ) -> Option<&'k Spanned<T>> {
+        key(self.own).as_ref().or(key(self.defaults).as_ref())
+    }
+
+    fn value<T: Clone>(&self, key: fn(&JobKeys) -> &Option<Spanned<T>>) -> Option<T> {
+        self.get(key).map(|spanned| spanned.value.clone())
+    }
+
+    /// The defaults' variables in their order, each with the job's value where it has one, then
+    /// the job's others.
+    pub(super) fn env(&self) -> impl Iterator<Item = (&'k str, &'k Spanned<String>)> {
+        let of = |keys: &'k JobKeys| {
+            keys.env
+                .iter()
+                .map(|(key, value)| (key.value.as_str(), value))
+        };
+        let own: HashMap<_, _> = of(self.own).collect();
+        let defaults: HashMap<_, _> = of(self.defaults).collect();
+        of(self.defaults)
+            .map(move |(key, value)| (key, own.get(key).copied().unwrap_or(value)))
+            .chain(of(self.own).filter(move |(key, _)| !defaults.contains_key(key)))
+    }
+
+    pub(super) fn settings(&self, source: SourceId, findings: &mut Findings) -> Settings {
+        Settings {
+            class: self.value(|keys| &keys.class).unwrap_or_default(),
+            priority: self.value(|keys| &keys.priority).unwrap_or_default(),
+            cpus: self.value(|keys| &keys.cpus),
+            timeout: self.value(|keys| &keys.timeout),
+            kill_after: self.value(|keys| &keys.kill_after).unwrap_or(KILL_AFTER),
+            retries: self.retries(source, findings),
+            success_codes: self
+                .value(|keys| &keys.success_codes)
+                .unwrap_or_else(|| vec![0]),
+        }
+    }
+
+    fn retries(&self, source: SourceId, findings: &mut Findings) -> Retries {
+        let own = self.own.retries.as_ref();
+        let first = own.map(|retries| retries.value).unwrap_or_default();
+        let then = self
+            .defaults
+            .retries
+            .as_ref()
+            .map(|r| r.value)
+            .unwrap_or_default();
+        let count = first.count.or(then.count);
+        if let (None, Some(own)) = (count, own) {
+            let mut error = place_of(source, own).error("`retries` has no `count`");
+            error.help = Some("say how often: `count = 2`".into());
+            findings.push(error);
+        }
+        Retries {
+            count: count.unwrap_or(0),
+            backoff: first.backoff.or(then.backoff).unwrap_or_default(),
+            delay: first.delay.or(then.delay).unwrap_or_default(),
+            max_delay: first.max_delay.or(then.max_delay),
+            jitter: first.jitter.or(then.jitter).unwrap_or(false),
+        }
+    }
+}

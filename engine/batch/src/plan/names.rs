@@ -1,0 +1,147 @@
+//! Names: what stands before one that was left out, and that no two jobs share one.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::build::Draft;
+use super::findings::{Findings, Place};
+use super::table::Job;
+use super::{JobIndex, Plan};
+use crate::source::{Source, SourceId};
+
+/// Jobs by their names' hashes, so that a million names need not be kept.
+#[derive(Debug, Default)]
+pub(super) struct NameIndex {
+    hasher: RandomState,
+    /// In order.
+    jobs: Vec<(u64, JobIndex)>,
+}
+
+impl NameIndex {
+    pub(super) fn of(plan: &Plan) -> Self {
+        let hasher = RandomState::new();
+        let hashed = |job| (hasher.hash_one(&*plan.name(job)), job);
+        let mut jobs: Vec<_> = plan.jobs().map(hashed).collect();
+        jobs.sort_unstable();
+        Self { hasher, jobs }
+    }
+
+    /// The jobs that may have this name.
+    pub(super) fn candidates(&self, name: &str) -> impl Iterator<Item = JobIndex> {
+        let hash = self.hasher.hash_one(name);
+        let begin = self.jobs.partition_point(|(own, _)| *own < hash);
+        self.jobs[begin..]
+            .iter()
+            .take_while(move |(own, _)| *own == hash)
+            .map(|(_, job)| *job)
+    }
+}
+
+/// What stands before the names that each file leaves out.
+pub(super) fn labels(sources: &[Arc<Source>]) -> Vec<Box<str>> {
+    if sources.len() < 2 {
+        return sources.iter().map(|_| "".into()).collect();
+    }
+    let file_name = |source: &Source| {
+        Path::new(&source.given)
+            .file_name()
+            .unwrap_or(&source.given)
+            .to_owned()
+    };
+    let mut uses = HashMap::new();
+    for source in sources {
+        *uses.entry(file_name(source)).or_insert(0) += 1;
+    }
+    let label = |source: &Arc<Source>| {
+        let name = file_name(source);
+        let label = if uses[&name] == 1 {
+            &name
+        } else {
+            &source.given
+        };
+        format!("{}:", label.to_string_lossy()).into()
+    };
+    sources.iter().map(label).collect()
+}
+
+/// Refuses a file that was given before; the places among `sources` of those that are left.
+pub(super) fn refuse_repeated(sources: &[Arc<Source>], findings: &mut Findings) -> Vec<bool> {
+    let mut first = HashMap::new();
+    let mut is_repeated = Vec::new();
+    for (source, id) in sources.iter().zip((0..).map(SourceId)) {
+        let earlier = *first.entry(&source.given).or_insert(id);
+        is_repeated.push(earlier != id);
+        if earlier != id {
+            let place = Place {
+                source: id,
+                span: 0..0,
+            };
+            let mut error = place.error(format!("{} is given twice", source.given.display()));
+            error.help = Some("give each file once: names are unique over all files".into());
+            findings.push(error);
+        }
+    }
+    is_repeated
+}
+
+/// Refuses names that several jobs have.
+pub(super) fn refuse_duplicates(plan: &Plan, drafts: &[Draft], findings: &mut Findings) {
+    for same_hash in plan.names.jobs.chunk_by(|(a, _), (b, _)| a == b) {
+        if let [_] = same_hash {
+            continue;
+        }
+        let is_sound = |job: &JobIndex| drafts[plan.job(*job).table() as usize].has_sound_name;
+        let jobs = same_hash.iter().map(|(_, job)| *job).filter(is_sound);
+        let mut named: Vec<(Cow<'_, str>, JobIndex)> =
+            jobs.map(|job| (plan.name(job), job)).collect();
+        named.sort();
+        for same_name in named.chunk_by(|(a, _), (b, _)| a == b) {
+            refuse_same(plan, drafts, same_name, findings);
+        }
+    }
+}
+
+/// Reports jobs of one name: the cells of one table once, and each later table with the first.
+fn refuse_same(
+    plan: &Plan,
+    drafts: &[Draft],
+    jobs: &[(Cow<'_, str>, JobIndex)],
+    findings: &mut Findings,
+) {
+    let place = |job: JobIndex| name_place(plan, drafts, job);
+    let first = jobs[0].1;
+    for table in jobs.chunk_by(|(_, a), (_, b)| plan.job(*a).table() == plan.job(*b).table()) {
+        let (name, job) = &table[0];
+        if table.len() > 1 {
+            let cells = table.len();
+            let mut error =
+                place(*job).error(format!("{cells} cells of this matrix are called `{name}`"));
+            error.help = Some("give the job a `name` with every key of the matrix in it".into());
+            findings.push(error);
+        }
+        if plan.job(*job).table() != plan.job(first).table() {
+            let mut error = place(*job).error(format!("two jobs are called `{name}`"));
+            error.help = Some("names are unique over all files: change one of them".into());
+            error.related.push(place(first).related("the other one"));
+            findings.push(error);
+        }
+    }
+}
+
+/// Where a job's name is written, or else the job.
+pub(super) fn name_place(plan: &Plan, drafts: &[Draft], job: JobIndex) -> Place {
+    let span = match plan.job(job) {
+        Job::Line { begin, end, .. } => *begin..*end,
+        Job::Cell { table, .. } => {
+            let draft = &drafts[*table as usize];
+            draft.name.as_ref().unwrap_or(&draft.entry).clone()
+        }
+    };
+    Place {
+        source: plan.source_of(job),
+        span,
+    }
+}

@@ -1,0 +1,266 @@
+//! Needs, looked up: from names and globs to jobs.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::build::{Draft, DraftNeed};
+use super::cycles;
+use super::findings::{Findings, Place};
+use super::table::{Job, Key};
+use super::{JobIndex, Need, Plan};
+use crate::glob::Glob;
+use crate::job_file::When;
+
+/// How many names are compared, in all, to suggest others for those that name no job.
+const COMPARISONS_MAX: usize = 2_000_000;
+
+/// Looks up all needs, refuses cycles, and leaves the lists in the plan.
+pub(super) fn resolve(
+    plan: &mut Plan,
+    drafts: &[Draft],
+    left_out: &[Glob],
+    findings: &mut Findings,
+) {
+    if drafts.iter().all(|draft| draft.needs.is_empty()) {
+        return;
+    }
+    let mut resolver = Resolver {
+        plan,
+        left_out,
+        findings,
+        sorted: None,
+        globs: HashMap::new(),
+        lists: vec![Vec::new()],
+        shared: HashMap::new(),
+        comparisons: 0,
+    };
+    let mut list_of = vec![0; plan.len()];
+    for draft in drafts.iter().filter(|draft| !draft.needs.is_empty()) {
+        if draft.needs.iter().all(|need| need.job.is_constant()) {
+            let list = resolver.list(draft, draft.jobs.clone());
+            list_of[draft.jobs.start as usize..draft.jobs.end as usize].fill(list);
+        } else {
+            for job in draft.jobs.clone() {
+                list_of[job as usize] = resolver.list(draft, job..job + 1);
+            }
+        }
+    }
+    let mut lists = std::mem::take(&mut resolver.lists);
+    drop(resolver);
+    let cycles = cycles::find(&mut lists, &mut list_of);
+    refuse_cycles(plan, drafts, &cycles, findings);
+    for (job, list) in plan.jobs.iter_mut().zip(list_of) {
+        if let Job::Cell { needs, .. } = job {
+            *needs = list;
+        }
+    }
+    plan.needs = lists.into_iter().map(Vec::into_boxed_slice).collect();
+}
+
+struct Resolver<'p, 'f> {
+    plan: &'p Plan,
+    /// Names that would be there, were it not for other mistakes.
+    left_out: &'p [Glob],
+    findings: &'f mut Findings,
+    /// All names in order, made for the first glob: those that begin alike stand together.
+    sorted: Option<Vec<(Cow<'p, str>, JobIndex)>>,
+    globs: HashMap<String, Rc<[JobIndex]>>,
+    lists: Vec<Vec<Need>>,
+    /// The lists that globs are in, by their texts: many jobs may have the same long one.
+    shared: HashMap<Vec<(String, When)>, u32>,
+    comparisons: usize,
+}
+
+impl Resolver<'_, '_> {
+    /// The list that a table's needs come to for some of its jobs, all of which have the same
+    /// texts.
+    fn list(&mut self, draft: &Draft, users: Range<u32>) -> u32 {
+        let texts = draft
+            .needs
+            .iter()
+            .map(|need| (text_of(self.plan, need, users.start), need.when));
+        let texts: Vec<(String, When)> = texts.collect();
+        let mut targets = Vec::new();
+        let mut has_glob = false;
+        for ((text, when), need) in texts.iter().zip(&draft.needs) {
+            if let Some(job) = self.plan.find(text) {
+                if users.contains(&job.0) {
+                    let mut error = need.place.error(format!("`{text}` needs itself"));
+                    error.help = Some("take it out of its own `needs`".into());
+                    self.findings.push(error);
+                } else {
+                    targets.push((Rc::from([job]), *when));
+                }
+                continue;
+            }
+            let glob = Glob::new(text);
+            if !glob.is_pattern() {
+                if !self.left_out.iter().any(|name| name.matches(text)) {
+                    self.refuse_unknown(text, need);
+                }
+                continue;
+            }
+            has_glob = true;
+            let jobs = self.matches(text, &glob);
+            if self.left_out.is_empty() && jobs.iter().all(|job| users == (job.0..job.0 + 1)) {
+                let error = need.place.error(format!("`{text}` matches no other job"));
+                self.findings.push(error);
+            }
+            targets.push((jobs, *when));
+        }
+        if has_glob && let Some(list) = self.shared.get(&texts) {
+            return *list;
+        }
+        let list = u32::try_from(self.lists.len()).expect("no more lists than jobs");
+        self.lists.push(flatten(&targets));
+        if has_glob {
+            self.shared.insert(texts, list);
+        }
+        list
+    }
+
+    /// The jobs that a glob matches, in their order.
+    fn matches(&mut self, text: &str, glob: &Glob) -> Rc<[JobIndex]> {
+        if let Some(jobs) = self.globs.get(text) {
+            return Rc::clone(jobs);
+        }
+        let plan = self.plan;
+        let sorted = self.sorted.get_or_insert_with(|| {
+            let mut names: Vec<_> = plan.jobs().map(|job| (plan.name(job), job)).collect();
+            names.sort();
+            names
+        });
+        let prefix = glob.prefix();
+        let begin = sorted.partition_point(|(name, _)| **name < *prefix);
+        let mut jobs: Vec<JobIndex> = sorted[begin..]
+            .iter()
+            .take_while(|(name, _)| name.starts_with(&prefix))
+            .filter(|(name, _)| glob.matches(name))
+            .map(|(_, job)| *job)
+            .collect();
+        jobs.sort_unstable();
+        let jobs: Rc<[JobIndex]> = jobs.into();
+        self.globs.insert(text.to_owned(), Rc::clone(&jobs));
+        jobs
+    }
+
+    fn refuse_unknown(&mut self, text: &str, need: &DraftNeed) {
+        let mut error = need.place.error(format!("no job is called `{text}`"));
+        error.help = self
+            .nearest(text)
+            .map(|name| format!("did you mean `{name}`?"));
+        self.findings.push(error);
+    }
+
+    /// The name that is nearest to a text, if it is near enough to have been meant.
+    fn nearest(&mut self, text: &str) -> Option<String> {
+        let far = (text.chars().count() / 3).max(1) + 1;
+        let mut nearest = None;
+        let mut least = far;
+        for job in self.plan.jobs() {
+            if self.comparisons == COMPARISONS_MAX {
+                break;
+            }
+            self.comparisons += 1;
+            let name = self.plan.name(job);
+            if name.len().abs_diff(text.len()) <= 4 * least {
+                let distance = strsim::osa_distance(text, &name);
+                if distance < least {
+                    least = distance;
+                    nearest = Some(name.into_owned());
+                }
+            }
+        }
+        nearest
+    }
+}
+
+/// The jobs of all targets in their order, none twice with one condition.
+fn flatten(targets: &[(Rc<[JobIndex]>, When)]) -> Vec<Need> {
+    let needs = targets.iter().flat_map(|(jobs, when)| {
+        jobs.iter().map(|job| Need {
+            job: *job,
+            when: *when,
+        })
+    });
+    if targets.len() == 1 {
+        return needs.collect();
+    }
+    let mut seen = HashSet::new();
+    needs
+        .filter(|need| seen.insert((need.job, need.when)))
+        .collect()
+}
+
+/// What a need says for one of its table's jobs.
+fn text_of(plan: &Plan, need: &DraftNeed, job: u32) -> String {
+    let job = JobIndex(job);
+    need.job.render(|key: Key| plan.value_of(job, "", 1, key))
+}
+
+/// Reports each cycle once; those of other cells of the same tables are the same mistake.
+fn refuse_cycles(plan: &Plan, drafts: &[Draft], cycles: &[Vec<JobIndex>], findings: &mut Findings) {
+    const SHOWN_MAX: usize = 8;
+    let mut seen = HashSet::new();
+    for cycle in cycles {
+        let first = cycle
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, job)| **job)
+            .map_or(0, |(at, _)| at);
+        let length = cycle.len();
+        let jobs: Vec<JobIndex> = cycle
+            .iter()
+            .cycle()
+            .skip(first)
+            .take(length + 1)
+            .copied()
+            .collect();
+        let places = jobs
+            .windows(2)
+            .take(SHOWN_MAX)
+            .map(|pair| need_place(plan, drafts, pair[0], pair[1]));
+        let places: Vec<_> = places.flatten().collect();
+        let Some((place, others)) = places.split_first() else {
+            continue;
+        };
+        if !seen.insert(places.clone()) {
+            continue;
+        }
+        let names = jobs[1..]
+            .iter()
+            .take(SHOWN_MAX)
+            .map(|job| format!("`{}`", plan.name(*job)));
+        let mut loop_text = names.collect::<Vec<_>>().join(", which needs ");
+        if length > SHOWN_MAX {
+            let more = length - SHOWN_MAX;
+            loop_text += &format!(
+                ", and so on over {more} more, back to `{}`",
+                plan.name(jobs[0])
+            );
+        }
+        let mut error = place.error(format!(
+            "a cycle: `{}` needs {loop_text}",
+            plan.name(jobs[0])
+        ));
+        error.help = Some("take one of these needs out".into());
+        error.related = others
+            .iter()
+            .map(|place| place.related("needed here"))
+            .collect();
+        findings.push(error);
+    }
+}
+
+/// Where a job says that it needs another.
+fn need_place(plan: &Plan, drafts: &[Draft], job: JobIndex, target: JobIndex) -> Option<Place> {
+    let name = plan.name(target);
+    let needs = &drafts[plan.job(job).table() as usize].needs;
+    let names_it = |need: &&DraftNeed| {
+        let text = text_of(plan, need, job.0);
+        text == name || (plan.find(&text).is_none() && Glob::new(&text).matches(&name))
+    };
+    needs.iter().find(names_it).map(|need| need.place.clone())
+}

@@ -1,0 +1,103 @@
+//! What jobs of one `[[job]]` table, or of the lines under one `#JOB` state, have in common; and
+//! the little that is each job's own.
+
+use std::borrow::Cow;
+
+use super::Settings;
+use super::matrix::Matrix;
+use crate::source::SourceId;
+use crate::template::Template;
+
+/// What a placeholder stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Key {
+    /// A matrix key, by its place in [`Matrix::keys`].
+    Column(usize),
+    /// The job's name.
+    Name,
+    /// The attempt's number.
+    Attempt,
+    /// The slots asked for.
+    Cpus,
+}
+
+/// What jobs share.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) source: SourceId,
+    pub(super) name: TableName,
+    pub(super) settings: Settings,
+    /// Of no use to lines, which are their own.
+    pub(super) action: Action,
+    pub(super) cwd: Option<Template<Key>>,
+    pub(super) env: Box<[(Box<str>, Template<Key>)]>,
+    pub(super) stdin: Option<Template<Key>>,
+    pub(super) stdout: Option<Template<Key>>,
+    pub(super) stderr: Option<Join>,
+    pub(super) matrix: Matrix,
+}
+
+/// How a table's jobs are called.
+#[derive(Debug)]
+pub(super) enum TableName {
+    /// By its `name`.
+    Given(Template<Key>),
+    /// By its place in the file.
+    Place(u32),
+}
+
+/// What a table's jobs execute.
+#[derive(Debug)]
+pub(super) enum Action {
+    Shell(Template<Key>),
+    Argv(Box<[Template<Key>]>),
+}
+
+/// Where standard error goes, where it is not captured.
+#[derive(Debug)]
+pub(super) enum Join {
+    Stdout,
+    File(Template<Key>),
+}
+
+/// What is a job's own. A plan may hold millions.
+#[derive(Debug)]
+pub(super) enum Job {
+    Cell {
+        table: u32,
+        cell: u32,
+        needs: u32,
+    },
+    Line {
+        table: u32,
+        line: u32,
+        begin: usize,
+        end: usize,
+    },
+}
+
+impl Table {
+    pub(super) fn value(&self, cell: u32, column: usize) -> Cow<'_, str> {
+        match self.matrix.value(cell, column) {
+            Some(value) => value.into(),
+            // Reported, so no plan comes of it; the name is still wanted until all is checked.
+            None => self.matrix.keys().nth(column).unwrap_or_default().into(),
+        }
+    }
+}
+
+impl Job {
+    pub(super) fn table(&self) -> u32 {
+        match self {
+            Self::Cell { table, .. } | Self::Line { table, .. } => *table,
+        }
+    }
+
+    /// Its place in the plan's lists of needs.
+    pub(super) fn needs(&self) -> u32 {
+        match self {
+            Self::Cell { needs, .. } => *needs,
+            Self::Line { .. } => 0,
+        }
+    }
+}
