@@ -1,23 +1,25 @@
 //! What happens in a run, told once: terminal, JSON and whatever else reports are sinks of these.
 
-use std::path::PathBuf;
+use std::io;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::Plan;
 use crate::plan::JobIndex;
+use crate::run::Captured;
 
 /// One thing that happened, and when.
-#[derive(Debug)]
-pub struct Event<'a> {
+#[derive(Debug, Clone)]
+pub struct Event {
     /// When it happened.
     pub time: SystemTime,
     /// What happened.
-    pub kind: EventKind<'a>,
+    pub kind: EventKind,
 }
 
 /// What happened.
-#[derive(Debug)]
-pub enum EventKind<'a> {
+#[derive(Debug, Clone)]
+pub enum EventKind {
     /// The run begins. Always first.
     RunStarted {
         /// How many jobs it has.
@@ -39,7 +41,7 @@ pub enum EventKind<'a> {
         /// The attempt that failed, from 1.
         attempt: u32,
         /// How it ended.
-        end: &'a AttemptEnd,
+        end: Arc<AttemptEnd>,
         /// How long the job waits.
         delay: Duration,
     },
@@ -52,7 +54,7 @@ pub enum EventKind<'a> {
         /// How the job ended.
         status: Status,
         /// How its last attempt ended; `None` where none was started.
-        end: Option<&'a AttemptEnd>,
+        end: Option<Arc<AttemptEnd>>,
     },
     /// A job will not run, for a need that did not end as asked.
     JobSkipped {
@@ -65,17 +67,19 @@ pub enum EventKind<'a> {
     RunFinished {
         /// How many jobs ended how.
         summary: Summary,
+        /// The exit code that says so.
+        exit: u8,
     },
 }
 
-/// How a job ended.
+/// How a job or an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
-    /// It ended with a success code.
+    /// With a success code.
     Success,
-    /// It did not.
+    /// Otherwise.
     Failed(Reason),
-    /// It was ended or never started, for something outside it.
+    /// It was ended, or never started, for something outside it.
     Cancelled,
 }
 
@@ -95,8 +99,9 @@ pub enum Reason {
 /// How one attempt ended.
 #[derive(Debug)]
 pub struct AttemptEnd {
-    /// Why it failed, if it did.
-    pub failure: Option<Reason>,
+    /// What that makes of it. One that was asked to end is cancelled or has timed out, however its
+    /// leader then ended.
+    pub status: Status,
     /// How its leader ended.
     pub leader: LeaderEnd,
     /// From its start to its end.
@@ -118,14 +123,6 @@ pub enum LeaderEnd {
     NotStarted(String),
 }
 
-/// The output of an attempt that reiver caught. (Its type will hold small outputs in memory and
-/// large ones in a file without a name; settled by the room `run`.)
-#[derive(Debug, Default)]
-pub struct Captured {
-    /// Where a failed attempt's output is kept for people to read.
-    pub log: Option<PathBuf>,
-}
-
 /// How many jobs ended how; together they are all jobs of the run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -145,6 +142,10 @@ pub struct Summary {
 ///
 /// Called from one thread, in the order in which things happened.
 pub trait Sink: Send {
-    /// Takes note of one event. An error ends the run as engine trouble does.
-    fn event(&mut self, plan: &Plan, event: &Event<'_>) -> std::io::Result<()>;
+    /// Takes note of one event.
+    ///
+    /// # Errors
+    /// Where it cannot. It is not called again, and the run ends: at once where what it writes to
+    /// is gone (a broken pipe), else once what runs has finished.
+    fn event(&mut self, plan: &Plan, event: &Event) -> io::Result<()>;
 }

@@ -13,6 +13,7 @@ pub mod diagnostic;
 pub mod event;
 pub mod glob;
 pub mod job_file;
+pub mod json;
 pub mod plan;
 pub mod read;
 pub mod run;

@@ -1,1 +1,355 @@
 //! A plan carried out.
+//!
+//! The calling thread coordinates: it owns the [`Coordinator`](coordinator::Coordinator), hands each
+//! attempt to the engine as a job of class Io, and hears of its end by message. A reporter thread
+//! hands events to the sinks, so that one that blocks (a pager that nobody scrolls) holds up new
+//! attempts but never the end of running ones.
+//!
+//! The engine's threads are not pinned here: they only wait, and what they start inherits the
+//! affinity and memory policy that this process was started with.
+
+mod attempt;
+mod capture;
+mod control;
+mod coordinator;
+mod launch;
+mod process;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use reiver::{Class, Engine, Pinning};
+
+use crate::Plan;
+use crate::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Sink, Status, Summary};
+use crate::plan::JobIndex;
+use attempt::Attempts;
+pub use capture::Captured;
+pub use control::Control;
+use coordinator::{Coordinator, News, Stop};
+pub use launch::close_inherited_descriptors;
+
+/// What a run needs besides its plan.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Names the run in events and in the environment of its jobs.
+    pub run_id: String,
+    /// Where output of failed jobs is kept, made when first needed.
+    pub state_folder: PathBuf,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How many jobs ended how.
+    pub summary: Summary,
+    /// The exit code that says so: 0, 1, or 128 and the number of the signal that ended it.
+    pub exit: u8,
+    /// The first sink's trouble, where one had any.
+    pub trouble: Option<io::Error>,
+}
+
+/// What the coordinating thread is told.
+#[derive(Debug)]
+pub(crate) enum Message {
+    Started {
+        job: JobIndex,
+        pid: u32,
+    },
+    Ended {
+        job: JobIndex,
+        end: AttemptEnd,
+    },
+    Cancel,
+    /// The reporter has caught up.
+    Reported,
+    SinkFailed(io::Error),
+}
+
+/// Events that wait for slow sinks before no more attempts are started.
+const MOST_UNREPORTED: usize = 256;
+/// Looking for orphans that have ended is given at most this part of the time.
+const REAPING_PART: u32 = 100;
+const REAPING_PAUSE: Duration = Duration::from_secs(1);
+
+/// An id for a run, not to be guessed from another: 16 hexadecimal digits.
+pub fn new_run_id() -> String {
+    // std's hasher is seeded by the system.
+    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
+}
+
+/// Carries out a plan and tells the sinks what happens. Returns when every job is over and every
+/// sink has been told.
+///
+/// # Errors
+/// Where it cannot begin: no descriptors, no threads. Trouble later is in the [`Outcome`].
+pub fn run(
+    plan: &Arc<Plan>,
+    options: Options,
+    control: &Control,
+    sinks: Vec<Box<dyn Sink>>,
+) -> io::Result<Outcome> {
+    let begin = Instant::now();
+    process::adopt_orphans();
+    let limits = plan.limits();
+    let slots = limits.cpus.saturating_add(limits.io) as usize;
+    let slots = slots.min(plan.len()).max(1);
+    let engine = Engine::builder()
+        .cpu_workers(1)
+        .io_workers(0..=slots)
+        .pinning(Pinning::None)
+        .queue_capacity(Class::Io, slots)
+        .build()
+        .map_err(io::Error::other)?;
+    let attempts = Attempts::new(options.run_id, options.state_folder, control.clone())?;
+    let (sender, receiver) = channel();
+    let reporter = Reporter::start(Arc::clone(plan), sinks, sender.clone())?;
+    control.connect(sender.clone());
+
+    let mut run = Run {
+        plan,
+        engine: &engine,
+        attempts: Arc::new(attempts),
+        coordinator: Coordinator::new(plan, RandomState::new().hash_one(begin)),
+        sender,
+        reporter,
+        last_ends: HashMap::new(),
+        summary: Summary::default(),
+        trouble: None,
+        next_reaping: begin,
+    };
+    run.report(EventKind::RunStarted { jobs: plan.len() });
+    run.to_its_end(&receiver);
+
+    let Run {
+        attempts,
+        mut summary,
+        reporter,
+        mut trouble,
+        ..
+    } = run;
+    attempts.reap_orphans();
+    summary.duration = begin.elapsed();
+    let failed = summary.failed > 0 || summary.cancelled > 0;
+    let signal = control
+        .signal()
+        .and_then(|signal| u8::try_from(128 + signal).ok());
+    let exit = signal.unwrap_or(u8::from(failed));
+    reporter.report(EventKind::RunFinished { summary, exit });
+    reporter.finish();
+    while let Ok(message) = receiver.try_recv() {
+        if let Message::SinkFailed(error) = message {
+            trouble.get_or_insert(error);
+        }
+    }
+    Ok(Outcome {
+        summary,
+        exit,
+        trouble,
+    })
+}
+
+struct Run<'p> {
+    plan: &'p Arc<Plan>,
+    engine: &'p Engine,
+    attempts: Arc<Attempts>,
+    coordinator: Coordinator<'p>,
+    sender: Sender<Message>,
+    reporter: Reporter,
+    /// How the last attempt ended, of jobs that have one and are not over.
+    last_ends: HashMap<JobIndex, Arc<AttemptEnd>>,
+    summary: Summary,
+    trouble: Option<io::Error>,
+    next_reaping: Instant,
+}
+
+impl Run<'_> {
+    fn to_its_end(&mut self, messages: &Receiver<Message>) {
+        loop {
+            self.start_what_may();
+            self.tell_news();
+            if self.coordinator.is_over() {
+                return;
+            }
+            let wait = self
+                .coordinator
+                .next_delay()
+                .map(|at| at.saturating_duration_since(Instant::now()));
+            let message = match wait {
+                None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(wait) => messages.recv_timeout(wait),
+            };
+            match message {
+                Ok(message) => self.take(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => unreachable!("this run holds a sender"),
+            }
+        }
+    }
+
+    fn start_what_may(&mut self) {
+        while self.reporter.is_abreast() {
+            let Some((job, number)) = self.coordinator.next(Instant::now()) else {
+                return;
+            };
+            let (plan, attempts) = (Arc::clone(self.plan), Arc::clone(&self.attempts));
+            let sender = self.sender.clone();
+            let submitted = self.engine.job().class(Class::Io).submit(move |_| {
+                // Refused only once the run is over.
+                let started = |pid| drop(sender.send(Message::Started { job, pid }));
+                let end = attempts.run(&plan, job, number, started);
+                let _ = sender.send(Message::Ended { job, end });
+            });
+            if let Err(error) = submitted {
+                let end = AttemptEnd {
+                    status: Status::Failed(Reason::Spawn),
+                    leader: LeaderEnd::NotStarted(error.to_string()),
+                    duration: Duration::ZERO,
+                    stdout: Captured::default(),
+                    stderr: Captured::default(),
+                };
+                self.take(Message::Ended { job, end });
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Started { job, pid } => {
+                let attempt = self.coordinator.attempt(job);
+                self.report(EventKind::JobStarted { job, attempt, pid });
+            }
+            Message::Ended { job, end } => {
+                let status = end.status;
+                self.last_ends.insert(job, Arc::new(end));
+                self.coordinator.ended(job, status, Instant::now());
+                self.reap_orphans_now_and_then();
+            }
+            Message::Cancel => self.coordinator.stop(Stop::Cancel),
+            Message::Reported => {}
+            Message::SinkFailed(error) => {
+                if error.kind() == io::ErrorKind::BrokenPipe {
+                    self.attempts.cancel();
+                }
+                self.coordinator.stop(Stop::Failures);
+                self.trouble.get_or_insert(error);
+            }
+        }
+    }
+
+    fn tell_news(&mut self) {
+        for news in self.coordinator.take_news() {
+            let kind = match news {
+                News::Retried(job, delay) => {
+                    let end = Arc::clone(&self.last_ends[&job]);
+                    EventKind::JobRetried {
+                        job,
+                        attempt: self.coordinator.attempt(job),
+                        end,
+                        delay,
+                    }
+                }
+                News::Finished(job, status) => {
+                    match status {
+                        Status::Success => self.summary.succeeded += 1,
+                        Status::Failed(_) => self.summary.failed += 1,
+                        Status::Cancelled => self.summary.cancelled += 1,
+                    }
+                    let (attempt, end) =
+                        (self.coordinator.attempt(job), self.last_ends.remove(&job));
+                    EventKind::JobFinished {
+                        job,
+                        attempt,
+                        status,
+                        end,
+                    }
+                }
+                News::Skipped(job, because) => {
+                    self.summary.skipped += 1;
+                    EventKind::JobSkipped { job, because }
+                }
+            };
+            self.report(kind);
+        }
+    }
+
+    fn report(&self, kind: EventKind) {
+        self.reporter.report(kind);
+    }
+
+    fn reap_orphans_now_and_then(&mut self) {
+        let now = Instant::now();
+        if now >= self.next_reaping {
+            self.attempts.reap_orphans();
+            let pause = (now.elapsed() * REAPING_PART).max(REAPING_PAUSE);
+            self.next_reaping = now + pause;
+        }
+    }
+}
+
+/// Hands events to the sinks, on a thread of its own.
+struct Reporter {
+    events: Sender<Event>,
+    unreported: Arc<AtomicUsize>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Reporter {
+    fn start(
+        plan: Arc<Plan>,
+        mut sinks: Vec<Box<dyn Sink>>,
+        coordinator: Sender<Message>,
+    ) -> io::Result<Reporter> {
+        let (events, receiver) = channel::<Event>();
+        let unreported = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&unreported);
+        let thread = thread::Builder::new()
+            .name("reiver-report".into())
+            .spawn(move || {
+                for event in receiver {
+                    sinks.retain_mut(|sink| match sink.event(&plan, &event) {
+                        Ok(()) => true,
+                        Err(error) => {
+                            let _ = coordinator.send(Message::SinkFailed(error));
+                            false
+                        }
+                    });
+                    if count.fetch_sub(1, Ordering::Relaxed) == MOST_UNREPORTED / 2 {
+                        let _ = coordinator.send(Message::Reported);
+                    }
+                }
+            })?;
+        Ok(Reporter {
+            events,
+            unreported,
+            thread,
+        })
+    }
+
+    fn report(&self, kind: EventKind) {
+        self.unreported.fetch_add(1, Ordering::Relaxed);
+        // Refused only if the reporter has panicked, which has been reported.
+        let _ = self.events.send(Event {
+            time: SystemTime::now(),
+            kind,
+        });
+    }
+
+    /// True while the sinks keep up.
+    fn is_abreast(&self) -> bool {
+        self.unreported.load(Ordering::Relaxed) < MOST_UNREPORTED
+    }
+
+    /// Waits until every sink has been told everything.
+    fn finish(self) {
+        drop(self.events);
+        let _ = self.thread.join();
+    }
+}

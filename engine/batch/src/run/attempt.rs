@@ -1,0 +1,441 @@
+//! One attempt of one job, from its launch to its end, on one thread that waits in one `poll`: for
+//! the leader, for what is captured, for the timeout, and for being told to end.
+//!
+//! States: running → (ended by itself) or → ending (TERM was sent; KILL follows) → ended. While it
+//! is ending the leader is not reaped, so that its number, by which its session is known, stays its
+//! own; output is read on, so that nobody hangs on a full pipe while cleaning up.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use super::capture::Captured;
+use super::control::Control;
+use super::launch::{Launched, Launcher};
+use super::process::{self, Marks, Pid, Snapshot};
+use crate::Plan;
+use crate::event::{AttemptEnd, LeaderEnd, Reason, Status};
+use crate::plan::{JobIndex, Settings};
+
+/// What all attempts of a run share.
+#[derive(Debug)]
+pub(super) struct Attempts {
+    launcher: Launcher,
+    run_id: String,
+    state_folder: PathBuf,
+    control: Control,
+    /// Leaders that live, or have not been reaped. Whoever starts one holds the lock for reading
+    /// until it stands here; whoever reaps orphans holds it for writing, and so mistakes none.
+    leaders: RwLock<Mutex<HashSet<Pid>>>,
+}
+
+/// How soon it is looked again whether all that is to end has ended; doubled each time up to the
+/// longest.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+const LOOK_AGAIN_MOST: Duration = Duration::from_millis(64);
+
+impl Attempts {
+    pub(super) fn new(
+        run_id: String,
+        state_folder: PathBuf,
+        control: Control,
+    ) -> io::Result<Attempts> {
+        let leaders = RwLock::default();
+        Ok(Attempts {
+            launcher: Launcher::new()?,
+            run_id,
+            state_folder,
+            control,
+            leaders,
+        })
+    }
+
+    /// Carries out one attempt; `started` is told its process.
+    pub(super) fn run(
+        &self,
+        plan: &Plan,
+        job: JobIndex,
+        number: u32,
+        started: impl FnOnce(u32),
+    ) -> AttemptEnd {
+        let begin = Instant::now();
+        let settings = plan.settings(job);
+        let name = plan.name(job).into_owned();
+        let marks = [
+            ("REIVER_RUN_ID", OsString::from(&self.run_id)),
+            ("REIVER_JOB", OsString::from(&name)),
+            ("REIVER_ATTEMPT", OsString::from(number.to_string())),
+        ];
+        let mut end = match self.launch(plan, job, number, &marks) {
+            Err(reason) => AttemptEnd {
+                status: Status::Failed(Reason::Spawn),
+                leader: LeaderEnd::NotStarted(reason),
+                duration: begin.elapsed(),
+                stdout: Captured::default(),
+                stderr: Captured::default(),
+            },
+            Ok((leader, launched)) => {
+                started(u32::try_from(launched.pid).expect("a process number is positive"));
+                let marks = marks.map(|(key, value)| {
+                    format!("{key}=")
+                        .into_bytes()
+                        .into_iter()
+                        .chain(value.into_encoded_bytes())
+                        .collect()
+                });
+                Watch::new(self, settings, leader, launched, Marks(marks), begin).to_its_end()
+            }
+        };
+        if let Status::Failed(_) = end.status {
+            self.keep_output(&mut end, job, &name, number);
+        }
+        end
+    }
+
+    fn launch(
+        &self,
+        plan: &Plan,
+        job: JobIndex,
+        number: u32,
+        marks: &[(&'static str, OsString)],
+    ) -> Result<(OwnedFd, Launched), String> {
+        let attempt = plan.attempt(job, number);
+        let leaders = self.leaders.read().unwrap_or_else(PoisonError::into_inner);
+        let launched = self.launcher.launch(&attempt, marks)?;
+        leaders
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(launched.pid);
+        drop(leaders);
+        match process::open(launched.pid) {
+            Ok(leader) => Ok((leader, launched)),
+            Err(error) => {
+                // Without a handle it could not be watched.
+                let _ = process::signal(launched.pid, libc::SIGKILL);
+                process::reap_orphan(launched.pid);
+                self.forget(launched.pid);
+                Err(format!("cannot watch the process: {error}"))
+            }
+        }
+    }
+
+    fn forget(&self, leader: Pid) {
+        let leaders = self.leaders.read().unwrap_or_else(PoisonError::into_inner);
+        leaders
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&leader);
+    }
+
+    /// Keeps a failed attempt's output in files for people to read. Their names begin with the
+    /// job's number, so that names that look alike as file names stay apart.
+    fn keep_output(&self, end: &mut AttemptEnd, job: JobIndex, name: &str, number: u32) {
+        let safe = |letter: char| match letter {
+            'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '-' | '_' => letter,
+            _ => '_',
+        };
+        let name: String = name.chars().take(64).map(safe).collect();
+        let stem = format!("{}-{name}.{number}", job.0 + 1);
+        for (stream, ending) in [(&mut end.stdout, "out"), (&mut end.stderr, "err")] {
+            if stream.is_empty() {
+                continue;
+            }
+            let path = self
+                .state_folder
+                .join("logs")
+                .join(format!("{stem}.{ending}"));
+            if let Err(error) = stream.keep(path) {
+                static ONCE: std::sync::Once = std::sync::Once::new();
+                ONCE.call_once(|| {
+                    let folder = self.state_folder.display();
+                    tracing::warn!("cannot keep the output of failed jobs under {folder}: {error}");
+                });
+            }
+        }
+    }
+
+    /// Ends what runs: nobody is left to be told of it.
+    pub(super) fn cancel(&self) {
+        self.control.cancel(Some(libc::SIGPIPE));
+    }
+
+    /// Takes the ends of orphans that have ended, so that they do not pile up.
+    pub(super) fn reap_orphans(&self) {
+        let leaders = self.leaders.write().unwrap_or_else(PoisonError::into_inner);
+        let leaders = leaders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(snapshot) = Snapshot::take() {
+            snapshot
+                .ended_orphans(&leaders)
+                .into_iter()
+                .for_each(process::reap_orphan);
+        }
+    }
+}
+
+/// An attempt that has a process.
+struct Watch<'a> {
+    all: &'a Attempts,
+    settings: &'a Settings,
+    leader: OwnedFd,
+    pid: Pid,
+    marks: Marks,
+    begin: Instant,
+    streams: [Stream; 2],
+    ending: Option<Ending>,
+    buffer: Box<[u8; 64 * 1024]>,
+}
+
+/// One captured stream: where it comes from until that is closed, and what came.
+struct Stream {
+    reader: Option<File>,
+    captured: Captured,
+}
+
+/// An attempt that was asked to end.
+struct Ending {
+    /// What it ends as.
+    status: Status,
+    kill_at: Option<Instant>,
+    killed: bool,
+    look_again: Duration,
+}
+
+impl<'a> Watch<'a> {
+    fn new(
+        all: &'a Attempts,
+        settings: &'a Settings,
+        leader: OwnedFd,
+        launched: Launched,
+        marks: Marks,
+        begin: Instant,
+    ) -> Watch<'a> {
+        let stream = |reader: Option<OwnedFd>| Stream {
+            reader: reader.map(File::from),
+            captured: Captured::default(),
+        };
+        let streams = [stream(launched.stdout), stream(launched.stderr)];
+        let buffer = Box::new([0; 64 * 1024]);
+        let (pid, ending) = (launched.pid, None);
+        Watch {
+            all,
+            settings,
+            leader,
+            pid,
+            marks,
+            begin,
+            streams,
+            ending,
+            buffer,
+        }
+    }
+
+    fn to_its_end(mut self) -> AttemptEnd {
+        loop {
+            let ready = self.wait();
+            for (index, ready) in [ready.stdout, ready.stderr].into_iter().enumerate() {
+                if ready {
+                    self.read(index);
+                }
+            }
+            if self.ending.is_some() {
+                if self.push_on() {
+                    break;
+                }
+            } else if ready.leader {
+                break;
+            } else if self.all.control.is_ending() {
+                self.ask_to_end(Status::Cancelled);
+            } else if self.timeout().is_some_and(|at| Instant::now() >= at) {
+                self.ask_to_end(Status::Failed(Reason::Timeout));
+            }
+        }
+        self.finish()
+    }
+
+    /// When the timeout passes; one that the clock cannot hold never does.
+    fn timeout(&self) -> Option<Instant> {
+        self.begin.checked_add(self.settings.timeout?)
+    }
+
+    /// Waits for something to happen.
+    fn wait(&self) -> Ready {
+        let fd = |fd: Option<RawFd>| libc::pollfd {
+            // A negative one is passed over.
+            fd: fd.unwrap_or(-1),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let control = &self.all.control;
+        let until = match &self.ending {
+            None => self.timeout(),
+            Some(ending) => Some(Instant::now() + ending.look_again),
+        };
+        let told = match &self.ending {
+            None => Some(control.cancel_fd()),
+            Some(ending) => (!ending.killed).then(|| control.kill_fd()),
+        };
+        // Once it has ended there is nothing more to learn from the leader.
+        let leader = self.ending.is_none().then(|| self.leader.as_raw_fd());
+        let [stdout, stderr] = self
+            .streams
+            .each_ref()
+            .map(|stream| stream.reader.as_ref().map(AsRawFd::as_raw_fd));
+        let mut fds = [fd(leader), fd(told), fd(stdout), fd(stderr)];
+        poll(
+            &mut fds,
+            until.map(|until| until.saturating_duration_since(Instant::now())),
+        );
+        let [leader, _, stdout, stderr] = fds.map(|fd| fd.revents != 0);
+        Ready {
+            leader,
+            stdout,
+            stderr,
+        }
+    }
+
+    /// Reads what a stream has; lets go of it at its end.
+    fn read(&mut self, index: usize) -> bool {
+        let stream = &mut self.streams[index];
+        let Some(reader) = &mut stream.reader else {
+            return false;
+        };
+        match reader.read(&mut self.buffer[..]) {
+            Ok(0) => stream.reader = None,
+            Ok(read) => {
+                stream
+                    .captured
+                    .push(&self.buffer[..read], &self.all.state_folder);
+                return true;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
+            Err(_) => stream.reader = None,
+        }
+        false
+    }
+
+    fn ask_to_end(&mut self, status: Status) {
+        let kill_at = Instant::now().checked_add(self.settings.kill_after);
+        let ending = Ending {
+            status,
+            kill_at,
+            killed: false,
+            look_again: LOOK_AGAIN,
+        };
+        self.ending = Some(ending);
+        self.send(libc::SIGTERM);
+        // What is stopped takes its TERM only once it goes on.
+        self.send(libc::SIGCONT);
+    }
+
+    /// Brings the end on; true once nothing is left.
+    fn push_on(&mut self) -> bool {
+        let Some(ending) = &mut self.ending else {
+            return false;
+        };
+        ending.look_again = (ending.look_again * 2).min(LOOK_AGAIN_MOST);
+        let is_late = ending.kill_at.is_some_and(|at| Instant::now() >= at);
+        if is_late || self.all.control.is_killing() {
+            ending.killed = true;
+        }
+        let killed = ending.killed;
+        let members = self.members();
+        if killed {
+            // Again and again: what is forked while it is killed is found the next time.
+            return !self.send_to(&members, libc::SIGKILL);
+        }
+        members.is_empty()
+    }
+
+    fn members(&self) -> Vec<Pid> {
+        let snapshot = Snapshot::take();
+        snapshot
+            .map(|snapshot| snapshot.members(self.pid, &self.marks))
+            .unwrap_or_else(|error| {
+                tracing::warn!(
+                    "cannot read /proc ({error}); only the first process of a job is ended"
+                );
+                Vec::new()
+            })
+    }
+
+    fn send(&self, signal: libc::c_int) {
+        let mut members = self.members();
+        if !members.contains(&self.pid) {
+            members.push(self.pid);
+        }
+        self.send_to(&members, signal);
+    }
+
+    /// True if any of them took it: one that may not be signalled is not waited for.
+    fn send_to(&self, members: &[Pid], signal: libc::c_int) -> bool {
+        let mut taken = false;
+        for &pid in members {
+            match process::signal(pid, signal) {
+                Ok(()) => taken = true,
+                Err(error) => tracing::warn!("cannot signal process {pid} of a job: {error}"),
+            }
+        }
+        taken
+    }
+
+    fn finish(mut self) -> AttemptEnd {
+        for index in 0..self.streams.len() {
+            while self.read(index) {}
+            if let Some(reader) = self.streams[index].reader.take() {
+                // Somebody holds the other end still.
+                if self.ending.is_none() {
+                    self.all.launcher.drain_into_nothing(&reader.into());
+                }
+            }
+        }
+        let leader = process::reap(&self.leader).unwrap_or_else(|error| {
+            LeaderEnd::NotStarted(format!("its end was taken by somebody else: {error}"))
+        });
+        self.all.forget(self.pid);
+        let status = match (&self.ending, &leader) {
+            (Some(ending), _) => ending.status,
+            (None, LeaderEnd::Exited(code)) if self.is_success(*code) => Status::Success,
+            (None, LeaderEnd::Exited(_)) => Status::Failed(Reason::Exit),
+            (None, LeaderEnd::Signalled(_)) => Status::Failed(Reason::Signal),
+            (None, LeaderEnd::NotStarted(_)) => Status::Failed(Reason::Spawn),
+        };
+        let [stdout, stderr] = self.streams.map(|stream| stream.captured);
+        AttemptEnd {
+            status,
+            leader,
+            duration: self.begin.elapsed(),
+            stdout,
+            stderr,
+        }
+    }
+
+    fn is_success(&self, code: i32) -> bool {
+        u8::try_from(code).is_ok_and(|code| self.settings.success_codes.contains(&code))
+    }
+}
+
+struct Ready {
+    leader: bool,
+    stdout: bool,
+    stderr: bool,
+}
+
+/// Waits until one of them is ready, or the time is over. Exact to the timer of the kernel, where
+/// `poll` itself counts milliseconds.
+pub(super) fn poll(fds: &mut [libc::pollfd], limit: Option<Duration>) {
+    let limit = limit.map(|limit| libc::timespec {
+        tv_sec: limit.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_nsec: limit.subsec_nanos().into(),
+    });
+    let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    let count = libc::nfds_t::try_from(fds.len()).expect("a handful");
+    // SAFETY: as many entries as are said, and a time or nothing. An interruption is no harm: who
+    // waits looks again at what it waits for.
+    unsafe { libc::ppoll(fds.as_mut_ptr(), count, limit, std::ptr::null()) };
+}

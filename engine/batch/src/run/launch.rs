@@ -1,0 +1,455 @@
+//! Starts the process of an attempt.
+//!
+//! By `posix_spawn`, which shares the parent's memory until the child executes and so costs the
+//! same whatever this process's size. The child leads a session of its own and starts as from a
+//! shell: default signal actions, none blocked, three descriptors.
+//!
+//! A shell line without any shell syntax is executed directly, at half the cost; where that turns
+//! out not to be possible the shell gets it after all, and says what is wrong in its own words.
+
+use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::ptr;
+
+use super::process::Pid;
+use crate::plan::{Attempt, Command, Stderr, Stdout};
+use crate::shell::plain_words;
+
+/// A process that was started.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    pub(crate) pid: Pid,
+    /// Where to read its standard output, if that is captured.
+    pub(crate) stdout: Option<OwnedFd>,
+    /// Where to read its standard error, if that is captured apart.
+    pub(crate) stderr: Option<OwnedFd>,
+}
+
+/// What is the same for every launch of a run, made ready once.
+#[derive(Debug)]
+pub(crate) struct Launcher {
+    /// This process's environment, without what every attempt sets anew.
+    environment: Vec<(OsString, CString)>,
+    null: File,
+}
+
+/// The search path of a shell that was given none.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const SHELL: &CStr = c"/bin/sh";
+/// Set by every launch.
+const PWD: &str = "PWD";
+
+impl Launcher {
+    pub(crate) fn new() -> io::Result<Launcher> {
+        let environment = std::env::vars_os()
+            .filter(|(key, _)| key != PWD)
+            .filter_map(|(key, value)| {
+                let word = variable(&key, &value).ok()?;
+                Some((key, word))
+            })
+            .collect();
+        let null = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null")?;
+        Ok(Launcher { environment, null })
+    }
+
+    /// Starts an attempt; `marks` are variables that win over its own.
+    ///
+    /// # Errors
+    /// The system's reason, with what it is about.
+    pub(crate) fn launch(
+        &self,
+        attempt: &Attempt,
+        marks: &[(&'static str, OsString)],
+    ) -> Result<Launched, String> {
+        check_folder(&attempt.cwd)?;
+        let stdin = match &attempt.stdin {
+            None => None,
+            Some(path) => Some(File::open(path).map_err(about("stdin", path))?),
+        };
+        let (stdout, stdout_reader) = match &attempt.stdout {
+            Stdout::File(path) => (output_file("stdout", path)?, None),
+            Stdout::Captured => pipe().map(|(reader, writer)| (writer, Some(reader)))?,
+        };
+        let (stderr, stderr_reader) = match &attempt.stderr {
+            Stderr::Stdout => (None, None),
+            Stderr::File(path) => (Some(output_file("stderr", path)?), None),
+            Stderr::Captured => pipe().map(|(reader, writer)| (Some(writer), Some(reader)))?,
+        };
+        let streams = [
+            stdin
+                .as_ref()
+                .map_or(self.null.as_raw_fd(), AsRawFd::as_raw_fd),
+            stdout.as_raw_fd(),
+            stderr.as_ref().unwrap_or(&stdout).as_raw_fd(),
+        ];
+        let added = self.added_variables(attempt, marks)?;
+        let spawn = |program: &CStr, arguments: &[CString]| {
+            self.spawn(program, arguments, &added, &attempt.cwd, streams)
+        };
+        let search = || self.search_path(attempt);
+
+        let pid = match &attempt.command {
+            Command::Argv(words) => {
+                let arguments = c_strings(words.iter().map(OsString::as_os_str))?;
+                let program = find(&words[0], &search(), &attempt.cwd)
+                    .map_err(|error| format!("cannot run `{}`: {error}", words[0].display()))?;
+                spawn(&program, &arguments)
+                    .map_err(|error| format!("cannot run `{}`: {error}", words[0].display()))?
+            }
+            Command::Shell(line) => {
+                let direct = plain_words(line.as_bytes()).and_then(|words| {
+                    let words = words.iter().map(|word| OsStr::from_bytes(word));
+                    let arguments = c_strings(words.clone()).ok()?;
+                    let program = find(words.clone().next()?, &search(), &attempt.cwd).ok()?;
+                    spawn(&program, &arguments).ok()
+                });
+                match direct {
+                    Some(pid) => pid,
+                    None => {
+                        // `--`, for a line may begin with a dash.
+                        let words = ["/bin/sh", "-c", "--"].map(OsStr::new);
+                        let words = words.into_iter().chain([line.as_os_str()]);
+                        spawn(SHELL, &c_strings(words)?)
+                            .map_err(|error| format!("cannot run /bin/sh: {error}"))?
+                    }
+                }
+            }
+        };
+        Ok(Launched {
+            pid,
+            stdout: stdout_reader,
+            stderr: stderr_reader,
+        })
+    }
+
+    /// What the attempt's environment has over ours, the last of each name; marks win.
+    fn added_variables(
+        &self,
+        attempt: &Attempt,
+        marks: &[(&'static str, OsString)],
+    ) -> Result<Vec<(OsString, CString)>, String> {
+        let own = attempt
+            .env
+            .iter()
+            .map(|(key, value)| (key.as_os_str(), value.as_os_str()));
+        let marks = marks
+            .iter()
+            .map(|(key, value)| (OsStr::new(*key), value.as_os_str()));
+        let has_pwd = attempt.env.iter().any(|(key, _)| key == PWD);
+        let pwd = (!has_pwd).then_some((OsStr::new(PWD), attempt.cwd.as_os_str()));
+        let mut added: Vec<(OsString, CString)> = Vec::new();
+        for (key, value) in own.chain(pwd).chain(marks) {
+            let word = variable(key, value)?;
+            match added.iter_mut().find(|(other, _)| other == key) {
+                Some(slot) => slot.1 = word,
+                None => added.push((key.to_owned(), word)),
+            }
+        }
+        Ok(added)
+    }
+
+    fn search_path(&self, attempt: &Attempt) -> OsString {
+        let own = attempt
+            .env
+            .iter()
+            .rfind(|(key, _)| key == "PATH")
+            .map(|(_, value)| value.clone());
+        own.or_else(|| {
+            let (_, word) = self.environment.iter().find(|(key, _)| key == "PATH")?;
+            let value = word.to_bytes().strip_prefix(b"PATH=")?;
+            Some(OsStr::from_bytes(value).to_owned())
+        })
+        .unwrap_or_else(|| DEFAULT_PATH.into())
+    }
+
+    fn spawn(
+        &self,
+        program: &CStr,
+        arguments: &[CString],
+        added: &[(OsString, CString)],
+        cwd: &Path,
+        streams: [RawFd; 3],
+    ) -> io::Result<Pid> {
+        let kept = self
+            .environment
+            .iter()
+            .filter(|(key, _)| !added.iter().any(|(k, _)| k == key));
+        let environment = pointers(kept.chain(added).map(|(_, word)| word.as_c_str()));
+        let arguments = pointers(arguments.iter().map(CString::as_c_str));
+        let mut actions = FileActions::new()?;
+        actions.change_folder(cwd)?;
+        for (target, stream) in (0..).zip(streams) {
+            actions.duplicate(stream, target)?;
+        }
+        let attributes = Attributes::new()?;
+        let mut pid: Pid = 0;
+        // SAFETY: the program and all strings end in NUL, both lists in a null pointer, and all of
+        // them, the actions and the attributes outlive the call.
+        let error = unsafe {
+            libc::posix_spawn(
+                &raw mut pid,
+                program.as_ptr(),
+                actions.as_ptr(),
+                attributes.as_ptr(),
+                arguments.as_ptr(),
+                environment.as_ptr(),
+            )
+        };
+        checked(error).map(|()| pid)
+    }
+
+    /// Gives what still writes to a pipe whose reader is about to go somebody else who reads: the
+    /// writer outlives its attempt, and is neither held up nor killed by writing. It ends with the
+    /// last writer.
+    pub(crate) fn drain_into_nothing(&self, reader: &OwnedFd) {
+        let null = self.null.as_raw_fd();
+        let streams = [reader.as_raw_fd(), null, null];
+        let cat = || -> io::Result<()> {
+            let program = find(OsStr::new("cat"), OsStr::new(DEFAULT_PATH), Path::new("/"))?;
+            set_blocking(reader)?;
+            self.spawn(&program, &[c"cat".to_owned()], &[], Path::new("/"), streams)
+                .map(drop)
+        };
+        if let Err(error) = cat() {
+            tracing::warn!(
+                "cannot start `cat` to read on for a process that outlives its job ({error}); \
+                 it may be ended by writing"
+            );
+        }
+    }
+}
+
+fn checked(error: c_int) -> io::Result<()> {
+    if error == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(error))
+    }
+}
+
+fn about<'a>(what: &'a str, path: &'a Path) -> impl Fn(io::Error) -> String + 'a {
+    move |error| format!("{what} {}: {error}", path.display())
+}
+
+fn check_folder(cwd: &Path) -> Result<(), String> {
+    let metadata = fs::metadata(cwd).map_err(about("cwd", cwd))?;
+    if !metadata.is_dir() {
+        return Err(about("cwd", cwd)(io::ErrorKind::NotADirectory.into()));
+    }
+    let path = c_string(cwd.as_os_str())?;
+    is_accessible(&path).map_err(about("cwd", cwd))
+}
+
+/// True to its name for the effective user, of a program or of a folder.
+fn is_accessible(path: &CStr) -> io::Result<()> {
+    // SAFETY: the path ends in NUL and outlives the call.
+    let result =
+        unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn output_file(what: &str, path: &Path) -> Result<OwnedFd, String> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(folder).map_err(about(what, folder))?;
+    File::create(path)
+        .map(OwnedFd::from)
+        .map_err(about(what, path))
+}
+
+/// A pipe whose reader does not block.
+fn pipe() -> Result<(OwnedFd, OwnedFd), String> {
+    let (reader, writer) = io::pipe().map_err(|error| format!("a pipe: {error}"))?;
+    let reader = OwnedFd::from(reader);
+    set_status(&reader, libc::O_NONBLOCK).map_err(|error| format!("a pipe: {error}"))?;
+    Ok((reader, writer.into()))
+}
+
+fn set_blocking(file: &OwnedFd) -> io::Result<()> {
+    set_status(file, 0)
+}
+
+fn set_status(file: &OwnedFd, flags: c_int) -> io::Result<()> {
+    // SAFETY: the descriptor is open for as long as it is borrowed.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Where a shell would find a program.
+fn find(name: &OsStr, path: &OsStr, cwd: &Path) -> io::Result<CString> {
+    let is_program = |candidate: &Path| -> io::Result<CString> {
+        let program = CString::new(candidate.as_os_str().as_bytes())?;
+        let metadata = fs::metadata(candidate)?;
+        if metadata.is_dir() || metadata.mode() & 0o111 == 0 {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        is_accessible(&program).map(|()| program)
+    };
+    if name.as_bytes().contains(&b'/') {
+        return is_program(&cwd.join(name));
+    }
+    let mut refused = io::Error::from_raw_os_error(libc::ENOENT);
+    for folder in std::env::split_paths(path) {
+        // An empty entry is the current folder.
+        match is_program(&cwd.join(folder).join(name)) {
+            Ok(program) => return Ok(program),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => refused = error,
+            Err(_) => {}
+        }
+    }
+    Err(refused)
+}
+
+fn c_string(text: &OsStr) -> Result<CString, String> {
+    CString::new(text.as_bytes()).map_err(|_| format!("`{}` holds a NUL byte", text.display()))
+}
+
+fn c_strings<'a>(words: impl Iterator<Item = &'a OsStr>) -> Result<Vec<CString>, String> {
+    words.map(c_string).collect()
+}
+
+fn variable(key: &OsStr, value: &OsStr) -> Result<CString, String> {
+    let mut word = key.to_owned().into_vec();
+    word.push(b'=');
+    word.extend(value.as_bytes());
+    c_string(&OsString::from_vec(word))
+}
+
+/// The list that C wants: pointers, and a null one after them.
+fn pointers<'a>(words: impl Iterator<Item = &'a CStr>) -> Vec<*mut c_char> {
+    words
+        .map(|word| word.as_ptr().cast_mut())
+        .chain([ptr::null_mut()])
+        .collect()
+}
+
+/// What the child does before it executes.
+struct FileActions(Box<libc::posix_spawn_file_actions_t>);
+
+impl FileActions {
+    fn new() -> io::Result<FileActions> {
+        // SAFETY: plain data that init below fills in; all-zero is a valid value of it.
+        let mut actions: Box<libc::posix_spawn_file_actions_t> =
+            Box::new(unsafe { std::mem::zeroed() });
+        // SAFETY: points to memory of the right type.
+        checked(unsafe { libc::posix_spawn_file_actions_init(&raw mut *actions) })?;
+        Ok(FileActions(actions))
+    }
+
+    fn change_folder(&mut self, folder: &Path) -> io::Result<()> {
+        let folder = CString::new(folder.as_os_str().as_bytes())?;
+        // SAFETY: initialised; the path is copied.
+        checked(unsafe {
+            libc::posix_spawn_file_actions_addchdir_np(&raw mut *self.0, folder.as_ptr())
+        })
+    }
+
+    fn duplicate(&mut self, from: RawFd, to: RawFd) -> io::Result<()> {
+        // SAFETY: initialised.
+        checked(unsafe { libc::posix_spawn_file_actions_adddup2(&raw mut *self.0, from, to) })
+    }
+
+    fn as_ptr(&self) -> *const libc::posix_spawn_file_actions_t {
+        &raw const *self.0
+    }
+}
+
+impl Drop for FileActions {
+    fn drop(&mut self) {
+        // SAFETY: initialised, and not used after this.
+        unsafe { libc::posix_spawn_file_actions_destroy(&raw mut *self.0) };
+    }
+}
+
+/// How the child starts: leading a session, every signal at its default, none blocked.
+struct Attributes(Box<libc::posix_spawnattr_t>);
+
+/// glibc's; the libc crate does not have it.
+const POSIX_SPAWN_SETSID: c_int = 0x80;
+
+impl Attributes {
+    fn new() -> io::Result<Attributes> {
+        // SAFETY: plain data that init below fills in; all-zero is a valid value of it.
+        let mut attributes: Box<libc::posix_spawnattr_t> = Box::new(unsafe { std::mem::zeroed() });
+        // SAFETY: points to memory of the right type.
+        checked(unsafe { libc::posix_spawnattr_init(&raw mut *attributes) })?;
+        let mut attributes = Attributes(attributes);
+        attributes.default_signals()?;
+        let flags = POSIX_SPAWN_SETSID | libc::POSIX_SPAWN_SETSIGDEF | libc::POSIX_SPAWN_SETSIGMASK;
+        let flags = libc::c_short::try_from(flags).expect("the flags fit, by POSIX");
+        // SAFETY: initialised.
+        checked(unsafe { libc::posix_spawnattr_setflags(&raw mut *attributes.0, flags) })?;
+        Ok(attributes)
+    }
+
+    fn default_signals(&mut self) -> io::Result<()> {
+        // SAFETY: plain data; all-zero is a valid value of it.
+        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: points to memory of the right type.
+        unsafe { libc::sigemptyset(&raw mut set) };
+        // SAFETY: initialised; the set is copied.
+        checked(unsafe { libc::posix_spawnattr_setsigmask(&raw mut *self.0, &raw const set) })?;
+        // SAFETY: points to memory of the right type.
+        unsafe { libc::sigfillset(&raw mut set) };
+        // SAFETY: initialised; the set is copied.
+        checked(unsafe { libc::posix_spawnattr_setsigdefault(&raw mut *self.0, &raw const set) })
+    }
+
+    fn as_ptr(&self) -> *const libc::posix_spawnattr_t {
+        &raw const *self.0
+    }
+}
+
+impl Drop for Attributes {
+    fn drop(&mut self) {
+        // SAFETY: initialised, and not used after this.
+        unsafe { libc::posix_spawnattr_destroy(&raw mut *self.0) };
+    }
+}
+
+/// Sees to it that what this process inherited, beyond its three streams, goes no further: what a
+/// job finds open is its three streams alone. To be called once, at the start.
+pub fn close_inherited_descriptors() {
+    // SAFETY: sets a flag of descriptors; none is closed, and no memory is passed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            3,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    if result == 0 {
+        return;
+    }
+    // A kernel before 5.11, or a sandbox.
+    for entry in fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let number = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<RawFd>().ok());
+        if let Some(fd) = number.filter(|&fd| fd > 2) {
+            // SAFETY: sets a flag; a number that is no descriptor any more is refused.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Processes as the kernel knows them: handles, ends, and who descends from whom.
+//!
+//! Leaders are waited for by handle, strays by their number, never any child whatever: the threads
+//! of this process, and whoever else lives in it, keep theirs.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use crate::event::LeaderEnd;
+
+/// A process number.
+pub(crate) type Pid = libc::pid_t;
+
+fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// A handle on a process that is ours to wait for, so that its number cannot be another's yet.
+pub(crate) fn open(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: takes two numbers, gives a new descriptor.
+    let fd = checked(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    let fd = RawFd::try_from(fd).expect("a descriptor is a small number");
+    // SAFETY: it is new, and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Takes the end of a child that has ended; waits if it has not.
+pub(crate) fn reap(process: &OwnedFd) -> io::Result<LeaderEnd> {
+    let id = libc::id_t::try_from(process.as_raw_fd()).expect("a descriptor is not negative");
+    wait(libc::P_PIDFD, id)
+}
+
+fn wait(kind: libc::idtype_t, id: libc::id_t) -> io::Result<LeaderEnd> {
+    // SAFETY: an all-zero siginfo_t is a valid one.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: the kernel writes one siginfo_t to `info`.
+        let result = unsafe { libc::waitid(kind, id, &raw mut info, libc::WEXITED) };
+        match checked(libc::c_long::from(result)) {
+            Ok(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    // SAFETY: waitid has filled in the fields of a child's end.
+    let status = unsafe { info.si_status() };
+    Ok(if info.si_code == libc::CLD_EXITED {
+        LeaderEnd::Exited(status)
+    } else {
+        LeaderEnd::Signalled(status)
+    })
+}
+
+/// Sends a signal. A process that is gone is none the worse.
+pub(crate) fn signal(pid: Pid, signal: libc::c_int) -> io::Result<()> {
+    // SAFETY: takes two numbers.
+    let result = unsafe { libc::kill(pid, signal) };
+    match checked(libc::c_long::from(result)) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        result => result.map(drop),
+    }
+}
+
+/// From now on orphans among our descendants become our children, so that none is lost.
+pub(crate) fn adopt_orphans() {
+    // SAFETY: sets a flag of this process; no memory is passed.
+    let result = unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
+    if let Err(error) = checked(libc::c_long::from(result)) {
+        tracing::warn!(
+            "the system refuses to hand orphans over ({error}); daemons that a job leaves behind \
+             are not found when it is ended"
+        );
+    }
+}
+
+/// What `/proc` says of one process.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    parent: Pid,
+    session: Pid,
+    is_zombie: bool,
+}
+
+/// All processes at one moment.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    entries: HashMap<Pid, Entry>,
+}
+
+impl Snapshot {
+    pub(crate) fn take() -> io::Result<Snapshot> {
+        let mut entries = HashMap::new();
+        for entry in fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse::<Pid>().ok()) else {
+                continue;
+            };
+            // It may have ended since the folder was read.
+            let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+            if let Some(entry) = parse_stat(&stat) {
+                entries.insert(pid, entry);
+            }
+        }
+        Ok(Snapshot { entries })
+    }
+
+    /// Every process that lives and that the attempt started: the session of its leader, orphans
+    /// that carry its marks in their environment, and what descends from any of those.
+    pub(crate) fn members(&self, leader: Pid, marks: &Marks) -> Vec<Pid> {
+        let own = own_pid();
+        let mut members: HashSet<Pid> = HashSet::new();
+        for (&pid, entry) in &self.entries {
+            let is_orphan = entry.parent == own && pid != leader;
+            if pid == leader || entry.session == leader || (is_orphan && marks.are_in(pid)) {
+                members.insert(pid);
+            }
+        }
+        loop {
+            let children: Vec<Pid> = self
+                .entries
+                .iter()
+                .filter(|(pid, entry)| members.contains(&entry.parent) && !members.contains(pid))
+                .map(|(&pid, _)| pid)
+                .collect();
+            if children.is_empty() {
+                break;
+            }
+            members.extend(children);
+        }
+        members.remove(&own);
+        members
+            .into_iter()
+            .filter(|pid| !self.entries[pid].is_zombie)
+            .collect()
+    }
+
+    /// Children of ours that have ended, and that are none of `leaders`.
+    pub(crate) fn ended_orphans(&self, leaders: &HashSet<Pid>) -> Vec<Pid> {
+        let own = own_pid();
+        let is_ours = |(pid, entry): &(&Pid, &Entry)| {
+            entry.parent == own && entry.is_zombie && !leaders.contains(pid)
+        };
+        self.entries
+            .iter()
+            .filter(is_ours)
+            .map(|(&pid, _)| pid)
+            .collect()
+    }
+}
+
+/// Takes the end of an orphan that has ended.
+pub(crate) fn reap_orphan(pid: Pid) {
+    if let Ok(id) = libc::id_t::try_from(pid) {
+        // Somebody else in this process may have been faster.
+        let _ = wait(libc::P_PID, id);
+    }
+}
+
+fn own_pid() -> Pid {
+    Pid::try_from(std::process::id()).expect("process numbers are small")
+}
+
+/// `pid (name) state parent group session ...`; the name may hold anything, brackets included.
+fn parse_stat(stat: &[u8]) -> Option<Entry> {
+    let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
+    let rest = std::str::from_utf8(&stat[after_name..]).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
+    let session = fields.nth(1)?.parse().ok()?;
+    Some(Entry {
+        parent,
+        session,
+        is_zombie: matches!(state, "Z" | "X"),
+    })
+}
+
+/// The words of an attempt's environment by which what it started is known.
+#[derive(Debug)]
+pub(crate) struct Marks(pub(crate) [Vec<u8>; 3]);
+
+impl Marks {
+    fn are_in(&self, pid: Pid) -> bool {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let words: Vec<&[u8]> = environment.split(|&byte| byte == 0).collect();
+        self.0.iter().all(|mark| words.contains(&mark.as_slice()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_brackets_and_blanks_is_no_trap() {
+        let entry = parse_stat(b"42 (a) R (b c) S 7 42 9 0 -1").expect("a line of /proc/PID/stat");
+        assert_eq!(
+            (entry.parent, entry.session, entry.is_zombie),
+            (7, 9, false)
+        );
+        assert!(parse_stat(b"").is_none());
+        assert!(parse_stat(b"42 (x) Z").is_none());
+    }
+
+    #[test]
+    fn this_process_is_in_the_snapshot() {
+        let snapshot = Snapshot::take().expect("/proc");
+        assert!(snapshot.entries.contains_key(&own_pid()));
+    }
+}
