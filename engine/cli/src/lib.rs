@@ -1,8 +1,82 @@
 //! The command `reiver` as a library, so that others can start it.
+//!
+//! It reads the command line, shows people what `reiver-batch` and `reiver-topology` find, and
+//! decides on the exit code. It runs nothing itself.
 
+mod args;
+mod console;
+mod dry_run;
+pub mod exit;
+mod files;
+mod machine;
+mod mistakes;
+mod run;
+mod signals;
+mod terminal;
+
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use console::Console;
 
 /// Runs the command with this process's arguments.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    reiver_batch::run::close_inherited_descriptors();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(io::stderr)
+        .without_time()
+        .with_target(false)
+        .with_ansi(false)
+        .init();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Where it goes is clap's to say: help to standard output, mistakes to the other. A
+            // reader that has gone away is none of its business.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() {
+                exit::REFUSED
+            } else {
+                exit::OK
+            });
+        }
+    };
+    let code = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => {
+            let color = args.look.color;
+            answer(|out| {
+                files::check(
+                    &args.files,
+                    &Console::new(color, io::stdout().is_terminal()),
+                    out,
+                )
+            })
+        }
+        Command::Topology(args) => answer(|out| machine::show(&args, out)),
+    };
+    ExitCode::from(code)
+}
+
+/// Writes what a command was asked for to standard output; the reader may go away in the middle.
+fn answer(write: impl FnOnce(&mut dyn Write) -> io::Result<u8>) -> u8 {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|code| out.flush().map(|()| code)) {
+        Ok(code) => code,
+        Err(error) => trouble(&error),
+    }
+}
+
+/// Says what went wrong with the output, and with which code the process ends.
+fn trouble(error: &io::Error) -> u8 {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        let sigpipe = u8::try_from(libc::SIGPIPE).expect("signals are small numbers");
+        return exit::BY_SIGNAL + sigpipe;
+    }
+    console::say(&format!("reiver: cannot write the output: {error}"));
+    exit::ENGINE_FAILED
 }

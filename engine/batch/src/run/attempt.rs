@@ -88,7 +88,7 @@ impl Attempts {
                         .chain(value.into_encoded_bytes())
                         .collect()
                 });
-                Watch::new(self, settings, leader, launched, Marks(marks), begin).to_its_end()
+                Watch::new(self, settings, leader, launched, Marks(marks), begin).follow()
             }
         };
         if let Status::Failed(_) = end.status {
@@ -234,7 +234,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn to_its_end(mut self) -> AttemptEnd {
+    fn follow(mut self) -> AttemptEnd {
         loop {
             let ready = self.wait();
             for (index, ready) in [ready.stdout, ready.stderr].into_iter().enumerate() {

@@ -96,7 +96,7 @@ impl Captured {
         if self.spilled.is_none() && self.lost_bytes == 0 {
             self.spilled = nameless_file(folder)
                 .or_else(|_| nameless_file(&std::env::temp_dir()))
-                .inspect_err(|error| warn_lost(error))
+                .inspect_err(warn_lost)
                 .ok();
         }
         let kept = match &mut self.spilled {
@@ -175,7 +175,7 @@ mod tests {
             IN_MEMORY + 1,
             3 * IN_MEMORY + 17,
         ] {
-            let text: Vec<u8> = (0..size).map(|i| b'a' + (i % 26) as u8).collect();
+            let text: Vec<u8> = (b'a'..=b'z').cycle().take(size).collect();
             let captured = captured(&text);
             let mut out = Vec::new();
             captured.write_to(&mut out).expect("a vector takes all");

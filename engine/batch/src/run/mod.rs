@@ -126,7 +126,7 @@ pub fn run(
         next_reaping: begin,
     };
     run.report(EventKind::RunStarted { jobs: plan.len() });
-    run.to_its_end(&receiver);
+    run.coordinate(&receiver);
 
     let Run {
         attempts,
@@ -171,7 +171,7 @@ struct Run<'p> {
 }
 
 impl Run<'_> {
-    fn to_its_end(&mut self, messages: &Receiver<Message>) {
+    fn coordinate(&mut self, messages: &Receiver<Message>) {
         loop {
             self.start_what_may();
             self.tell_news();

@@ -1,1 +1,0 @@
-//! Text to [`JobFile`](crate::job_file::JobFile): the three forms.

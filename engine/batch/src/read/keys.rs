@@ -1,0 +1,545 @@
+//! What keys mean: a tree to keys with checked values. To add a key to the job file, add it here,
+//! to [`JobKeys`], and to what [`plan`](crate::plan) makes of it.
+
+use std::time::Duration;
+
+use reiver::{Class, Priority};
+
+use super::Findings;
+use super::tree::{Kind, Table, Value};
+use crate::job_file::{Backoff, Cell, JobKeys, LimitKeys, MatrixKeys, NeedKey, RetryKeys, When};
+use crate::source::{Span, Spanned};
+
+const JOB_KEYS: [&str; 17] = [
+    "name",
+    "run",
+    "command",
+    "needs",
+    "matrix",
+    "class",
+    "priority",
+    "cpus",
+    "timeout",
+    "kill-after",
+    "retries",
+    "cwd",
+    "env",
+    "stdin",
+    "stdout",
+    "stderr",
+    "success-codes",
+];
+
+/// Keys that make a job what it is, and so cannot be the same for all.
+const NOT_IN_DEFAULTS: [&str; 5] = ["name", "run", "command", "matrix", "needs"];
+
+/// Checks values, and notes what is wrong with them.
+pub(super) struct Keys<'f> {
+    pub(super) findings: &'f mut Findings,
+}
+
+impl Keys<'_> {
+    /// A `[[job]]` or a line of JSON; `header` is where it stands.
+    pub(super) fn job(&mut self, table: &Table, header: &Span) -> JobKeys {
+        let keys = self.keys(table, "a job");
+        let place = |name: &str| table.iter().find(|(key, _)| key.value == name);
+        match (place("run"), place("command")) {
+            (None, None) => self
+                .findings
+                .error(header.clone(), "the job has neither `run` nor `command`")
+                .help("give it one: run = \"a line for the shell\" or command = [\"program\"]"),
+            (Some((run, _)), Some((command, _))) => {
+                let later = if run.span.start > command.span.start {
+                    run
+                } else {
+                    command
+                };
+                self.findings
+                    .error(later.span.clone(), "the job has both `run` and `command`")
+                    .help("keep one of them");
+            }
+            _ => {}
+        }
+        keys
+    }
+
+    /// `[defaults]` or a `#JOB` line, as `place` says.
+    pub(super) fn defaults(&mut self, table: &Table, place: &str) -> JobKeys {
+        let (own, shared): (Table, Table) = table
+            .iter()
+            .cloned()
+            .partition(|(key, _)| NOT_IN_DEFAULTS.contains(&key.value.as_str()));
+        for (key, _) in own {
+            self.findings
+                .error(key.span, format!("`{}` cannot stand in {place}", key.value))
+                .help("it is each job's own");
+        }
+        self.keys(&shared, place)
+    }
+
+    fn keys(&mut self, table: &Table, place: &str) -> JobKeys {
+        let mut keys = JobKeys::default();
+        for (key, value) in table {
+            match key.value.as_str() {
+                "name" => keys.name = self.filled_text(key, value),
+                "run" => keys.run = self.filled_text(key, value),
+                "command" => keys.command = self.command(value),
+                "needs" => {
+                    keys.needs = self.array(value, "needs").map_or_else(Vec::new, |needs| {
+                        needs.iter().filter_map(|need| self.need(need)).collect()
+                    })
+                }
+                "matrix" => keys.matrix = self.matrix(value),
+                "class" => {
+                    keys.class = self.word(value, &[("cpu", Class::Cpu), ("io", Class::Io)]);
+                }
+                "priority" => {
+                    keys.priority = self.word(
+                        value,
+                        &[
+                            ("P0", Priority::P0),
+                            ("P1", Priority::P1),
+                            ("P2", Priority::P2),
+                        ],
+                    )
+                }
+                "cpus" => keys.cpus = self.count(value, 1),
+                "timeout" => {
+                    keys.timeout = self.duration(value).and_then(|timeout| {
+                        if timeout.value.is_zero() {
+                            self.findings
+                                .error(timeout.span, "a timeout of zero lets nothing run")
+                                .help("leave `timeout` out for none");
+                            return None;
+                        }
+                        Some(timeout)
+                    })
+                }
+                "kill-after" => keys.kill_after = self.duration(value),
+                "retries" => keys.retries = self.retries(value),
+                "cwd" => keys.cwd = self.filled_text(key, value),
+                "env" => keys.env = self.env(value),
+                "stdin" => keys.stdin = self.filled_text(key, value),
+                "stdout" => keys.stdout = self.filled_text(key, value),
+                "stderr" => keys.stderr = self.filled_text(key, value),
+                "success-codes" => keys.success_codes = self.success_codes(value),
+                _ => {
+                    let shared = place != "a job";
+                    let allowed: Vec<&str> = JOB_KEYS
+                        .into_iter()
+                        .filter(|key| !shared || !NOT_IN_DEFAULTS.contains(key))
+                        .collect();
+                    self.unknown(key, &allowed, &format!(" in {place}"));
+                }
+            }
+        }
+        keys
+    }
+
+    pub(super) fn limits(&mut self, value: &Value) -> LimitKeys {
+        let mut limits = LimitKeys::default();
+        for (key, value) in self.table(value).into_iter().flatten() {
+            match key.value.as_str() {
+                "cpus" => limits.cpus = self.count(value, 1),
+                "io" => limits.io = self.count(value, 1),
+                _ => self.unknown(key, &["cpus", "io"], " in [limits]"),
+            }
+        }
+        limits
+    }
+
+    pub(super) fn run_name(&mut self, value: &Value) -> Option<Spanned<String>> {
+        let name = self.text(value)?;
+        let is_letter = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
+        if name.value.is_empty()
+            || name.value.starts_with('.')
+            || !name.value.chars().all(is_letter)
+        {
+            let message = format!("`{}` cannot name a run", name.value);
+            self.findings
+                .error(name.span, message)
+                .help("use letters, digits, `.`, `_` and `-`, and no `.` first");
+            return None;
+        }
+        Some(name)
+    }
+
+    pub(super) fn unknown(&mut self, key: &Spanned<String>, allowed: &[&str], place: &str) {
+        let finding = self.findings.error(
+            key.span.clone(),
+            format!("unknown key `{}`{place}", key.value),
+        );
+        finding.help(nearest(&key.value, allowed).map_or_else(
+            || format!("the keys are {}", allowed.join(", ")),
+            |near| format!("did you mean `{near}`?"),
+        ));
+    }
+
+    /// Says that a value is of the wrong kind.
+    fn refuse(&mut self, value: &Value, wanted: &str) {
+        let message = format!("expected {wanted}, found {}", value.noun());
+        self.findings.error(value.span.clone(), message);
+    }
+
+    pub(super) fn table<'v>(&mut self, value: &'v Value) -> Option<&'v Table> {
+        match &value.kind {
+            Kind::Table(table) => Some(table),
+            _ => {
+                self.refuse(value, "a table");
+                None
+            }
+        }
+    }
+
+    fn array<'v>(&mut self, value: &'v Value, what: &str) -> Option<&'v [Value]> {
+        match &value.kind {
+            Kind::Array(values) => Some(values),
+            _ => {
+                let message = format!("`{what}` is {}, not an array", value.noun());
+                self.findings
+                    .error(value.span.clone(), message)
+                    .help("write it in brackets, with commas between: [\"a\", \"b\"]");
+                None
+            }
+        }
+    }
+
+    fn text(&mut self, value: &Value) -> Option<Spanned<String>> {
+        let text = match (&value.bare, &value.kind) {
+            (Some(bare), _) => bare.clone(),
+            (None, Kind::Text(text)) => text.clone(),
+            (None, _) => {
+                self.refuse(value, "a text");
+                return None;
+            }
+        };
+        if text.contains('\0') {
+            let message = "a text cannot hold a NUL character";
+            self.findings
+                .error(value.span.clone(), message)
+                .help("take it out");
+            return None;
+        }
+        Some(Spanned {
+            value: text,
+            span: value.span.clone(),
+        })
+    }
+
+    fn filled_text(&mut self, key: &Spanned<String>, value: &Value) -> Option<Spanned<String>> {
+        let text = self.text(value)?;
+        if text.value.is_empty() {
+            let message = format!("`{}` is empty", key.value);
+            self.findings
+                .error(text.span, message)
+                .help("fill it in, or leave the key out");
+            return None;
+        }
+        Some(text)
+    }
+
+    /// Text, a number or a boolean, as text.
+    fn scalar(&mut self, value: &Value) -> Option<Spanned<String>> {
+        let text = match &value.kind {
+            Kind::Integer(number) => number.to_string(),
+            Kind::Number(number) => number.clone(),
+            Kind::Bool(value) => value.to_string(),
+            Kind::Text(_) => return self.text(value),
+            _ => {
+                self.refuse(value, "a text, a number or a boolean");
+                return None;
+            }
+        };
+        let text = value.bare.clone().unwrap_or(text);
+        Some(Spanned {
+            value: text,
+            span: value.span.clone(),
+        })
+    }
+
+    pub(super) fn count(&mut self, value: &Value, least: u32) -> Option<Spanned<u32>> {
+        let wanted = format!("a whole number, {least} or more");
+        let Kind::Integer(number) = value.kind else {
+            self.refuse(value, &wanted);
+            return None;
+        };
+        match u32::try_from(number) {
+            Ok(count) if count >= least => Some(Spanned {
+                value: count,
+                span: value.span.clone(),
+            }),
+            _ => {
+                let message = format!("{number} is out of range: expected {wanted}");
+                let finding = self.findings.error(value.span.clone(), message);
+                if number > 0 {
+                    finding.help(format!("at most {}", u32::MAX));
+                }
+                None
+            }
+        }
+    }
+
+    fn duration(&mut self, value: &Value) -> Option<Spanned<Duration>> {
+        let help = "write a number with its unit: \"90s\", \"700ms\", \"1h 30m\"";
+        if let Kind::Integer(_) | Kind::Number(_) = value.kind {
+            self.findings
+                .error(value.span.clone(), "a duration needs its unit")
+                .help(help);
+            return None;
+        }
+        let text = self.text(value)?;
+        match humantime::parse_duration(&text.value) {
+            Ok(duration) if text.value.trim() != "0" => Some(Spanned {
+                value: duration,
+                span: text.span,
+            }),
+            Ok(_) => {
+                self.findings
+                    .error(text.span, "a duration needs its unit")
+                    .help(help);
+                None
+            }
+            Err(error) => {
+                let message = format!("`{}` is no duration: {error}", text.value);
+                self.findings.error(text.span, message).help(help);
+                None
+            }
+        }
+    }
+
+    fn word<T: Copy>(&mut self, value: &Value, words: &[(&str, T)]) -> Option<Spanned<T>> {
+        let text = self.text(value)?;
+        if let Some(&(_, meaning)) = words.iter().find(|(word, _)| *word == text.value) {
+            return Some(Spanned {
+                value: meaning,
+                span: text.span,
+            });
+        }
+        let names: Vec<&str> = words.iter().map(|&(word, _)| word).collect();
+        let help = nearest(&text.value, &names).map_or_else(
+            || format!("it is one of {}", names.join(", ")),
+            |near| format!("did you mean `{near}`? it is one of {}", names.join(", ")),
+        );
+        self.findings
+            .error(text.span, format!("unknown value `{}`", text.value))
+            .help(help);
+        None
+    }
+
+    fn command(&mut self, value: &Value) -> Option<Spanned<Vec<Spanned<String>>>> {
+        let words = self.array(value, "command")?;
+        if words.is_empty() {
+            self.findings
+                .error(value.span.clone(), "`command` is empty")
+                .help("give at least the program: command = [\"program\"]");
+            return None;
+        }
+        if matches!(&words[0].kind, Kind::Text(program) if program.is_empty()) {
+            self.findings
+                .error(words[0].span.clone(), "the program has no name");
+            return None;
+        }
+        let words: Option<Vec<_>> = words.iter().map(|word| self.text(word)).collect();
+        Some(Spanned {
+            value: words?,
+            span: value.span.clone(),
+        })
+    }
+
+    fn need(&mut self, value: &Value) -> Option<Spanned<NeedKey>> {
+        let need = match &value.kind {
+            Kind::Table(table) => {
+                let (mut job, mut when) = (None, None);
+                for (key, value) in table {
+                    match key.value.as_str() {
+                        "job" => job = self.filled_text(key, value),
+                        "when" => {
+                            when = self.word(
+                                value,
+                                &[
+                                    ("success", When::Success),
+                                    ("failure", When::Failure),
+                                    ("always", When::Always),
+                                ],
+                            )
+                        }
+                        _ => self.unknown(key, &["job", "when"], " in a need"),
+                    }
+                }
+                if !table.iter().any(|(key, _)| key.value == "job") {
+                    self.findings
+                        .error(value.span.clone(), "the need does not say which job")
+                        .help("write { job = \"name\", when = \"failure\" }");
+                }
+                NeedKey {
+                    job: job?,
+                    when: when.map_or(When::Success, |when| when.value),
+                }
+            }
+            Kind::Text(_) => NeedKey {
+                job: self.text(value)?,
+                when: When::Success,
+            },
+            _ => {
+                self.refuse(value, "a name or { job = \"name\", when = ... }");
+                return None;
+            }
+        };
+        if need.job.value.is_empty() {
+            self.findings
+                .error(need.job.span, "the name of a need is empty");
+            return None;
+        }
+        Some(Spanned {
+            value: need,
+            span: value.span.clone(),
+        })
+    }
+
+    fn matrix(&mut self, value: &Value) -> Option<Spanned<MatrixKeys>> {
+        let mut matrix = MatrixKeys::default();
+        for (key, value) in self.table(value)? {
+            match key.value.as_str() {
+                "include" => matrix.include = self.cells(value, "include"),
+                "exclude" => matrix.exclude = self.cells(value, "exclude"),
+                _ => {
+                    let Some(values) = self.array(value, &key.value) else {
+                        continue;
+                    };
+                    if values.is_empty() {
+                        let message = format!("the axis `{}` is empty", key.value);
+                        self.findings
+                            .error(value.span.clone(), message)
+                            .help("give it values, or leave it out");
+                    }
+                    let values = values
+                        .iter()
+                        .filter_map(|value| self.scalar(value))
+                        .collect();
+                    matrix.axes.push((key.clone(), values));
+                }
+            }
+        }
+        Some(Spanned {
+            value: matrix,
+            span: value.span.clone(),
+        })
+    }
+
+    fn cells(&mut self, value: &Value, what: &str) -> Vec<Spanned<Cell>> {
+        let cells = self.array(value, what).unwrap_or_default();
+        let mut read = Vec::new();
+        for cell in cells {
+            let Some(table) = self.table(cell) else {
+                continue;
+            };
+            if table.is_empty() {
+                self.findings
+                    .error(cell.span.clone(), format!("an empty entry of `{what}`"));
+                continue;
+            }
+            let pairs = table
+                .iter()
+                .filter_map(|(key, value)| Some((key.clone(), self.scalar(value)?)));
+            read.push(Spanned {
+                value: pairs.collect(),
+                span: cell.span.clone(),
+            });
+        }
+        read
+    }
+
+    fn retries(&mut self, value: &Value) -> Option<Spanned<RetryKeys>> {
+        let mut retries = RetryKeys::default();
+        match &value.kind {
+            Kind::Table(table) => {
+                for (key, value) in table {
+                    match key.value.as_str() {
+                        "count" => retries.count = self.count(value, 0).map(|count| count.value),
+                        "backoff" => {
+                            let words = [
+                                ("fixed", Backoff::Fixed),
+                                ("exponential", Backoff::Exponential),
+                            ];
+                            retries.backoff = self.word(value, &words).map(|word| word.value);
+                        }
+                        "delay" => retries.delay = self.duration(value).map(|delay| delay.value),
+                        "max-delay" => {
+                            retries.max_delay = self.duration(value).map(|delay| delay.value);
+                        }
+                        "jitter" => match value.kind {
+                            Kind::Bool(jitter) => retries.jitter = Some(jitter),
+                            _ => self.refuse(value, "true or false"),
+                        },
+                        _ => {
+                            let known = ["count", "backoff", "delay", "max-delay", "jitter"];
+                            self.unknown(key, &known, " in retries");
+                        }
+                    }
+                }
+            }
+            Kind::Integer(_) => retries.count = Some(self.count(value, 0)?.value),
+            _ => {
+                self.refuse(value, "a number or { count = ..., delay = ... }");
+                return None;
+            }
+        }
+        Some(Spanned {
+            value: retries,
+            span: value.span.clone(),
+        })
+    }
+
+    fn env(&mut self, value: &Value) -> Vec<(Spanned<String>, Spanned<String>)> {
+        let mut variables = Vec::new();
+        for (key, value) in self.table(value).into_iter().flatten() {
+            if key.value.is_empty() || key.value.contains(['=', '\0']) {
+                let message = format!("`{}` cannot name a variable", key.value.escape_default());
+                self.findings
+                    .error(key.span.clone(), message)
+                    .help("a name is not empty and holds neither `=` nor NUL");
+                continue;
+            }
+            variables.extend(self.scalar(value).map(|value| (key.clone(), value)));
+        }
+        variables
+    }
+
+    fn success_codes(&mut self, value: &Value) -> Option<Spanned<Vec<u8>>> {
+        let codes = self.array(value, "success-codes")?;
+        if codes.is_empty() {
+            self.findings
+                .error(
+                    value.span.clone(),
+                    "without a success code nothing can succeed",
+                )
+                .help("leave the key out for [0]");
+            return None;
+        }
+        let mut read = Vec::new();
+        for code in codes {
+            match code.kind {
+                Kind::Integer(number) => match u8::try_from(number) {
+                    Ok(code) => read.push(code),
+                    Err(_) => {
+                        let message = format!("{number} is no exit code; those are 0 to 255");
+                        self.findings.error(code.span.clone(), message);
+                    }
+                },
+                _ => self.refuse(code, "an exit code, 0 to 255"),
+            }
+        }
+        Some(Spanned {
+            value: read,
+            span: value.span.clone(),
+        })
+    }
+}
+
+/// The nearest right spelling, if one is near: a third of the letters may be wrong.
+fn nearest<'w>(word: &str, words: &[&'w str]) -> Option<&'w str> {
+    let lower = word.to_lowercase().replace('_', "-");
+    let distance = |known: &str| strsim::damerau_levenshtein(&lower, &known.to_lowercase());
+    let (near, known) = words.iter().map(|&known| (distance(known), known)).min()?;
+    (near * 3 <= known.chars().count().max(3)).then_some(known)
+}

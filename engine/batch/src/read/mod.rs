@@ -1,0 +1,122 @@
+//! Text to [`JobFile`]: the three forms, each to one kind of tree, and that tree to keys.
+//!
+//! Reading always gives what could be read, and says everything that is wrong, not only the first.
+
+mod jsonl;
+mod keys;
+mod text;
+mod toml;
+mod tree;
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::io;
+
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::job_file::{JobFile, JobKeys, LimitKeys};
+use crate::source::{Form, Source, SourceId, Span};
+
+/// Parses one file. What it finds at fault is not in the result, so a file with an error among its
+/// diagnostics must not be run.
+pub fn read(id: SourceId, source: &Source) -> (JobFile, Vec<Diagnostic>) {
+    let mut findings = Findings {
+        source: id,
+        list: Vec::new(),
+    };
+    let mut file = JobFile {
+        source: id,
+        name: None,
+        max_fails: None,
+        limits: LimitKeys::default(),
+        defaults: JobKeys::default(),
+        entries: Vec::new(),
+    };
+    let start = source.body_start();
+    if source.form == Form::Text {
+        text::read(&source.text, start, &mut file, &mut findings);
+    } else {
+        match std::str::from_utf8(&source.text[start..]) {
+            Err(error) => {
+                let at = start + error.valid_up_to();
+                findings
+                    .error(at..at + 1, "this byte is not UTF-8")
+                    .help("save the file as UTF-8; only text job files may hold any byte");
+            }
+            Ok(body) if source.form == Form::Toml => {
+                toml::read(body, start, &mut file, &mut findings);
+            }
+            Ok(body) => jsonl::read(body, start, &mut file, &mut findings),
+        }
+    }
+    (file, findings.list)
+}
+
+/// A file that could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {}: {error}", file.display())]
+pub struct Unreadable {
+    /// The file as the user named it.
+    pub file: OsString,
+    /// The system's reason.
+    #[source]
+    pub error: io::Error,
+}
+
+/// Reads all files of a run; `form` overrides what their names say.
+///
+/// # Errors
+/// Every file that cannot be opened. Standard input that is named twice is one of them.
+pub fn open_all(files: &[OsString], form: Option<Form>) -> Result<Vec<Source>, Vec<Unreadable>> {
+    let mut sources = Vec::new();
+    let mut unreadable = Vec::new();
+    let mut streams = HashSet::new();
+    for file in files {
+        let opened = if file == "-" && !streams.insert(file) {
+            Err(io::Error::other("standard input can be read only once"))
+        } else {
+            Source::open(file, form)
+        };
+        match opened {
+            Ok(source) => sources.push(source),
+            Err(error) => unreadable.push(Unreadable {
+                file: file.clone(),
+                error,
+            }),
+        }
+    }
+    if unreadable.is_empty() {
+        Ok(sources)
+    } else {
+        Err(unreadable)
+    }
+}
+
+/// What reading has to say, gathered.
+struct Findings {
+    source: SourceId,
+    list: Vec<Diagnostic>,
+}
+
+impl Findings {
+    fn error(&mut self, span: Span, message: impl Into<String>) -> Finding<'_> {
+        self.list.push(Diagnostic {
+            severity: Severity::Error,
+            source: self.source,
+            span,
+            message: message.into(),
+            label: None,
+            help: None,
+            related: Vec::new(),
+        });
+        Finding(self.list.last_mut().expect("it was pushed"))
+    }
+}
+
+/// A finding that may be told more about.
+struct Finding<'f>(&'f mut Diagnostic);
+
+impl Finding<'_> {
+    fn help(self, help: impl Into<String>) {
+        self.0.help = Some(help.into());
+    }
+}

@@ -1,0 +1,121 @@
+//! TOML to a tree.
+
+use toml::de::{DeTable, DeValue};
+
+use super::keys::Keys;
+use super::tree::{Kind, Table, Value};
+use super::{Findings, jsonl};
+use crate::job_file::{Entry, JobFile};
+use crate::source::{Span, Spanned};
+
+pub(super) fn read(body: &str, start: usize, file: &mut JobFile, findings: &mut Findings) {
+    let (document, errors) = DeTable::parse_recoverable(body);
+    for error in &errors {
+        let span = error.span().unwrap_or(0..0);
+        let message = error.message().lines().collect::<Vec<_>>().join("; ");
+        findings.error(shifted(span, start), message);
+    }
+    if !errors.is_empty() {
+        // What was recovered may mean something else than what was meant.
+        return;
+    }
+    let table = table(document.get_ref(), start);
+    let mut keys = Keys { findings };
+    for (key, value) in table {
+        match key.value.as_str() {
+            "name" => file.name = keys.run_name(&value),
+            "max-fails" => file.max_fails = keys.count(&value, 0),
+            "limits" => file.limits = keys.limits(&value),
+            "defaults" => {
+                if let Some(table) = keys.table(&value) {
+                    file.defaults = keys.defaults(table, "[defaults]");
+                }
+            }
+            "job" => jobs(&value, body, start, file, &mut keys),
+            _ => keys.unknown(
+                &key,
+                &["name", "max-fails", "limits", "defaults", "job"],
+                "",
+            ),
+        }
+    }
+}
+
+fn jobs(value: &Value, body: &str, start: usize, file: &mut JobFile, keys: &mut Keys<'_>) {
+    let Kind::Array(jobs) = &value.kind else {
+        let message = format!("`job` is {}, not an array of tables", value.noun());
+        keys.findings
+            .error(value.span.clone(), message)
+            .help("write `[[job]]` above each job");
+        return;
+    };
+    for (place, job) in (1..).zip(jobs) {
+        let Some(table) = keys.table(job) else {
+            continue;
+        };
+        let span = header(body, start, &job.span);
+        let keys = Box::new(keys.job(table, &span));
+        file.entries.push(Entry::Table { place, span, keys });
+    }
+}
+
+/// Of a table its first line: all of it underlined would help nobody.
+fn header(body: &str, start: usize, span: &Span) -> Span {
+    let text = &body[span.start - start..span.end - start];
+    let first = text.lines().next().unwrap_or_default().trim_end();
+    span.start..span.start + first.len()
+}
+
+/// A single value, for `#JOB`.
+pub(super) fn value_of(text: &str, start: usize) -> Result<Value, String> {
+    match DeValue::parse(text) {
+        Ok(parsed) => Ok(value(
+            parsed.get_ref(),
+            shifted(parsed.span(), start),
+            start,
+        )),
+        Err(error) => Err(error.message().to_owned()),
+    }
+}
+
+fn table(table: &DeTable<'_>, start: usize) -> Table {
+    let entry = |(key, item): (&toml::Spanned<_>, &toml::Spanned<DeValue<'_>>)| {
+        let name: &std::borrow::Cow<'_, str> = key.get_ref();
+        let key = Spanned {
+            value: name.to_string(),
+            span: shifted(key.span(), start),
+        };
+        (
+            key,
+            value(item.get_ref(), shifted(item.span(), start), start),
+        )
+    };
+    table.iter().map(entry).collect()
+}
+
+fn value(parsed: &DeValue<'_>, span: Span, start: usize) -> Value {
+    let kind = match parsed {
+        DeValue::String(text) => Kind::Text(text.to_string()),
+        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => Kind::Integer(number),
+            Err(_) => Kind::Number(number.as_str().to_owned()),
+        },
+        DeValue::Float(number) => Kind::Number(number.as_str().to_owned()),
+        DeValue::Boolean(value) => Kind::Bool(*value),
+        DeValue::Datetime(_) => Kind::Other("a date"),
+        DeValue::Array(values) => Kind::Array(
+            values
+                .iter()
+                .map(|item| value(item.get_ref(), shifted(item.span(), start), start))
+                .collect(),
+        ),
+        DeValue::Table(inner) => Kind::Table(table(inner, start)),
+    };
+    Value {
+        span,
+        kind,
+        bare: None,
+    }
+}
+
+use jsonl::shifted;

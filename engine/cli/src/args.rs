@@ -1,0 +1,186 @@
+//! The command line: every option stands here once, and its help is what it means.
+
+use std::ffi::OsString;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use reiver_batch::Form;
+
+/// Runs files of jobs on the cores and nodes of this machine.
+#[derive(Debug, Parser)]
+#[command(
+    name = "reiver",
+    version,
+    arg_required_else_help = true,
+    after_help = "Examples:\n  \
+        reiver run jobs.toml              run the jobs of a file\n  \
+        reiver run commands.txt -j 4      one command a line, four at a time\n  \
+        seq 9 | sed 's/^/sleep /' | reiver run -\n  \
+        reiver check jobs.toml            say what is wrong, run nothing\n  \
+        reiver topology                   draw the machine"
+)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the jobs of files
+    #[command(after_help = EXIT_CODES)]
+    Run(RunArgs),
+    /// Say what is wrong with files of jobs, and run nothing
+    #[command(after_help = "Exit codes: 0 nothing, or only warnings; 2 mistakes")]
+    Check(CheckArgs),
+    /// Draw the machine: nodes, caches and cores
+    Topology(TopologyArgs),
+}
+
+const EXIT_CODES: &str = "Exit codes:\n  \
+    0      every job succeeded\n  \
+    1      a job failed, or was cancelled or skipped for it\n  \
+    2      the command line or a file was refused; nothing ran\n  \
+    3      reiver itself failed\n  \
+    128+n  ended by signal n (a second Ctrl-C kills at once)";
+
+/// Which files, and how to read them.
+#[derive(Debug, Args)]
+pub(crate) struct Files {
+    /// Files of jobs: .toml, .jsonl, else one command a line; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<OsString>,
+
+    /// Read every file as this form, whatever its name
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub(crate) format: Option<Format>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) files: Files,
+
+    /// Run at most N cpu jobs at once; the same as --limit cpus=N [default: the machine's CPUs]
+    #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) jobs: Option<u32>,
+
+    /// Slots that jobs share: cpus=N or io=N [default of io: 16 a CPU]
+    #[arg(long, value_name = "NAME=N", value_parser = limit)]
+    pub(crate) limit: Vec<Limit>,
+
+    /// Start nothing more once N jobs have failed
+    #[arg(long, value_name = "N")]
+    pub(crate) max_fails: Option<u32>,
+
+    /// Say what would run, and run nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Print events to standard output instead of what jobs print
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub(crate) output: Option<Output>,
+
+    #[command(flatten)]
+    pub(crate) look: Look,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) files: Files,
+
+    #[command(flatten)]
+    pub(crate) look: Look,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopologyArgs {
+    /// Who reads the machine: sysfs, hwloc (where built in), or a description in hwloc's words,
+    /// like "NUMANode:4 Core:8 PU:2"
+    #[arg(long, value_name = "READER")]
+    pub(crate) reader: Option<String>,
+
+    /// Print all that is known, as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How things look.
+#[derive(Debug, Args)]
+pub(crate) struct Look {
+    /// Whether to use colours; wins over NO_COLOR
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: Color,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Always,
+    Never,
+    Auto,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Format {
+    Toml,
+    Jsonl,
+    Text,
+}
+
+impl From<Format> for Form {
+    fn from(format: Format) -> Form {
+        match format {
+            Format::Toml => Form::Toml,
+            Format::Jsonl => Form::JsonLines,
+            Format::Text => Form::Text,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// One event a line
+    Json,
+}
+
+/// One `--limit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    Cpus(u32),
+    Io(u32),
+}
+
+fn limit(text: &str) -> Result<Limit, String> {
+    let (name, number) = text
+        .split_once('=')
+        .ok_or("write it as cpus=N or io=N, with no blank around `=`")?;
+    let number = match number.parse::<u32>() {
+        Ok(number) if number >= 1 => number,
+        _ => return Err(format!("`{number}` is no number of slots; it is 1 or more")),
+    };
+    match name {
+        "cpus" => Ok(Limit::Cpus(number)),
+        "io" => Ok(Limit::Io(number)),
+        _ => Err(format!("there is no limit `{name}`; there are cpus and io")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_limit_is_a_name_and_a_number() {
+        assert_eq!(limit("cpus=4"), Ok(Limit::Cpus(4)));
+        assert_eq!(limit("io=1"), Ok(Limit::Io(1)));
+        for wrong in ["cpus", "cpus=0", "cpus=-1", "memory=3", "io=", "=3"] {
+            assert!(limit(wrong).is_err(), "{wrong}");
+        }
+    }
+}

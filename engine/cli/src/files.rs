@@ -1,0 +1,121 @@
+//! From files named on the command line to a plan, or to everything that is wrong with them.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use reiver_batch::plan::{Limits, Overrides, plan};
+use reiver_batch::{Plan, Severity, Source, read};
+use reiver_topology::Topology;
+
+use crate::args::Files;
+use crate::console::{Console, count, say};
+use crate::{exit, mistakes};
+
+/// What reading and planning came to.
+pub(crate) struct Planned {
+    /// None where something is wrong.
+    pub(crate) plan: Option<Plan>,
+    /// What is wrong, ready to be shown.
+    pub(crate) shown: String,
+    errors: usize,
+    warnings: usize,
+    sources: Vec<Arc<Source>>,
+}
+
+/// Reads and plans; the error is the exit code, what is wrong having been said.
+pub(crate) fn planned(
+    files: &Files,
+    overrides: &Overrides,
+    console: &Console,
+) -> Result<Planned, u8> {
+    let sources =
+        read::open_all(&files.files, files.format.map(Into::into)).map_err(|unreadable| {
+            for error in unreadable {
+                say(&format!("reiver: {error}"));
+            }
+            exit::REFUSED
+        })?;
+    let sources: Vec<Arc<Source>> = sources.into_iter().map(Arc::new).collect();
+    let machine = machine_limits().map_err(|error| {
+        say(&format!("reiver: {error}"));
+        exit::ENGINE_FAILED
+    })?;
+    let mut findings = Vec::new();
+    let mut read_files = Vec::new();
+    for (id, source) in (0..).map(reiver_batch::SourceId).zip(&sources) {
+        let (file, found) = read::read(id, source);
+        read_files.push(file);
+        findings.extend(found);
+    }
+    let (plan, found) = plan(sources.clone(), read_files, overrides, machine);
+    findings.extend(found);
+    findings.sort_by_key(|finding| (finding.source, finding.span.start));
+    let is_error = |severity| severity == Severity::Error;
+    let errors = findings
+        .iter()
+        .filter(|finding| is_error(finding.severity))
+        .count();
+    let warnings = findings.len() - errors;
+    let shown = findings
+        .iter()
+        .map(|finding| mistakes::show(finding, &sources, console))
+        .collect();
+    let plan = plan.filter(|_| errors == 0);
+    Ok(Planned {
+        plan,
+        shown,
+        errors,
+        warnings,
+        sources,
+    })
+}
+
+impl Planned {
+    /// `3 mistakes and 1 warning in 2 files`.
+    pub(crate) fn tally(&self) -> String {
+        let mut found = Vec::new();
+        if self.errors > 0 {
+            found.push(count(self.errors, "mistake"));
+        }
+        if self.warnings > 0 {
+            found.push(count(self.warnings, "warning"));
+        }
+        if found.is_empty() {
+            found.push("no mistakes".to_owned());
+        }
+        let files = match &self.sources[..] {
+            [only] => mistakes::name(only),
+            many => count(many.len(), "file"),
+        };
+        format!("{} in {files}", found.join(" and "))
+    }
+}
+
+fn machine_limits() -> Result<Limits, reiver_topology::TopologyError> {
+    /// Slots for io jobs a CPU: they wait most of the time.
+    const IO_A_CPU: u32 = 16;
+    let cpus = Topology::detect()?.cpus().len();
+    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+    Ok(Limits {
+        cpus,
+        io: cpus.saturating_mul(IO_A_CPU),
+    })
+}
+
+/// `reiver check`.
+pub(crate) fn check(files: &Files, console: &Console, out: &mut dyn Write) -> io::Result<u8> {
+    let planned = match planned(files, &Overrides::default(), console) {
+        Ok(planned) => planned,
+        Err(code) => return Ok(code),
+    };
+    out.write_all(planned.shown.as_bytes())?;
+    match &planned.plan {
+        Some(plan) => writeln!(out, "{}: {}", planned.tally(), count(plan.len(), "job"))?,
+        None => writeln!(out, "{}", planned.tally())?,
+    }
+    Ok(if planned.plan.is_some() {
+        exit::OK
+    } else {
+        exit::REFUSED
+    })
+}

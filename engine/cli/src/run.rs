@@ -1,0 +1,89 @@
+//! `reiver run`.
+
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+
+use reiver_batch::event::Sink;
+use reiver_batch::json::JsonLines;
+use reiver_batch::plan::Overrides;
+use reiver_batch::run::{Control, Options, new_run_id};
+
+use crate::args::{Limit, Output, RunArgs};
+use crate::console::{Console, say};
+use crate::files::planned;
+use crate::terminal::Terminal;
+use crate::{answer, dry_run, exit, signals, trouble};
+
+/// Runs the jobs; gives the exit code.
+pub(crate) fn run(args: &RunArgs) -> u8 {
+    let overrides = match overrides(args) {
+        Ok(overrides) => overrides,
+        Err(problem) => {
+            say(&format!("reiver: {problem}"));
+            return exit::REFUSED;
+        }
+    };
+    let console = Console::new(args.look.color, io::stderr().is_terminal());
+    let mut planned = match planned(&args.files, &overrides, &console) {
+        Ok(planned) => planned,
+        Err(code) => return code,
+    };
+    if !planned.shown.is_empty() {
+        say(&format!("{}{}", planned.shown, planned.tally()));
+    }
+    let Some(plan) = planned.plan.take() else {
+        say("nothing was run");
+        return exit::REFUSED;
+    };
+    if args.dry_run {
+        return answer(|out| dry_run::show(&plan, out).map(|()| exit::OK));
+    }
+    match carry_out(&Arc::new(plan), args, console) {
+        Ok(code) => code,
+        Err(error) => {
+            say(&format!("reiver: the run cannot begin: {error}"));
+            exit::ENGINE_FAILED
+        }
+    }
+}
+
+fn carry_out(plan: &Arc<reiver_batch::Plan>, args: &RunArgs, console: Console) -> io::Result<u8> {
+    let control = Control::new()?;
+    signals::watch(&control)?;
+    let options = Options {
+        run_id: new_run_id(),
+        state_folder: plan.state_folder(),
+    };
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    let is_json = args.output == Some(Output::Json);
+    if is_json {
+        sinks.push(Box::new(JsonLines::new(
+            io::stdout(),
+            options.run_id.clone(),
+        )));
+    }
+    sinks.push(Box::new(Terminal::new(console, is_json)));
+    let outcome = reiver_batch::run::run(plan, options, &control, sinks)?;
+    Ok(match outcome.trouble {
+        Some(error) => trouble(&error),
+        None => outcome.exit,
+    })
+}
+
+fn overrides(args: &RunArgs) -> Result<Overrides, &'static str> {
+    let mut overrides = Overrides {
+        max_fails: args.max_fails,
+        ..Overrides::default()
+    };
+    let jobs = args.jobs.map(Limit::Cpus);
+    for limit in jobs.into_iter().chain(args.limit.iter().copied()) {
+        let (slot, value) = match limit {
+            Limit::Cpus(value) => (&mut overrides.cpus, value),
+            Limit::Io(value) => (&mut overrides.io, value),
+        };
+        if slot.replace(value).is_some_and(|before| before != value) {
+            return Err("one limit is given two values; -j N is --limit cpus=N");
+        }
+    }
+    Ok(overrides)
+}

@@ -1,0 +1,52 @@
+//! Ctrl-C and its like: the first ends the run, a second kills what still runs.
+
+use std::io;
+use std::thread;
+
+use reiver_batch::run::Control;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::console::say;
+
+/// Passes signals on to a run from now on. One that was ignored when reiver started stays ignored,
+/// as `nohup` wants it.
+pub(crate) fn watch(control: &Control) -> io::Result<()> {
+    let wanted: Vec<i32> = [SIGINT, SIGTERM, SIGHUP]
+        .into_iter()
+        .filter(|&signal| !is_ignored(signal))
+        .collect();
+    let mut signals = Signals::new(wanted)?;
+    let control = control.clone();
+    thread::Builder::new()
+        .name("reiver-signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                if control.is_ending() {
+                    say("reiver: killing what still runs");
+                    control.kill();
+                } else {
+                    say(&format!(
+                        "reiver: {}: ending what runs; once more to kill it",
+                        name(signal)
+                    ));
+                    control.cancel(Some(signal));
+                }
+            }
+        })?;
+    Ok(())
+}
+
+fn is_ignored(signal: i32) -> bool {
+    // SAFETY: an all-zero sigaction is a valid one.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: with no new action it only writes the current one.
+    let result = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) };
+    result == 0 && action.sa_sigaction == libc::SIG_IGN
+}
+
+/// A signal's name, or its number.
+pub(crate) fn name(signal: i32) -> String {
+    signal_hook::low_level::signal_name(signal)
+        .map_or_else(|| format!("signal {signal}"), ToOwned::to_owned)
+}

@@ -1,0 +1,346 @@
+//! What a person sees of a run: what jobs print, failures as they happen, a bar, and the sum.
+//!
+//! Standard output is the jobs'; everything that is reiver's own goes to standard error.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::mem::ManuallyDrop;
+use std::os::fd::FromRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use reiver_batch::Plan;
+use reiver_batch::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Sink, Status, Summary};
+use reiver_batch::plan::JobIndex;
+use reiver_batch::run::Captured;
+
+use crate::console::{Console, Pretty, Tone, count, plain, say};
+use crate::signals;
+
+/// Running jobs that are shown at the most.
+const MOST_SHOWN: usize = 8;
+/// How often what is shown of them may change: the eye sees no more.
+const REFRESH: Duration = Duration::from_millis(100);
+/// Where there is no terminal, how often the state is said.
+const STATE: Duration = Duration::from_secs(10);
+/// Lines of each stream that a failure shows.
+const TAIL_LINES: usize = 20;
+/// Failures that the end repeats; a million would bury the sum.
+const MOST_REPEATED: usize = 50;
+
+pub(crate) struct Terminal {
+    console: Console,
+    /// Standard output belongs to events, so what jobs print goes to standard error.
+    is_json: bool,
+    /// Both streams end in one place, so that what was printed to one is seen beside the other.
+    one_place: bool,
+    bars: Option<Bars>,
+    running: BTreeMap<JobIndex, Instant>,
+    total: usize,
+    done: usize,
+    failed: usize,
+    /// Failures, for the end.
+    failures: Vec<String>,
+    said: Instant,
+}
+
+struct Bars {
+    all: MultiProgress,
+    main: ProgressBar,
+    lines: Vec<ProgressBar>,
+    refreshed: Instant,
+}
+
+impl Terminal {
+    pub(crate) fn new(console: Console, is_json: bool) -> Terminal {
+        let one_place = is_json || same_place();
+        Terminal {
+            console,
+            is_json,
+            one_place,
+            bars: None,
+            running: BTreeMap::new(),
+            total: 0,
+            done: 0,
+            failed: 0,
+            failures: Vec::new(),
+            said: Instant::now(),
+        }
+    }
+
+    /// Writes where the bar is not.
+    fn aside<R>(&self, write: impl FnOnce() -> R) -> R {
+        match &self.bars {
+            Some(bars) => bars.all.suspend(write),
+            None => write(),
+        }
+    }
+
+    fn say(&self, line: &str) {
+        self.aside(|| say(line));
+    }
+
+    /// Prints what an attempt wrote, whole.
+    fn print(&self, end: &AttemptEnd) -> io::Result<()> {
+        if end.stdout.is_empty() && end.stderr.is_empty() {
+            return Ok(());
+        }
+        self.aside(|| {
+            if self.is_json {
+                let _ = end.stdout.write_to(&mut io::stderr().lock());
+            } else if !end.stdout.is_empty() {
+                let mut out = io::stdout().lock();
+                end.stdout.write_to(&mut out)?;
+                out.flush()?;
+            }
+            // Where standard error is gone nobody is left to be told.
+            let _ = end.stderr.write_to(&mut io::stderr().lock());
+            for (what, stream) in [("stdout", &end.stdout), ("stderr", &end.stderr)] {
+                if stream.lost_bytes() > 0 {
+                    let lost = stream.lost_bytes();
+                    say(&format!(
+                        "reiver: {lost} bytes of {what} were lost: no room to keep them"
+                    ));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// What went wrong, with what helps to see why.
+    fn failure(
+        &self,
+        plan: &Plan,
+        job: JobIndex,
+        attempt: u32,
+        end: &AttemptEnd,
+        again: Option<Duration>,
+    ) -> String {
+        let headline = headline(plan, job, attempt, end);
+        let (tone, word) = match again {
+            Some(_) => (Tone::Note, "retrying"),
+            None => (Tone::Bad, "failed"),
+        };
+        let mut text = format!("{}: {headline}", self.console.paint(tone, word));
+        if let Some(delay) = again {
+            text += &format!("; again in {}", Pretty(delay));
+        }
+        text += &format!(
+            "\n  command: {}",
+            plain(&plan.command_text(job).to_string_lossy())
+        );
+        // What was just printed whole to the same place is not shown twice; of an attempt that is
+        // tried again nothing was.
+        let shows_out = again.is_some() || !self.one_place;
+        for (what, stream, shows) in [
+            ("stdout", &end.stdout, shows_out),
+            ("stderr", &end.stderr, again.is_some()),
+        ] {
+            if shows && !stream.is_empty() {
+                text += &tail(what, stream);
+            }
+            if let Some(log) = stream.log() {
+                text += &format!("\n  {what} kept in: {}", plain(&log.to_string_lossy()));
+            }
+        }
+        text
+    }
+
+    fn ended(&mut self, job: JobIndex) {
+        self.done += 1;
+        self.running.remove(&job);
+        if self.bars.is_none() && self.said.elapsed() >= STATE {
+            self.said = Instant::now();
+            self.say(&format!(
+                "reiver: {} of {} done, {} failed",
+                self.done, self.total, self.failed
+            ));
+        }
+    }
+
+    fn refresh(&mut self, plan: &Plan) {
+        let Some(bars) = &mut self.bars else { return };
+        if bars.refreshed.elapsed() < REFRESH {
+            return;
+        }
+        bars.refreshed = Instant::now();
+        bars.main.set_position(self.done as u64);
+        bars.main.set_message(match self.failed {
+            0 => String::new(),
+            failed => self.console.paint(Tone::Bad, &format!("{failed} failed")),
+        });
+        let shown = self.running.len().min(MOST_SHOWN);
+        while bars.lines.len() < shown {
+            let style = ProgressStyle::with_template("  {wide_msg}");
+            let line = ProgressBar::new_spinner()
+                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bars.lines.push(bars.all.add(line));
+        }
+        for line in bars.lines.drain(shown..) {
+            bars.all.remove(&line);
+        }
+        let more = self.running.len() - shown;
+        for (index, (line, (job, since))) in bars.lines.iter().zip(&self.running).enumerate() {
+            let mut text = format!("{} {}", plain(&plan.name(*job)), Pretty(since.elapsed()));
+            if index + 1 == MOST_SHOWN && more > 0 {
+                text += &format!(" and {more} more");
+            }
+            line.set_message(text);
+        }
+    }
+
+    fn sum(&mut self, summary: &Summary) {
+        if let Some(bars) = self.bars.take() {
+            for line in bars.lines {
+                line.finish_and_clear();
+            }
+            bars.main.finish_and_clear();
+        }
+        if !self.failures.is_empty() {
+            say("");
+            for failure in self.failures.iter().take(MOST_REPEATED) {
+                say(&format!(
+                    "{}: {failure}",
+                    self.console.paint(Tone::Bad, "failed")
+                ));
+            }
+            let more = self.failures.len().saturating_sub(MOST_REPEATED);
+            if more > 0 {
+                say(&format!("... and {more} more"));
+            }
+        }
+        let mut parts = vec![format!("{} succeeded", summary.succeeded)];
+        for (number, what) in [
+            (summary.failed, "failed"),
+            (summary.cancelled, "cancelled"),
+            (summary.skipped, "skipped"),
+        ] {
+            if number > 0 {
+                parts.push(format!("{number} {what}"));
+            }
+        }
+        let well = summary.failed == 0 && summary.cancelled == 0;
+        let tone = if well { Tone::Good } else { Tone::Bad };
+        say(&format!(
+            "reiver: {}: {} in {}",
+            count(self.total, "job"),
+            self.console.paint(tone, &parts.join(", ")),
+            Pretty(summary.duration)
+        ));
+    }
+}
+
+impl Sink for Terminal {
+    fn event(&mut self, plan: &Plan, event: &Event) -> io::Result<()> {
+        match &event.kind {
+            EventKind::RunStarted { jobs } => {
+                self.total = *jobs;
+                if self.console.is_terminal && !self.is_json && *jobs > 0 {
+                    self.bars = Some(Bars::new(*jobs));
+                }
+            }
+            EventKind::JobStarted { job, .. } => {
+                self.running.insert(*job, Instant::now());
+            }
+            EventKind::JobRetried {
+                job,
+                attempt,
+                end,
+                delay,
+            } => {
+                self.running.remove(job);
+                let failure = self.failure(plan, *job, *attempt, end, Some(*delay));
+                self.say(&failure);
+            }
+            EventKind::JobFinished {
+                job,
+                attempt,
+                status,
+                end,
+            } => {
+                if let Some(end) = end {
+                    self.print(end)?;
+                    if let Status::Failed(_) = status {
+                        let failure = self.failure(plan, *job, *attempt, end, None);
+                        self.say(&failure);
+                        self.failures.push(headline(plan, *job, *attempt, end));
+                    }
+                }
+                self.failed += usize::from(matches!(status, Status::Failed(_)));
+                self.ended(*job);
+            }
+            EventKind::JobSkipped { job, because } => {
+                let (name, because) = (plan.name(*job), plan.name(*because));
+                let word = self.console.paint(Tone::Note, "skipped");
+                self.say(&format!("{word}: {} for {}", plain(&name), plain(&because)));
+                self.ended(*job);
+            }
+            EventKind::RunFinished { summary, .. } => self.sum(summary),
+        }
+        self.refresh(plan);
+        Ok(())
+    }
+}
+
+impl Bars {
+    fn new(jobs: usize) -> Bars {
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template(
+            "{bar:30} {pos}/{len} {msg} {elapsed_precise} ETA {eta_precise}",
+        );
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+        let main = all.add(ProgressBar::new(jobs as u64).with_style(style));
+        main.enable_steady_tick(Duration::from_millis(200));
+        Bars {
+            all,
+            main,
+            lines: Vec::new(),
+            refreshed: Instant::now(),
+        }
+    }
+}
+
+/// `solve-3 (attempt 2 of 3): exit code 1 after 1.2 s`.
+fn headline(plan: &Plan, job: JobIndex, attempt: u32, end: &AttemptEnd) -> String {
+    let attempts = plan.settings(job).retries.count.saturating_add(1);
+    let leader = match &end.leader {
+        LeaderEnd::Exited(code) => format!("exit code {code}"),
+        LeaderEnd::Signalled(signal) => format!("ended by {}", signals::name(*signal)),
+        LeaderEnd::NotStarted(reason) => format!("not started: {}", plain(reason)),
+    };
+    let why = match end.status {
+        Status::Failed(Reason::Timeout) => format!("timeout, {leader}"),
+        _ => leader,
+    };
+    format!(
+        "{} (attempt {attempt} of {attempts}): {why} after {}",
+        plain(&plan.name(job)),
+        Pretty(end.duration)
+    )
+}
+
+fn tail(what: &str, stream: &Captured) -> String {
+    let tail = stream.last_lines(TAIL_LINES);
+    let mut text = format!("\n  the end of {what}:");
+    for line in String::from_utf8_lossy(&tail).lines() {
+        // Tabs are layout, not control.
+        let line: Vec<String> = line.split('\t').map(plain).collect();
+        text += &format!("\n  | {}", line.join("\t"));
+    }
+    text
+}
+
+/// True if standard output and standard error are one terminal, or one file.
+fn same_place() -> bool {
+    let identity = |fd: i32| {
+        // SAFETY: a descriptor of ours for as long as the process lives, and `ManuallyDrop` leaves
+        // it open.
+        let file = ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
+        file.metadata()
+            .ok()
+            .map(|metadata| (metadata.dev(), metadata.ino(), metadata.rdev()))
+    };
+    identity(1).is_some_and(|stdout| identity(2) == Some(stdout))
+}
