@@ -59,7 +59,12 @@ fn draw_node(
             node.cpus,
             packages.join(", ")
         ));
-        lines.extend(outline(machine, &node.cpus, 0));
+        let inside = outline(machine, &node.cpus, u8::MAX, 0);
+        lines.extend(
+            inside
+                .into_iter()
+                .map(|line| line.replace('×', letters.times)),
+        );
     }
     let width = lines
         .iter()
@@ -82,36 +87,36 @@ fn draw_node(
     writeln!(out, "{bottom_left}{}{bottom_right}", bar(width + 3))
 }
 
-/// What a set of CPUs consists of, outermost caches first; equal parts once, with their number.
-fn outline(machine: &Topology, cpus: &CpuSet, depth: usize) -> Vec<String> {
-    let mut groups: BTreeMap<Vec<String>, usize> = BTreeMap::new();
-    let mut order: Vec<Vec<String>> = Vec::new();
-    for part in parts(machine, cpus) {
+/// What a set of CPUs consists of below caches of a level, outermost first; equal parts once, with
+/// their number.
+fn outline(machine: &Topology, cpus: &CpuSet, below: u8, depth: usize) -> Vec<String> {
+    let indent = "  ".repeat(depth);
+    let mut parts: Vec<(Vec<String>, usize)> = Vec::new();
+    for part in parts_of(machine, cpus, below) {
         let lines = match part {
             Part::Core(cpus) => vec![core(machine, &cpus)],
             Part::Cache(cache) => {
+                let inside = cache.cpus.intersection(cpus);
                 let mut lines = vec![format!("L{} {}", cache.level, size(cache.size_bytes))];
-                lines.extend(outline(machine, &cache.cpus.intersection(cpus), depth + 1));
+                lines.extend(outline(machine, &inside, cache.level, depth + 1));
                 lines
             }
         };
-        let number = groups.entry(lines.clone()).or_insert(0);
-        if *number == 0 {
-            order.push(lines);
+        match parts.iter_mut().find(|(known, _)| *known == lines) {
+            Some((_, number)) => *number += 1,
+            None => parts.push((lines, 1)),
         }
-        *number += 1;
     }
     let mut outline = Vec::new();
-    for lines in order {
-        let number = groups[&lines];
-        let indent = "  ".repeat(depth + 1);
-        for (index, line) in lines.iter().enumerate() {
-            outline.push(match (index, number) {
-                (0, 1) => format!("{indent}{line}"),
-                (0, number) => format!("{indent}{number} × {line}"),
-                _ => line.clone(),
-            });
-        }
+    for (lines, number) in parts {
+        let (first, inner) = lines.split_first().expect("a part has a line");
+        let times = if number == 1 {
+            String::new()
+        } else {
+            format!("{number} × ")
+        };
+        outline.push(format!("{indent}{times}{first}"));
+        outline.extend_from_slice(inner);
     }
     outline
 }
@@ -121,43 +126,141 @@ enum Part<'m> {
     Core(CpuSet),
 }
 
-/// The outermost caches below these CPUs that several cores share, and the cores outside of them.
-fn parts<'m>(machine: &'m Topology, cpus: &CpuSet) -> Vec<Part<'m>> {
-    let cores_of = |set: &CpuSet| -> BTreeSet<u32> {
-        set.iter()
-            .filter_map(|cpu| machine.cpu(cpu))
-            .map(|cpu| cpu.core)
-            .collect()
+/// The outermost caches below a level that several cores share, and the cores outside of them.
+fn parts_of<'m>(machine: &'m Topology, cpus: &CpuSet, below: u8) -> Vec<Part<'m>> {
+    let cores_of = |set: &CpuSet| -> BTreeMap<u32, CpuSet> {
+        let mut cores: BTreeMap<u32, CpuSet> = BTreeMap::new();
+        for cpu in set.iter().filter_map(|cpu| machine.cpu(cpu)) {
+            cores.entry(cpu.core).or_default().insert(cpu.id);
+        }
+        cores
     };
     let mut left = cpus.clone();
-    let mut parts: Vec<(CpuSet, Part<'m>)> = Vec::new();
+    let mut parts = Vec::new();
     for cache in machine.caches().iter().rev() {
         let inside = cache.cpus.intersection(cpus);
-        // The whole of what is looked at is above, or has been drawn.
-        let is_inner =
-            inside != *cpus
-                || machine.caches().iter().rev().all(|outer| {
-                    outer.level <= cache.level || outer.cpus.intersection(cpus) != *cpus
-                }) && is_outermost_for(machine, cache, cpus);
-        if cache.kind != CacheKind::Instruction
-            && is_inner
-            && !inside.is_empty()
-            && inside.is_subset(&left)
-            && cores_of(&inside).len() > 1
-        {
+        let holds_data = cache.kind != CacheKind::Instruction && cache.level < below;
+        if holds_data && inside.is_subset(&left) && cores_of(&inside).len() > 1 {
             left = left.difference(&inside);
-            parts.push((inside, Part::Cache(cache)));
+            parts.push((inside.first(), Part::Cache(cache)));
         }
     }
-    let mut of_core: BTreeMap<u32, CpuSet> = BTreeMap::new();
-    for cpu in left.iter().filter_map(|cpu| machine.cpu(cpu)) {
-        of_core.entry(cpu.core).or_default().insert(cpu.id);
-    }
-    parts.extend(
-        of_core
-            .into_values()
-            .map(|cpus| (cpus.clone(), Part::Core(cpus))),
-    );
-    parts.sort_by_key(|(cpus, _)| cpus.first());
+    let cores = cores_of(&left)
+        .into_values()
+        .map(|cpus| (cpus.first(), Part::Core(cpus)));
+    parts.extend(cores);
+    parts.sort_by_key(|(first, _)| *first);
     parts.into_iter().map(|(_, part)| part).collect()
+}
+
+/// A core with the caches that are its own.
+fn core(machine: &Topology, cpus: &CpuSet) -> String {
+    let own = machine
+        .caches()
+        .iter()
+        .filter(|cache| cache.cpus.is_subset(cpus));
+    let mut facts: Vec<String> = own
+        .map(|cache| {
+            let kind = match (cache.level, cache.kind) {
+                (_, CacheKind::Instruction) => "i",
+                (_, CacheKind::Data) => "d",
+                (_, CacheKind::Unified) => "",
+            };
+            format!("L{}{kind} {}", cache.level, size(cache.size_bytes))
+        })
+        .collect();
+    facts.dedup();
+    if cpus.len() > 1 {
+        facts.push(count(cpus.len(), "CPU"));
+    }
+    if facts.is_empty() {
+        "core".to_owned()
+    } else {
+        format!("core ({})", facts.join(", "))
+    }
+}
+
+fn draw_distances(machine: &Topology, out: &mut dyn Write) -> io::Result<()> {
+    /// A wider matrix is no drawing any more; `--json` has it.
+    const MOST_NODES: usize = 16;
+    let nodes: Vec<_> = machine.nodes().collect();
+    if nodes.len() > MOST_NODES {
+        return writeln!(out, "distances: {} nodes, see --json", nodes.len());
+    }
+    let width = nodes
+        .iter()
+        .flat_map(|&from| nodes.iter().map(move |&to| machine.distance(from, to)))
+        .chain(nodes.iter().map(|node| node.0))
+        .map(|number| number.to_string().len())
+        .max()
+        .unwrap_or(1);
+    write!(out, "distances {:>width$}", "")?;
+    for to in &nodes {
+        write!(out, " {:>width$}", to.0)?;
+    }
+    writeln!(out)?;
+    for &from in &nodes {
+        write!(out, "     node {:>width$}", from.0)?;
+        for &to in &nodes {
+            write!(out, " {:>width$}", machine.distance(from, to))?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// Bytes as people say them.
+fn size(bytes: u64) -> String {
+    if bytes == 0 {
+        return "of unknown size".to_owned();
+    }
+    let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "for people, who want two digits"
+    )]
+    let (mut number, mut unit) = (bytes as f64, 0);
+    while number >= 1024.0 && unit + 1 < units.len() {
+        number /= 1024.0;
+        unit += 1;
+    }
+    let digits = usize::from(number < 10.0 && number.fract() >= 0.05);
+    format!("{number:.digits$} {}", units[unit])
+}
+
+/// What boxes are drawn of.
+struct Letters {
+    corners: [&'static str; 4],
+    bar: &'static str,
+    side: &'static str,
+    times: &'static str,
+}
+
+impl Letters {
+    /// Of a UTF-8 locale, or of any.
+    fn of_locale() -> Letters {
+        let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let locale = set("LC_ALL")
+            .or_else(|| set("LC_CTYPE"))
+            .or_else(|| set("LANG"));
+        let is_utf8 = locale.is_some_and(|locale| {
+            let locale = locale.to_ascii_lowercase();
+            locale.contains("utf-8") || locale.contains("utf8")
+        });
+        if is_utf8 {
+            Letters {
+                corners: ["┌", "┐", "└", "┘"],
+                bar: "─",
+                side: "│",
+                times: "×",
+            }
+        } else {
+            Letters {
+                corners: ["+"; 4],
+                bar: "-",
+                side: "|",
+                times: "x",
+            }
+        }
+    }
 }
