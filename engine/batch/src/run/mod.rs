@@ -1,6 +1,6 @@
 //! A plan carried out.
 //!
-//! The calling thread coordinates: it owns the [`Coordinator`](coordinator::Coordinator), hands each
+//! The calling thread coordinates: it owns the `Coordinator`, hands each
 //! attempt to the engine as a job of class Io, and hears of its end by message. A reporter thread
 //! hands events to the sinks, so that one that blocks (a pager that nobody scrolls) holds up new
 //! attempts but never the end of running ones.

@@ -1,0 +1,37 @@
+# List what can be done
+default:
+    @just --list
+
+# Everything that must hold before a change lands, but for the tests
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+# All tests
+test:
+    cargo test --workspace
+
+# Measured comparisons with peers
+bench *ARGS:
+    cargo bench -p reiver-bench {{ARGS}}
+
+# The promises about nodes
+numa-test *ARGS:
+    cargo test -p reiver-numa-tests {{ARGS}}
+
+# Run a file of jobs
+run *ARGS:
+    cargo run --release -- run {{ARGS}}
+
+# The library's documentation, in a browser
+doc:
+    cargo doc --workspace --no-deps --open
+
+# Every interleaving of the protocols, in models
+loom:
+    RUSTFLAGS="--cfg reiver_loom" cargo test -p reiver --release --target-dir target/loom --test 'loom_*'
+
+# Parsers against random input, a minute each (needs nightly and cargo-fuzz)
+fuzz:
+    for form in toml jsonl text; do cargo +nightly fuzz run $form -- -max_total_time=60; done
