@@ -10,7 +10,12 @@ use reiver::{Class, Engine, Priority};
 /// Counts primes below a number, slowly: forks until a part is small.
 fn primes(from: u64, to: u64) -> u64 {
     if to - from <= 10_000 {
-        let is_prime = |n: &u64| *n > 1 && (2..).take_while(|d| d * d <= *n).all(|d| n % d != 0);
+        let is_prime = |n: &u64| {
+            *n > 1
+                && (2..)
+                    .take_while(|d| d * d <= *n)
+                    .all(|d| !n.is_multiple_of(d))
+        };
         return (from..to).filter(is_prime).count() as u64;
     }
     let middle = from + (to - from) / 2;

@@ -46,9 +46,17 @@ mod machine;
 mod metrics;
 #[cfg(not(reiver_loom))]
 mod queues;
+#[cfg_attr(
+    not(reiver_loom),
+    expect(unreachable_pub, reason = "the models reach it")
+)]
 mod sleep;
 #[cfg(not(reiver_loom))]
 mod spawner;
+#[cfg_attr(
+    not(reiver_loom),
+    expect(unreachable_pub, reason = "the models reach it")
+)]
 mod state;
 pub mod steal_order;
 mod sync;
@@ -73,3 +81,11 @@ pub use {
     metrics::{JobCounts, Metrics, Steals},
     token::CancellationToken,
 };
+
+/// What the models in `tests/loom_*.rs` are about.
+#[cfg(reiver_loom)]
+#[doc(hidden)]
+pub mod model {
+    pub use crate::sleep::Sleepers;
+    pub use crate::state::State;
+}

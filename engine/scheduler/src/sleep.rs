@@ -26,7 +26,7 @@ use crate::sync::{AtomicU64, Ordering, fence};
 
 /// The sleeping workers, by node.
 #[derive(Debug)]
-pub(crate) struct Sleepers {
+pub struct Sleepers {
     /// For each node its words; bit `b` of word `w` is the node's worker `64 w + b`.
     nodes: Box<[Node]>,
 }
@@ -41,7 +41,7 @@ struct Node {
 
 /// Where the bit of a worker is.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Bit {
+pub struct Bit {
     node: usize,
     word: usize,
     mask: u64,
@@ -49,7 +49,7 @@ pub(crate) struct Bit {
 
 impl Sleepers {
     /// For nodes with these numbers of workers, which are numbered through.
-    pub(crate) fn new(workers_of_node: &[usize]) -> Sleepers {
+    pub fn new(workers_of_node: &[usize]) -> Sleepers {
         let mut first_worker = 0;
         let node = |&workers: &usize| {
             let words = (0..workers.div_ceil(64))
@@ -68,7 +68,7 @@ impl Sleepers {
     }
 
     /// The bit of a worker of a node.
-    pub(crate) fn bit(&self, node: usize, worker: usize) -> Bit {
+    pub fn bit(&self, node: usize, worker: usize) -> Bit {
         let index = worker - self.nodes[node].first_worker;
         Bit {
             node,
@@ -78,7 +78,7 @@ impl Sleepers {
     }
 
     /// Says that the worker is about to sleep. It must search once more before it parks.
-    pub(crate) fn announce(&self, bit: Bit) {
+    pub fn announce(&self, bit: Bit) {
         // ORDERING: relaxed, for the fence orders it; the word publishes nothing but itself.
         self.nodes[bit.node].words[bit.word].fetch_or(bit.mask, Ordering::Relaxed);
         // ORDERING: with the fence in `claim`: the bit is visible there, or what was pushed before
@@ -87,7 +87,7 @@ impl Sleepers {
     }
 
     /// Says that the worker is awake.
-    pub(crate) fn retract(&self, bit: Bit) {
+    pub fn retract(&self, bit: Bit) {
         // ORDERING: relaxed: whoever still reads the bit as set fails to clear it, or unparks a
         // worker that is awake, which costs it one search.
         self.nodes[bit.node].words[bit.word].fetch_and(!bit.mask, Ordering::Relaxed);
@@ -95,7 +95,7 @@ impl Sleepers {
 
     /// Takes one sleeper, from the first of these nodes that has one; the caller unparks it. Work
     /// that it is to find must be pushed before.
-    pub(crate) fn claim(&self, nodes: impl Iterator<Item = usize>) -> Option<usize> {
+    pub fn claim(&self, nodes: impl Iterator<Item = usize>) -> Option<usize> {
         // ORDERING: with the fence in `announce`, see there.
         fence(Ordering::SeqCst);
         for node in nodes {

@@ -8,15 +8,16 @@ const ENDED: u8 = 2;
 
 /// The state of a job; see [`cell`](crate::cell).
 #[derive(Debug)]
-pub(crate) struct State(AtomicU8);
+pub struct State(AtomicU8);
 
 impl State {
-    pub(crate) fn queued() -> State {
+    /// A job that waits.
+    pub fn queued() -> State {
         State(AtomicU8::new(QUEUED))
     }
 
     /// Takes the job out of the queue, to run it or to end it. True for one caller only.
-    pub(crate) fn claim(&self) -> bool {
+    pub fn claim(&self) -> bool {
         // ORDERING: relaxed: the closure and the outcome are behind their own mutexes; this word
         // only says whose they are.
         let claimed =
@@ -25,13 +26,14 @@ impl State {
         claimed.is_ok()
     }
 
-    pub(crate) fn end(&self) {
+    /// It has ended.
+    pub fn end(&self) {
         // ORDERING: relaxed, as above.
         self.0.store(ENDED, Ordering::Relaxed);
     }
 
     /// True while nobody has claimed it.
-    pub(crate) fn is_queued(&self) -> bool {
+    pub fn is_queued(&self) -> bool {
         // ORDERING: relaxed: a hint; `claim` decides.
         self.0.load(Ordering::Relaxed) == QUEUED
     }
