@@ -1,6 +1,7 @@
 //! Settings of an engine, and what becomes of them.
 
 use std::ops::RangeInclusive;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock};
 
 use reiver_topology::Topology;
@@ -12,7 +13,7 @@ use crate::io::Io;
 use crate::machine::Machine;
 use crate::metrics::Counters;
 use crate::sleep::Sleepers;
-use crate::spawner::Spawner;
+use crate::spawner::{Request, Spawner};
 use crate::steal_order::steal_orders;
 use crate::timer::Timer;
 use crate::worker::Worker;
@@ -44,6 +45,14 @@ pub struct EngineBuilder {
     io_workers: RangeInclusive<usize>,
     pinning: Pinning,
     capacity: [Option<usize>; 2],
+}
+
+/// All of an engine but its threads.
+struct Parts {
+    shared: Arc<Shared>,
+    workers: Vec<Worker>,
+    /// What the spawner will be asked.
+    requests: Receiver<Request>,
 }
 
 static GLOBAL: OnceLock<Engine> = OnceLock::new();
@@ -100,6 +109,26 @@ impl EngineBuilder {
     /// [`BuildError::Setting`] for a setting that no engine can have, [`BuildError::Topology`]
     /// where this machine cannot be read, [`BuildError::Threads`] where the system refuses threads.
     pub fn build(self) -> Result<Engine, BuildError> {
+        let Parts {
+            shared,
+            workers,
+            requests,
+        } = self.assemble(false)?;
+        let wanted = workers.len();
+        let refused = |(started, source)| BuildError::Threads {
+            started,
+            wanted,
+            source,
+        };
+        let engine = Engine::owning(Arc::clone(&shared));
+        // Dropping the engine ends what was started.
+        Spawner::start(&shared, requests).map_err(|source| refused((0, source)))?;
+        let started = shared.spawner.workers(&shared, workers);
+        started.map_err(refused)?;
+        Ok(engine)
+    }
+
+    fn assemble(self, threadless: bool) -> Result<Parts, BuildError> {
         self.check()?;
         let topology = match self.topology {
             Some(topology) => topology,
@@ -121,11 +150,6 @@ impl EngineBuilder {
             faces.push(worker.face(seat, order));
             workers.push(worker);
         }
-        let none_started = |source| BuildError::Threads {
-            started: 0,
-            wanted,
-            source,
-        };
         let (spawner, requests) = Spawner::new();
         let nodes = machine.nodes.len();
         let shared = Arc::new(Shared::new(
@@ -138,17 +162,13 @@ impl EngineBuilder {
             Timer::default(),
             Counters::new(wanted),
             spawner,
+            threadless,
         ));
-        let engine = Engine::owning(Arc::clone(&shared));
-        // Dropping the engine ends what was started.
-        Spawner::start(&shared, requests).map_err(none_started)?;
-        let started = shared.spawner.workers(&shared, workers);
-        started.map_err(|(started, source)| BuildError::Threads {
-            started,
-            wanted,
-            source,
-        })?;
-        Ok(engine)
+        Ok(Parts {
+            shared,
+            workers,
+            requests,
+        })
     }
 
     /// Builds the engine that [`Engine::global`] gives.
@@ -192,12 +212,16 @@ impl EngineBuilder {
 
 impl Engine {
     /// The engine that free functions use outside of any other: built on first use, with the
-    /// defaults, and never ended. Where the system refuses threads it has fewer.
+    /// defaults, and never ended. Where the system refuses threads it has fewer; where it refuses
+    /// every one, whoever brings work does it on the spot.
     ///
     /// # Panics
-    /// If this machine cannot be read, or the system refuses every thread.
+    /// If this machine cannot be read.
     pub fn global() -> &'static Engine {
         GLOBAL.get_or_init(|| {
+            let cannot = |error: BuildError| -> ! {
+                panic!("the global engine cannot start: {error}");
+            };
             let mut workers = None;
             loop {
                 let mut builder = Engine::builder();
@@ -208,15 +232,19 @@ impl Engine {
                         started,
                         wanted,
                         source,
-                    }) if wanted > 1 => {
-                        let fewer = started.clamp(1, wanted - 1);
+                    }) => {
                         tracing::warn!(
                             "the system gave {started} of {wanted} worker threads ({source}); \
-                             the global engine goes on with {fewer}"
+                             the global engine goes on with fewer"
                         );
-                        workers = Some(fewer);
+                        if wanted == 1 {
+                            let parts = Engine::builder().cpu_workers(1).assemble(true);
+                            let parts = parts.unwrap_or_else(|error| cannot(error));
+                            return Engine::owning(parts.shared);
+                        }
+                        workers = Some(started.clamp(1, wanted - 1));
                     }
-                    Err(error) => panic!("the global engine cannot start: {error}"),
+                    Err(error) => cannot(error),
                 }
             }
         })

@@ -198,11 +198,16 @@ where
     F: FnOnce(&JobContext) -> T + Send + 'static,
 {
     fn take(&self, waker: Option<&Waker>) -> Option<Result<T, JobError>> {
+        // A waker is somebody else's code: cloned and dropped outside of the lock.
+        let mut waker = waker.cloned();
         let mut slot = self.slot();
-        if slot.outcome.is_none() && !slot.ended {
-            slot.waker = waker.cloned();
+        if !slot.ended {
+            std::mem::swap(&mut slot.waker, &mut waker);
         }
-        slot.outcome.take()
+        let outcome = slot.outcome.take();
+        drop(slot);
+        drop(waker);
+        outcome
     }
 
     fn is_ended(&self) -> bool {

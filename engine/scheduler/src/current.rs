@@ -63,6 +63,29 @@ impl Current {
         CURRENT.set(None);
     }
 
+    /// Does what is brought to an engine without threads: as its worker, on the current thread.
+    pub(crate) fn as_worker<R>(
+        shared: &Arc<Shared>,
+        body: impl FnOnce(&Current, &Worker) -> R,
+    ) -> R {
+        struct Restore(Option<Rc<Current>>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                CURRENT.set(self.0.take());
+            }
+        }
+
+        let before = CURRENT.with(|current| current.borrow().clone());
+        if let Some(current) = before.as_deref().filter(|current| current.is_of(shared)) {
+            let worker = current.worker().expect("it has no I/O threads");
+            return body(current, worker);
+        }
+        let _restore = Restore(before);
+        let worker = Worker::new(0, 0, shared.sleepers.bit(0, 0));
+        let current = Current::cpu(Arc::clone(shared), worker);
+        body(&current, current.worker().expect("it was just made one"))
+    }
+
     /// Calls `code` with the current engine thread. Also while thread-locals are being destroyed,
     /// when there is none any more.
     pub(crate) fn with<R>(code: impl FnOnce(Option<&Current>) -> R) -> R {
@@ -167,22 +190,31 @@ impl Current {
 }
 
 /// Waits until `is_done`, which arranges that the waker it is given is woken when that may have
-/// changed. A CPU worker does other work meanwhile, at least as urgent as the less urgent of its
-/// own job and `awaited`.
-pub(crate) fn block_until(awaited: Priority, mut is_done: impl FnMut(&Waker) -> bool) {
+/// changed; gives false if it is not done by `until`. A CPU worker does other work meanwhile, at
+/// least as urgent as the less urgent of its own job and `awaited`.
+pub(crate) fn block_until(
+    awaited: Priority,
+    until: Option<Instant>,
+    mut is_done: impl FnMut(&Waker) -> bool,
+) -> bool {
     Current::with(
         |current| match current.and_then(|current| Some((current, current.worker()?))) {
             Some((current, worker)) => {
-                worker.work_until(current, current.priority().max(awaited), is_done);
+                worker.work_until(current, current.priority().max(awaited), until, is_done)
             }
             None => {
                 let waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
                 while !is_done(&waker) {
-                    thread::park();
+                    match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                        None => thread::park(),
+                        Some(left) if left.is_zero() => return false,
+                        Some(left) => thread::park_timeout(left),
+                    }
                 }
+                true
             }
         },
-    );
+    )
 }
 
 struct ThreadWaker(Thread);

@@ -4,7 +4,8 @@
 //! limit and at a drop, ended; running jobs are told at their checkpoints; when none runs any more
 //! the threads are told to stop, woken, and joined.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
@@ -12,7 +13,7 @@ use reiver_topology::NodeId;
 
 use crate::builder::{EngineBuilder, Pinning};
 use crate::cell::{AnyJob, Meta, Place};
-use crate::current::Current;
+use crate::current::{Current, block_until};
 use crate::error::{JobError, Phase, SubmitError};
 use crate::io::{Io, Wanted};
 use crate::job::{JobBuilder, JobContext, JobHandle};
@@ -23,7 +24,7 @@ use crate::sleep::Sleepers;
 use crate::spawner::{Request, Spawner};
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 use crate::timer::Timer;
-use crate::worker::WorkerFace;
+use crate::worker::{WorkerFace, run};
 use crate::{Class, Priority};
 
 /// Runs jobs and forks on workers grouped by NUMA node.
@@ -61,20 +62,30 @@ pub(crate) struct Shared {
     pub(crate) timer: Timer,
     pub(crate) metrics: Counters,
     pub(crate) spawner: Spawner,
+    /// The system gave no threads at all: whoever brings work does it.
+    pub(crate) threadless: bool,
     /// By class: how many jobs may wait, and how many do.
     capacity: [Option<usize>; 2],
     queued: [CachePadded<AtomicUsize>; 2],
     /// Jobs that were taken and have not ended.
     unfinished: CachePadded<AtomicUsize>,
-    /// Where the end of the last job is waited for; true while somebody does.
-    drained: Mutex<bool>,
-    some_ended: Condvar,
+    ending: Mutex<Ending>,
     /// Spreads work from outside over nodes where nothing says which is near.
     round_robin: AtomicUsize,
     running: Box<[Mutex<Vec<Running>>]>,
     closed: AtomicBool,
     hurrying: AtomicBool,
     stopped: AtomicBool,
+}
+
+/// Who waits for the end of all jobs.
+#[derive(Debug, Default)]
+struct Ending {
+    /// From now on whatever is queued is ended.
+    ends_queued: bool,
+    /// Jobs that themselves wait for the end of all others.
+    excused: usize,
+    wakers: Vec<Waker>,
 }
 
 #[derive(Debug)]
@@ -210,7 +221,8 @@ impl Engine {
     /// [`Interrupted::ShutDown`](crate::Interrupted::ShutDown) at their next checkpoint.
     ///
     /// Threads go on: `join`, `scope` and `install` work until the engine is dropped. Called from
-    /// one of its own jobs it does not wait for that job.
+    /// one of its own jobs it does not wait for that job, and a worker does other work while it
+    /// waits: it returns after the limit where such a job takes longer.
     pub fn shutdown(&self, limit: Duration) -> ShutdownReport {
         let shared = &self.shared;
         shared.close();
@@ -269,6 +281,7 @@ impl Shared {
         timer: Timer,
         metrics: Counters,
         spawner: Spawner,
+        threadless: bool,
     ) -> Shared {
         Shared {
             queues: machine
@@ -285,11 +298,11 @@ impl Shared {
             timer,
             metrics,
             spawner,
+            threadless,
             capacity,
             queued: Default::default(),
             unfinished: CachePadded::default(),
-            drained: Mutex::new(false),
-            some_ended: Condvar::new(),
+            ending: Mutex::default(),
             round_robin: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             hurrying: AtomicBool::new(false),
@@ -314,6 +327,10 @@ impl Shared {
         if let Some(token) = &meta.token {
             token.register(&job);
         }
+        if self.threadless {
+            Current::as_worker(self, |current, _| job.run(current));
+            return Ok(());
+        }
         if meta
             .deadline
             .is_some_and(|deadline| self.timer.watch(deadline, &job))
@@ -324,9 +341,9 @@ impl Shared {
             Class::Cpu => {
                 self.queues[node].push(priority, strict, job);
                 if strict {
-                    self.wake(self.sleepers.claim(std::iter::once(node)));
+                    self.wake(self.sleepers.claim(priority, std::iter::once(node)));
                 } else {
-                    self.wake_one(node);
+                    self.wake_one(node, priority);
                 }
             }
             Class::Io => {
@@ -369,9 +386,12 @@ impl Shared {
     }
 
     /// Pushes a fork from outside.
-    pub(crate) fn push_fork(&self, node: usize, fork: Task) {
+    pub(crate) fn push_fork(self: &Arc<Self>, node: usize, fork: Task) {
+        if self.threadless {
+            return Current::as_worker(self, |current, _| run(fork, current));
+        }
         self.queues[node].push_fork(fork);
-        self.wake_one(node);
+        self.wake_one(node, Priority::P0);
     }
 
     /// The node for work that says nothing of its own: that of the engine's thread that brings it,
@@ -389,9 +409,11 @@ impl Shared {
             })
     }
 
-    /// Wakes the sleeper nearest to a node, if there is one, for work that any worker may take.
-    pub(crate) fn wake_one(&self, node: usize) {
-        self.wake(self.sleepers.claim(self.machine.near[node].iter().copied()));
+    /// Wakes the sleeper nearest to a node, if there is one, for work of this urgency that may be
+    /// done on any node; forks are as P0.
+    pub(crate) fn wake_one(&self, node: usize, urgency: Priority) {
+        let near = self.machine.near[node].iter().copied();
+        self.wake(self.sleepers.claim(urgency, near));
     }
 
     fn wake(&self, worker: Option<usize>) {
@@ -467,15 +489,21 @@ impl Shared {
     pub(crate) fn note_gone(&self) {
         // ORDERING: sequentially consistent, with `wait_drained`: either that sees the count, or
         // this sees that somebody waits.
-        self.unfinished.fetch_sub(1, Ordering::SeqCst);
+        let left = self.unfinished.fetch_sub(1, Ordering::SeqCst) - 1;
         if self.closed.load(Ordering::SeqCst) {
-            let _waiting = self.drained();
-            self.some_ended.notify_all();
+            let mut ending = self.ending();
+            if left <= ending.excused {
+                Self::wake_waiting(&mut ending);
+            }
         }
     }
 
-    fn drained(&self) -> MutexGuard<'_, bool> {
-        self.drained.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ending(&self) -> MutexGuard<'_, Ending> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake_waiting(ending: &mut Ending) {
+        ending.wakers.drain(..).for_each(Waker::wake);
     }
 
     fn close(&self) {
@@ -483,37 +511,36 @@ impl Shared {
         self.closed.store(true, Ordering::SeqCst);
     }
 
-    /// Waits until no job is left but those that the current thread is in; false at the limit.
+    /// Waits until no job is left but those that wait for this too; false at the limit. A CPU
+    /// worker does other work meanwhile, so that one in a job of its own drains what is queued.
     fn wait_drained(&self, until: Option<Instant>) -> bool {
         let own = Current::with(|current| {
             current
                 .filter(|current| current.is_of(self))
                 .map_or(0, Current::depth)
         });
-        let mut waiting = self.drained();
-        // ORDERING: see `note_gone`.
-        while self.unfinished.load(Ordering::SeqCst) > own {
-            waiting = match until {
-                None => self
-                    .some_ended
-                    .wait(waiting)
-                    .unwrap_or_else(PoisonError::into_inner),
-                Some(until) => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return false;
-                    }
-                    let waited = self.some_ended.wait_timeout(waiting, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+        {
+            let mut ending = self.ending();
+            ending.excused += own;
+            Self::wake_waiting(&mut ending);
         }
-        true
+        let is_drained = block_until(Priority::P2, until, |waker| {
+            let mut ending = self.ending();
+            let excused = if own > 0 { ending.excused } else { 0 };
+            // ORDERING: see `note_gone`.
+            let is_drained = self.unfinished.load(Ordering::SeqCst) <= excused;
+            if !is_drained && !ending.wakers.iter().any(|known| known.will_wake(waker)) {
+                ending.wakers.push(waker.clone());
+            }
+            is_drained
+        });
+        self.ending().excused -= own;
+        is_drained
     }
 
     /// Ends all that is queued, and from now on whatever still comes; forks stay.
     fn end_queued(&self) -> usize {
-        *self.drained() = true;
+        self.ending().ends_queued = true;
         let mut jobs = self.io.drain();
         for queues in &self.queues {
             for priority in PRIORITIES {
@@ -533,7 +560,7 @@ impl Shared {
     fn is_ending_queued(&self) -> bool {
         // ORDERING: sequentially consistent, see `admit`; the flag behind the lock is set before
         // the queues are emptied.
-        self.closed.load(Ordering::SeqCst) && *self.drained()
+        self.closed.load(Ordering::SeqCst) && self.ending().ends_queued
     }
 
     fn running_jobs(&self) -> Vec<RunningJob> {

@@ -229,7 +229,13 @@ impl Engine {
 }
 
 /// Hands `body` to a worker and waits.
-fn from_outside<R: Send>(shared: &Shared, body: impl FnOnce(&Current, &Worker) -> R + Send) -> R {
+fn from_outside<R: Send>(
+    shared: &Arc<Shared>,
+    body: impl FnOnce(&Current, &Worker) -> R + Send,
+) -> R {
+    if shared.threadless {
+        return Current::as_worker(shared, body);
+    }
     let on_worker = || {
         Current::with(|current| {
             let current = current.expect("forks run on workers");
@@ -239,7 +245,7 @@ fn from_outside<R: Send>(shared: &Shared, body: impl FnOnce(&Current, &Worker) -
     let mut on_worker = Some(on_worker);
     let mut fork = None;
     // The waker of whoever waits is known only inside the wait, so the fork is made there.
-    block_until(Priority::P2, |waker| {
+    block_until(Priority::P2, None, |waker| {
         let fork = fork.get_or_insert_with(|| {
             let body = on_worker.take().expect("the fork is made once");
             let fork = Box::new(StackFork::new(body, waker.clone()));
@@ -269,14 +275,19 @@ where
     // SAFETY: this function does not return, nor unwind, before the latch is set: `a` is caught,
     // and nothing between here and there panics. It is pushed once.
     worker.push(Task::Fork(unsafe { fork.as_fork() }));
-    current.engine().shared().wake_one(worker.node());
+    current
+        .engine()
+        .shared()
+        .wake_one(worker.node(), Priority::P0);
     let a = catch_unwind(AssertUnwindSafe(a));
     // What lies above the fork on the deque was spawned by `a` on scopes around this join.
     while !fork.latch.is_set() {
         match worker.pop() {
             Some(Task::Fork(own)) if own.data == address => own.execute(),
             Some(other) => run(other, current),
-            None => worker.work_until(current, Priority::P0, |_| fork.latch.is_set()),
+            None => {
+                worker.work_until(current, Priority::P0, None, |_| fork.latch.is_set());
+            }
         }
     }
     match (a, fork.into_result()) {
@@ -329,7 +340,7 @@ impl<'scope> Scope<'scope> {
             match current.and_then(Current::worker) {
                 Some(worker) => {
                     worker.push(task);
-                    shared.wake_one(worker.node());
+                    shared.wake_one(worker.node(), Priority::P0);
                 }
                 None => shared.push_fork(shared.node_of_caller(), task),
             }
@@ -398,7 +409,7 @@ fn scope_here<'scope, R>(
     // body returns or panics.
     let outcome = catch_unwind(AssertUnwindSafe(|| body(&scope)));
     core.one_ended();
-    worker.work_until(current, Priority::P0, |_| core.is_over());
+    worker.work_until(current, Priority::P0, None, |_| core.is_over());
     let panic = core
         .panic
         .lock()

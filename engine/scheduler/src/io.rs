@@ -21,6 +21,7 @@ use crate::cell::{AnyJob, Place};
 use crate::current::Current;
 use crate::engine::Shared;
 use crate::queues::Task;
+use crate::sync::AtomicBool;
 use crate::worker::run;
 
 /// How long a thread stays without work: long enough to outlast the pauses of a steady load, short
@@ -33,6 +34,8 @@ pub(crate) struct Io {
     /// One a node.
     woken: Box<[Condvar]>,
     limits: RangeInclusive<usize>,
+    /// A warning is given once.
+    pub(crate) said_refused: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -51,6 +54,21 @@ struct Node {
     idle: usize,
     /// Wakes that no thread has taken up yet.
     wakes: usize,
+}
+
+impl State {
+    /// Takes the most urgent job, of the first of these nodes that has one.
+    fn most_urgent(
+        &mut self,
+        nodes: impl Iterator<Item = usize> + Clone,
+    ) -> Option<(usize, Arc<dyn AnyJob>)> {
+        (0..3).find_map(|priority| {
+            nodes.clone().find_map(|node| {
+                let job = self.nodes[node].jobs[priority].pop_front()?;
+                Some((node, job))
+            })
+        })
+    }
 }
 
 /// What a newly queued job needs.
@@ -74,6 +92,7 @@ impl Io {
             state: Mutex::new(state),
             woken,
             limits,
+            said_refused: AtomicBool::new(false),
         }
     }
 
@@ -103,20 +122,16 @@ impl Io {
         Wanted::Nothing
     }
 
-    /// A thread that was asked for cannot be had. True if it can be done without, because others
-    /// live or nothing waits.
-    pub(crate) fn does_without(&self) -> bool {
+    /// A thread that was asked for cannot be had. Gives a job that no other thread would come to,
+    /// for whoever asks to run; `None` once there is none, and the thread is no longer counted.
+    fn next_without_threads(&self) -> Option<Arc<dyn AnyJob>> {
         let mut state = self.state();
-        let waits = state
-            .nodes
-            .iter()
-            .flat_map(|node| &node.jobs)
-            .any(|jobs| !jobs.is_empty());
-        let without = state.threads > 1 || !waits || state.stopped;
-        if without {
+        let job = (state.threads == 1).then(|| state.most_urgent(0..self.woken.len()));
+        let job = job.flatten();
+        if job.is_none() {
             state.threads -= 1;
         }
-        without
+        job.map(|(_, job)| job)
     }
 
     /// Takes all that waits.
@@ -141,12 +156,8 @@ impl Io {
         let here = near[0];
         let mut state = self.state();
         loop {
-            for priority in 0..3 {
-                for &node in near {
-                    if let Some(job) = state.nodes[node].jobs[priority].pop_front() {
-                        return Some((node, job));
-                    }
-                }
+            if let Some(found) = state.most_urgent(near.iter().copied()) {
+                return Some(found);
             }
             if state.stopped {
                 state.threads -= 1;
@@ -187,6 +198,15 @@ pub(crate) fn live(shared: Arc<Shared>, mut node: usize) {
         run(Task::Job(job), &current);
     }
     here::set(None);
+    Current::leave();
+}
+
+/// Where the system refuses the first I/O thread: runs what waits, on a thread that is none.
+pub(crate) fn stand_in(shared: &Arc<Shared>) {
+    let current = Current::io(Arc::clone(shared), 0);
+    while let Some(job) = shared.io.next_without_threads() {
+        run(Task::Job(job), &current);
+    }
     Current::leave();
 }
 

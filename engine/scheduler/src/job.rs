@@ -186,8 +186,8 @@ impl<T: 'static> JobHandle<T> {
             }
         });
         let mut outcome = None;
-        block_until(job.meta().priority, |waker| {
-            outcome = job.take(Some(waker));
+        block_until(job.meta().priority, None, |waker| {
+            outcome = outcome.take().or_else(|| job.take(Some(waker)));
             outcome.is_some() || job.is_ended()
         });
         outcome

@@ -20,14 +20,19 @@
 //! it begins; that also spreads a burst, one worker waking one more. Somebody who is claimed and
 //! finds nothing swallows nothing: the work was taken by a worker that was awake.
 //!
+//! *Who can be woken for what.* A worker that waits for a job of its own takes nothing less urgent
+//! than that, so it announces the least it takes, and is not claimed for less: it could only leave
+//! that work lying. Whoever takes anything is claimed first. A worker that stops waiting passes on
+//! a wake that it may have got meanwhile.
+//!
 //! `tests/loom_sleep.rs` checks this; with either fence taken out the model fails.
 
+use crate::Priority;
 use crate::sync::{AtomicU64, Ordering, fence};
 
 /// The sleeping workers, by node.
 #[derive(Debug)]
 pub struct Sleepers {
-    /// For each node its words; bit `b` of word `w` is the node's worker `64 w + b`.
     nodes: Box<[Node]>,
 }
 
@@ -36,7 +41,8 @@ pub struct Sleepers {
 #[repr(align(128))]
 struct Node {
     first_worker: usize,
-    words: Box<[AtomicU64]>,
+    /// By the least urgent that they take; bit `b` of word `w` is the node's worker `64 w + b`.
+    words: [Box<[AtomicU64]>; 3],
 }
 
 /// Where the bit of a worker is.
@@ -52,12 +58,14 @@ impl Sleepers {
     pub fn new(workers_of_node: &[usize]) -> Sleepers {
         let mut first_worker = 0;
         let node = |&workers: &usize| {
-            let words = (0..workers.div_ceil(64))
-                .map(|_| AtomicU64::new(0))
-                .collect();
+            let words = || {
+                (0..workers.div_ceil(64))
+                    .map(|_| AtomicU64::new(0))
+                    .collect()
+            };
             let node = Node {
                 first_worker,
-                words,
+                words: [words(), words(), words()],
             };
             first_worker += workers;
             node
@@ -77,40 +85,56 @@ impl Sleepers {
         }
     }
 
-    /// Says that the worker is about to sleep. It must search once more before it parks.
-    pub fn announce(&self, bit: Bit) {
+    /// Says that the worker is about to sleep, and would take forks and jobs as urgent as `least`.
+    /// It must search once more before it parks.
+    pub fn announce(&self, bit: Bit, least: Priority) {
         // ORDERING: relaxed, for the fence orders it; the word publishes nothing but itself.
-        self.nodes[bit.node].words[bit.word].fetch_or(bit.mask, Ordering::Relaxed);
+        self.word(bit, least).fetch_or(bit.mask, Ordering::Relaxed);
         // ORDERING: with the fence in `claim`: the bit is visible there, or what was pushed before
         // it is visible to the search that follows.
         fence(Ordering::SeqCst);
     }
 
     /// Says that the worker is awake.
-    pub fn retract(&self, bit: Bit) {
+    pub fn retract(&self, bit: Bit, least: Priority) {
         // ORDERING: relaxed: whoever still reads the bit as set fails to clear it, or unparks a
         // worker that is awake, which costs it one search.
-        self.nodes[bit.node].words[bit.word].fetch_and(!bit.mask, Ordering::Relaxed);
+        self.word(bit, least)
+            .fetch_and(!bit.mask, Ordering::Relaxed);
     }
 
-    /// Takes one sleeper, from the first of these nodes that has one; the caller unparks it. Work
-    /// that it is to find must be pushed before.
-    pub fn claim(&self, nodes: impl Iterator<Item = usize>) -> Option<usize> {
+    fn word(&self, bit: Bit, least: Priority) -> &AtomicU64 {
+        &self.nodes[bit.node].words[least as usize][bit.word]
+    }
+
+    /// Takes one sleeper for work of this urgency, forks being as P0, from the first of these nodes
+    /// that has one; the caller unparks it. The work must be pushed before.
+    pub fn claim(
+        &self,
+        urgency: Priority,
+        nodes: impl Iterator<Item = usize> + Clone,
+    ) -> Option<usize> {
         // ORDERING: with the fence in `announce`, see there.
         fence(Ordering::SeqCst);
-        for node in nodes {
-            let node = &self.nodes[node];
-            for (index, word) in node.words.iter().enumerate() {
-                // ORDERING: relaxed: the fence above orders it after the push, and the
-                // read-modify-write below decides who takes the worker.
-                let mut sleeping = word.load(Ordering::Relaxed);
-                while sleeping != 0 {
-                    let lowest = sleeping & sleeping.wrapping_neg();
-                    sleeping = word.fetch_and(!lowest, Ordering::Relaxed);
-                    if sleeping & lowest != 0 {
-                        let bit = lowest.trailing_zeros() as usize;
-                        return Some(node.first_worker + index * 64 + bit);
-                    }
+        let levels = (urgency as usize..3).rev();
+        levels
+            .flat_map(|least| nodes.clone().map(move |node| (least, node)))
+            .find_map(|(least, node)| self.nodes[node].claim(least))
+    }
+}
+
+impl Node {
+    fn claim(&self, least: usize) -> Option<usize> {
+        for (index, word) in self.words[least].iter().enumerate() {
+            // ORDERING: relaxed: the fence of the caller orders it after the push, and the
+            // read-modify-write below decides who takes the worker.
+            let mut sleeping = word.load(Ordering::Relaxed);
+            while sleeping != 0 {
+                let lowest = sleeping & sleeping.wrapping_neg();
+                sleeping = word.fetch_and(!lowest, Ordering::Relaxed);
+                if sleeping & lowest != 0 {
+                    let bit = lowest.trailing_zeros() as usize;
+                    return Some(self.first_worker + index * 64 + bit);
                 }
             }
         }
@@ -125,14 +149,29 @@ mod tests {
     #[test]
     fn the_nearest_sleeper_is_claimed_once() {
         let sleepers = Sleepers::new(&[2, 70, 1]);
-        let announce = |node, worker| sleepers.announce(sleepers.bit(node, worker));
-        announce(0, 1);
-        announce(1, 69);
-        announce(2, 72);
-        assert_eq!(sleepers.claim([1, 2, 0].into_iter()), Some(69));
-        assert_eq!(sleepers.claim([1, 2, 0].into_iter()), Some(72));
-        assert_eq!(sleepers.claim([1, 2].into_iter()), None);
-        sleepers.retract(sleepers.bit(0, 1));
-        assert_eq!(sleepers.claim([0].into_iter()), None);
+        let bit = |node, worker| sleepers.bit(node, worker);
+        for (node, worker) in [(0, 1), (1, 69), (2, 72)] {
+            sleepers.announce(bit(node, worker), Priority::P2);
+        }
+        let claim = |nodes: &[usize]| sleepers.claim(Priority::P1, nodes.iter().copied());
+        assert_eq!(claim(&[1, 2, 0]), Some(69));
+        assert_eq!(claim(&[1, 2, 0]), Some(72));
+        assert_eq!(claim(&[1, 2]), None);
+        sleepers.retract(bit(0, 1), Priority::P2);
+        assert_eq!(claim(&[0]), None);
+    }
+
+    #[test]
+    fn nobody_is_claimed_for_what_it_does_not_take() {
+        let sleepers = Sleepers::new(&[3]);
+        sleepers.announce(sleepers.bit(0, 0), Priority::P0);
+        sleepers.announce(sleepers.bit(0, 1), Priority::P1);
+        let claim = |urgency| sleepers.claim(urgency, std::iter::once(0));
+        assert_eq!(claim(Priority::P2), None);
+        sleepers.announce(sleepers.bit(0, 2), Priority::P2);
+        assert_eq!(claim(Priority::P0), Some(2), "who takes anything is first");
+        assert_eq!(claim(Priority::P1), Some(1));
+        assert_eq!(claim(Priority::P1), None);
+        assert_eq!(claim(Priority::P0), Some(0));
     }
 }

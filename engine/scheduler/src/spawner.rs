@@ -8,9 +8,9 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
 
 use crate::engine::Shared;
+use crate::sync::Ordering;
 use crate::worker::Worker;
 
 /// Asks the spawner for threads.
@@ -33,10 +33,6 @@ pub(crate) enum Request {
     Timer(Weak<Shared>),
     Stop,
 }
-
-/// How long the spawner waits before it asks the system again for an I/O thread without which jobs
-/// would wait for ever.
-const TRY_AGAIN: Duration = Duration::from_millis(50);
 
 impl Spawner {
     pub(crate) fn new() -> (Spawner, Receiver<Request>) {
@@ -125,22 +121,22 @@ fn start_workers(shared: &Arc<Shared>, workers: Vec<Worker>) -> Result<(), (usiz
 }
 
 fn start_io(engine: &Weak<Shared>, node: usize) {
-    let mut said = false;
-    while let Some(shared) = engine.upgrade() {
-        let io = Arc::clone(&shared);
-        let result = thread("reiver-io".into(), &shared, move || {
-            crate::io::live(io, node)
-        });
-        let Err(error) = result else { return };
-        if !said {
-            tracing::warn!("the system refuses an I/O thread ({error}); its jobs wait for others");
-            said = true;
+    let Some(shared) = engine.upgrade() else {
+        return;
+    };
+    let io = Arc::clone(&shared);
+    let thread = thread("reiver-io".into(), &shared, move || {
+        crate::io::live(io, node)
+    });
+    if let Err(error) = thread {
+        // ORDERING: relaxed: a flag of its own.
+        if !shared.io.said_refused.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "the system refuses an I/O thread ({error}); its jobs wait for others, or run one \
+                 after the other where there are none"
+            );
         }
-        if shared.io.does_without() {
-            return;
-        }
-        drop(shared);
-        std::thread::sleep(TRY_AGAIN);
+        crate::io::stand_in(&shared);
     }
 }
 

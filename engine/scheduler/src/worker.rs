@@ -13,6 +13,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Wake, Waker};
+use std::time::Instant;
 
 use crossbeam_deque::{Steal, Stealer};
 use crossbeam_utils::Backoff;
@@ -109,27 +110,36 @@ impl Worker {
         let current = Current::cpu(shared, self);
         let worker = current.worker().expect("this is a CPU worker");
         let shared = current.engine().shared();
-        worker.work_until(&current, Priority::P2, |_| shared.is_stopped());
+        worker.work_until(&current, Priority::P2, None, |_| shared.is_stopped());
         here::set(None);
         Current::leave();
     }
 
-    /// Works until `is_done`, on jobs as urgent as `least` and on forks. `is_done` is asked between
-    /// tasks and before sleeping, and arranges that the waker it is given ends a sleep.
+    /// Works until `is_done`, on jobs as urgent as `least` and on forks; gives false if it is not
+    /// done by `until`. `is_done` is asked between tasks and before sleeping, and arranges that the
+    /// waker it is given ends a sleep.
     pub(crate) fn work_until(
         &self,
         current: &Current,
         least: Priority,
+        until: Option<Instant>,
         mut is_done: impl FnMut(&Waker) -> bool,
-    ) {
+    ) -> bool {
         let shared = current.engine().shared();
         // True from the moment that it had nothing to do until it has found something.
         let mut idle = false;
         let backoff = Backoff::new();
-        while !is_done(&self.waker) {
+        let is_late = || until.is_some_and(|until| Instant::now() >= until);
+        let done = loop {
+            if is_done(&self.waker) {
+                break true;
+            }
+            if is_late() {
+                break false;
+            }
             if let Some(task) = self.find(shared, least) {
                 if idle {
-                    shared.wake_one(self.node);
+                    shared.wake_one(self.node, Priority::P0);
                     idle = false;
                 }
                 backoff.reset();
@@ -139,28 +149,36 @@ impl Worker {
                 backoff.snooze();
             } else {
                 idle = true;
-                shared.sleepers.announce(self.bit);
+                shared.sleepers.announce(self.bit, least);
                 // The search after the announcement, see `sleep`.
                 if let Some(task) = self.find(shared, least) {
-                    shared.sleepers.retract(self.bit);
-                    shared.wake_one(self.node);
+                    shared.sleepers.retract(self.bit, least);
+                    shared.wake_one(self.node, Priority::P0);
                     idle = false;
                     backoff.reset();
                     run(task, current);
-                } else if !is_done(&self.waker) {
+                    continue;
+                }
+                let done = is_done(&self.waker);
+                if !done {
                     shared.metrics.note_park(self.index);
-                    self.parker.park();
-                    shared.sleepers.retract(self.bit);
+                    match until {
+                        None => self.parker.park(),
+                        Some(until) => self.parker.park_deadline(until),
+                    }
                     backoff.reset();
-                } else {
-                    shared.sleepers.retract(self.bit);
+                }
+                shared.sleepers.retract(self.bit, least);
+                if done {
+                    break true;
                 }
             }
-        }
+        };
         if idle {
             // It may have been claimed for work that it now leaves to others.
-            shared.wake_one(self.node);
+            shared.wake_one(self.node, Priority::P0);
         }
+        done
     }
 
     fn find(&self, shared: &Shared, least: Priority) -> Option<Task> {

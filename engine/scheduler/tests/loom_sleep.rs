@@ -11,6 +11,7 @@
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::thread;
+use reiver::Priority::P2;
 use reiver::model::{Sleepers, State};
 
 /// A queue of which only the length matters.
@@ -31,7 +32,7 @@ impl Machine {
     }
 
     fn wake_one(&self) {
-        if let Some(worker) = self.sleepers.claim([0].into_iter()) {
+        if let Some(worker) = self.sleepers.claim(P2, [0].into_iter()) {
             self.unparked[worker].swap(true, Ordering::SeqCst);
         }
     }
@@ -53,12 +54,12 @@ impl Machine {
     fn idle(&self, worker: usize) -> bool {
         let bit = self.sleepers.bit(0, worker);
         loop {
-            self.sleepers.announce(bit);
+            self.sleepers.announce(bit, P2);
             let found = self.find();
             if !found && !self.unparked[worker].swap(false, Ordering::SeqCst) {
                 return false;
             }
-            self.sleepers.retract(bit);
+            self.sleepers.retract(bit, P2);
             if found || self.find() {
                 self.wake_one();
                 return true;
@@ -101,7 +102,7 @@ fn a_wake_is_not_swallowed() {
     model.preemption_bound = Some(4);
     model.check(|| {
         let machine = Arc::new(Machine::new(2));
-        machine.sleepers.announce(machine.sleepers.bit(0, 1));
+        machine.sleepers.announce(machine.sleepers.bit(0, 1), P2);
         machine.push();
         let pusher = {
             let machine = Arc::clone(&machine);

@@ -1,0 +1,398 @@
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use reiver::{
+    CancellationToken, Class, Engine, Interrupted, JobContext, JobError, Phase, SubmitError,
+};
+
+use crate::{Held, engine};
+
+const LONG: Duration = Duration::from_secs(200);
+
+/// Calls checkpoints until one says that it should end.
+fn until_told(ctx: &JobContext) -> Interrupted {
+    loop {
+        if let Err(interrupted) = ctx.checkpoint() {
+            return interrupted;
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_queued_job_that_is_cancelled_ends_before_a_worker_comes_to_it() {
+    let engine = engine(1);
+    let held = Held::new(&engine);
+    let token = CancellationToken::new();
+    let ran = Arc::new(AtomicBool::new(false));
+    let witness = Arc::clone(&ran);
+    let job = engine
+        .job()
+        .cancel_with(&token)
+        .submit(move |_| witness.store(true, Ordering::Relaxed))
+        .unwrap();
+    token.cancel();
+    assert!(matches!(job.join(), Err(JobError::Cancelled)));
+    assert_eq!(Arc::strong_count(&ran), 1, "the closure is dropped too");
+    held.let_go();
+    assert!(!ran.load(Ordering::Relaxed));
+}
+
+#[test]
+fn a_queued_job_that_is_late_ends_before_a_worker_comes_to_it() {
+    let engine = engine(1);
+    let held = Held::new(&engine);
+    let late = |class: Class| {
+        let job = engine.job().class(class).deadline(Duration::from_millis(5));
+        job.submit(|_| ()).unwrap().join()
+    };
+    let queued = JobError::DeadlineExceeded {
+        phase: Phase::Queued,
+    };
+    assert_eq!(
+        format!("{:?}", late(Class::Cpu)),
+        format!("{:?}", Err::<(), _>(queued))
+    );
+    let never = engine
+        .job()
+        .deadline(Duration::ZERO)
+        .submit(|_| ())
+        .unwrap();
+    assert!(matches!(
+        never.join(),
+        Err(JobError::DeadlineExceeded { .. })
+    ));
+    let far = engine.job().deadline(Duration::MAX).submit(|_| 1).unwrap();
+    held.let_go();
+    assert_eq!(far.join().unwrap(), 1);
+}
+
+#[test]
+fn a_running_job_learns_at_a_checkpoint_and_ends_as_that() {
+    let engine = engine(1);
+    let token = CancellationToken::new();
+    let (says, begun) = sync_channel(0);
+    let job = engine
+        .job()
+        .cancel_with(&token)
+        .submit(move |ctx| {
+            says.send(()).unwrap();
+            until_told(ctx)
+        })
+        .unwrap();
+    begun.recv().unwrap();
+    token.cancel();
+    assert!(matches!(job.join(), Err(JobError::Cancelled)));
+
+    let job = engine
+        .job()
+        .deadline(Duration::from_millis(30))
+        .submit(until_told)
+        .unwrap();
+    // Whether it had begun by then is the machine's affair.
+    assert!(matches!(job.join(), Err(JobError::DeadlineExceeded { .. })));
+}
+
+#[test]
+fn a_job_that_never_saw_the_interrupt_keeps_its_value() {
+    let engine = engine(1);
+    let token = CancellationToken::new();
+    let cancel = token.clone();
+    let asks = engine
+        .job()
+        .cancel_with(&token)
+        .submit(move |ctx| {
+            cancel.cancel();
+            // Asking is not being told.
+            assert!(ctx.is_cancelled());
+            5
+        })
+        .unwrap();
+    assert_eq!(asks.join().unwrap(), 5);
+
+    let token = CancellationToken::new();
+    let cancel = token.clone();
+    let panics = engine
+        .job()
+        .cancel_with(&token)
+        .submit(move |ctx| {
+            cancel.cancel();
+            assert_eq!(ctx.checkpoint(), Err(Interrupted::Cancelled));
+            panic!("a panic is a panic in any case");
+        })
+        .unwrap();
+    let outcome: Result<(), JobError> = panics.join();
+    assert!(matches!(outcome, Err(JobError::Panicked(_))));
+}
+
+#[test]
+fn cancelling_a_token_cancels_its_children_and_nobody_above() {
+    let engine = engine(1);
+    let held = Held::new(&engine);
+    let root = CancellationToken::new();
+    let (left, right) = (root.child(), root.child());
+    let leaf = left.child();
+    let job = |token: &CancellationToken| {
+        let job = engine.job().cancel_with(token);
+        job.submit(|_| ()).unwrap()
+    };
+    let (of_root, of_leaf, of_right) = (job(&root), job(&leaf), job(&right));
+    left.cancel();
+    assert!(leaf.is_cancelled() && !root.is_cancelled() && !right.is_cancelled());
+    assert!(matches!(of_leaf.join(), Err(JobError::Cancelled)));
+    root.cancel();
+    assert!(right.is_cancelled());
+    assert!(matches!(of_right.join(), Err(JobError::Cancelled)));
+    assert!(matches!(of_root.join(), Err(JobError::Cancelled)));
+    assert!(root.child().is_cancelled(), "a child of what is cancelled");
+    held.let_go();
+}
+
+#[test]
+fn a_long_chain_of_tokens_is_cancelled_and_dropped_without_recursion() {
+    let root = CancellationToken::new();
+    let mut chain = vec![root.clone()];
+    for _ in 0..200_000 {
+        chain.push(chain.last().unwrap().child());
+    }
+    root.cancel();
+    assert!(chain.last().unwrap().is_cancelled());
+}
+
+#[test]
+fn a_job_inherits_the_earlier_deadline() {
+    let engine = engine(1);
+    let deadlines = engine
+        .job()
+        .deadline(LONG)
+        .submit(|ctx| {
+            let own = ctx.deadline().unwrap();
+            let deadline = |limit| {
+                let job = ctx.engine().job().deadline(limit);
+                job.submit(|ctx| ctx.deadline().unwrap()).unwrap().join()
+            };
+            let none = ctx.engine().submit(|ctx| ctx.deadline().unwrap());
+            (
+                own,
+                deadline(LONG * 2).unwrap(),
+                deadline(LONG / 2).unwrap(),
+                none.join().unwrap(),
+            )
+        })
+        .unwrap();
+    let (own, longer, shorter, none) = deadlines.join().unwrap();
+    assert_eq!((longer, none), (own, own));
+    assert!(shorter < own);
+}
+
+#[test]
+fn shutdown_drains_what_was_taken_and_takes_no_more() {
+    let engine = engine(2);
+    let count = Arc::new(AtomicUsize::new(0));
+    for number in 0..1000 {
+        let count = Arc::clone(&count);
+        let class = [Class::Cpu, Class::Io][number % 2];
+        let job = engine.job().class(class).submit(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        drop(job.unwrap());
+    }
+    let report = engine.shutdown(LONG);
+    assert!(report.is_clean());
+    assert_eq!(count.load(Ordering::Relaxed), 1000);
+    assert!(matches!(
+        engine.job().submit(|_| ()),
+        Err(SubmitError::ShutDown)
+    ));
+    assert!(matches!(
+        engine.submit(|_| ()).join(),
+        Err(JobError::ShutDown)
+    ));
+    // Jobs end, threads do not.
+    assert_eq!(engine.join(|| 1, || 2), (1, 2));
+    assert_eq!(engine.install(|| 3), 3);
+    assert!(engine.shutdown(Duration::ZERO).is_clean(), "once more");
+}
+
+#[test]
+fn shutdown_at_its_limit_ends_the_queued_and_tells_the_running() {
+    let engine = engine(1);
+    let (says, begun) = sync_channel(0);
+    let running = engine
+        .job()
+        .name("long")
+        .submit(move |ctx| {
+            says.send(()).unwrap();
+            until_told(ctx)
+        })
+        .unwrap();
+    begun.recv().unwrap();
+    let queued: Vec<_> = (0..3).map(|_| engine.submit(|_| ())).collect();
+    let report = engine.shutdown(Duration::from_millis(20));
+    assert!(!report.is_clean());
+    assert_eq!(report.queued, 3);
+    assert_eq!(report.running.len(), 1);
+    assert_eq!(report.running[0].name(), Some("long"));
+    for job in queued {
+        assert!(matches!(job.join(), Err(JobError::ShutDown)));
+    }
+    assert!(matches!(running.join(), Err(JobError::ShutDown)));
+    assert!(engine.shutdown(LONG).is_clean());
+}
+
+#[test]
+fn a_job_that_shuts_its_engine_down_is_not_waited_for() {
+    for class in [Class::Cpu, Class::Io] {
+        let engine = engine(1);
+        let done = Arc::new(AtomicUsize::new(0));
+        let (go, wait) = sync_channel::<()>(0);
+        let ends = engine
+            .job()
+            .class(class)
+            .submit(move |ctx| {
+                wait.recv().unwrap();
+                ctx.engine().shutdown(LONG).is_clean()
+            })
+            .unwrap();
+        for _ in 0..50 {
+            let done = Arc::clone(&done);
+            drop(engine.submit(move |_| done.fetch_add(1, Ordering::Relaxed)));
+        }
+        go.send(()).unwrap();
+        assert!(ends.join().unwrap(), "{class:?}");
+        assert_eq!(done.load(Ordering::Relaxed), 50);
+    }
+}
+
+#[test]
+fn two_jobs_that_shut_down_at_once_do_not_wait_for_each_other() {
+    let engine = engine(2);
+    let both = Arc::new(std::sync::Barrier::new(2));
+    let ends: Vec<_> = (0..2)
+        .map(|_| {
+            let both = Arc::clone(&both);
+            let job = engine.job().class(Class::Io).submit(move |ctx| {
+                both.wait();
+                ctx.engine().shutdown(LONG).is_clean()
+            });
+            job.unwrap()
+        })
+        .collect();
+    for job in ends {
+        assert!(job.join().unwrap());
+    }
+    assert!(engine.shutdown(LONG).is_clean());
+}
+
+#[test]
+fn dropping_ends_the_queued_and_waits_for_the_running() {
+    let engine = engine(1);
+    let ended = Arc::new(AtomicBool::new(false));
+    let witness = Arc::clone(&ended);
+    let (says, begun) = sync_channel(0);
+    let running = engine.submit(move |ctx| {
+        says.send(()).unwrap();
+        until_told(ctx);
+        witness.store(true, Ordering::Relaxed);
+    });
+    begun.recv().unwrap();
+    let queued = engine.submit(|_| ());
+    drop(engine);
+    assert!(ended.load(Ordering::Relaxed));
+    assert!(matches!(running.join(), Err(JobError::ShutDown)));
+    assert!(matches!(queued.join(), Err(JobError::ShutDown)));
+}
+
+#[test]
+fn an_engine_can_be_dropped_by_one_of_its_own_jobs() {
+    for class in [Class::Cpu, Class::Io] {
+        let engine = Arc::new(Mutex::new(None));
+        let inside = Arc::clone(&engine);
+        let (go, wait) = sync_channel::<()>(0);
+        let built = crate::engine(1);
+        let job = built
+            .job()
+            .class(class)
+            .submit(move |_| {
+                wait.recv().unwrap();
+                drop::<Option<Engine>>(inside.lock().unwrap().take());
+                7
+            })
+            .unwrap();
+        *engine.lock().unwrap() = Some(built);
+        go.send(()).unwrap();
+        assert_eq!(job.join().unwrap(), 7);
+    }
+}
+
+#[test]
+fn engines_come_and_go() {
+    let before = threads();
+    for round in 0..100 {
+        let engine = engine(2);
+        let io = engine
+            .job()
+            .class(Class::Io)
+            .submit(move |_| round)
+            .unwrap();
+        if round % 2 == 0 {
+            assert_eq!(io.join().unwrap(), round);
+        }
+    }
+    // Other tests run beside this one and have threads too; a leak would be three an engine.
+    assert!(threads() < before + 200, "threads are left");
+}
+
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+#[test]
+fn a_job_that_is_cancelled_over_and_over_ends_once() {
+    let engine = engine(2);
+    for _ in 0..2_000 {
+        let token = CancellationToken::new();
+        let job = engine.job().cancel_with(&token).submit(|_| 1).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| token.cancel());
+            match job.join() {
+                Ok(1) | Err(JobError::Cancelled) => {}
+                other => panic!("{other:?}"),
+            }
+        });
+    }
+    let total = engine.metrics().total();
+    assert_eq!(total.submitted, total.completed + total.cancelled);
+}
+
+#[test]
+fn intake_that_races_with_shutdown_loses_no_job() {
+    for _ in 0..200 {
+        let engine = engine(2);
+        std::thread::scope(|scope| {
+            let submits = || {
+                let mut ends = [0; 2];
+                loop {
+                    match engine.job().submit(|_| ()) {
+                        Ok(job) => ends[usize::from(job.join().is_err())] += 1,
+                        Err(SubmitError::ShutDown) => return ends,
+                        Err(other) => panic!("{other:?}"),
+                    }
+                }
+            };
+            let threads = [scope.spawn(submits), scope.spawn(submits)];
+            let started = Instant::now();
+            while started.elapsed() < Duration::from_micros(300) {
+                std::hint::spin_loop();
+            }
+            let _ = engine.shutdown(Duration::ZERO);
+            let mut total = 0;
+            for thread in threads {
+                total += thread.join().unwrap().iter().sum::<u64>();
+            }
+            assert_eq!(engine.metrics().total().submitted, total);
+        });
+    }
+}

@@ -1,0 +1,43 @@
+//! What an engine promises, held on real threads.
+
+mod ends;
+mod forks;
+mod jobs;
+mod metrics;
+mod placement;
+mod watchdog;
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use reiver::{Engine, JobHandle};
+use watchdog::watched;
+
+/// An engine with this many workers, which no test outlives for long.
+fn engine(workers: usize) -> Engine {
+    watched();
+    Engine::builder().cpu_workers(workers).build().unwrap()
+}
+
+/// Holds a worker until it is let go.
+struct Held {
+    go: SyncSender<()>,
+    job: JobHandle<()>,
+}
+
+impl Held {
+    fn new(engine: &Engine) -> Held {
+        let (go, wait) = sync_channel::<()>(1);
+        let (says, begun): (_, Receiver<()>) = sync_channel(1);
+        let job = engine.submit(move |_| {
+            says.send(()).unwrap();
+            wait.recv().unwrap();
+        });
+        begun.recv().unwrap();
+        Held { go, job }
+    }
+
+    fn let_go(self) {
+        self.go.send(()).unwrap();
+        self.job.join().unwrap();
+    }
+}

@@ -1,0 +1,86 @@
+//! The global engine where the system gives few threads, or none at all: limits hold for a whole
+//! process, so each case is one of its own.
+
+use std::process::{Command, ExitCode};
+
+use reiver::{CancellationToken, Class, Engine, JobError, NodeId, Priority};
+
+const CASES: [(&str, u64); 2] = [("no_threads_at_all", 1), ("fewer_than_wanted", 3)];
+
+/// Nobody's, so that nothing else counts against its limit.
+const USER: u32 = 54_321;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    if let (Some("--case"), Some(limit)) = (arguments.next().as_deref(), arguments.next()) {
+        return case(limit.parse().expect("the parent gives a number"));
+    }
+    let me = std::env::current_exe().expect("a program knows itself");
+    let mut failed = false;
+    for (name, limit) in CASES {
+        let status = Command::new(&me)
+            .args(["--case", &limit.to_string()])
+            .status();
+        let ok = status.is_ok_and(|status| status.success());
+        println!("test {name} ... {}", if ok { "ok" } else { "FAILED" });
+        failed |= !ok;
+    }
+    ExitCode::from(u8::from(failed))
+}
+
+fn case(limit: u64) -> ExitCode {
+    let limit = libc::rlimit {
+        rlim_cur: limit,
+        rlim_max: limit,
+    };
+    // SAFETY: a call with a valid argument.
+    let refused = unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) };
+    assert_eq!(refused, 0);
+    // Root is above the limit. Where this is refused we are an ordinary user already.
+    // SAFETY: a call without pointers.
+    unsafe { libc::setuid(USER) };
+    // SAFETY: a call without pointers; the watchdog of a process that may have no threads.
+    unsafe { libc::alarm(300) };
+
+    let engine = Engine::global();
+    assert_eq!(reiver::join(|| fib(12), || 2), (144, 2));
+    let mut parts = [0; 64];
+    reiver::scope(|scope| {
+        for (number, part) in parts.iter_mut().enumerate() {
+            scope.spawn_on(NodeId(0), move |scope| scope.spawn(move |_| *part = number));
+        }
+    });
+    assert!(parts.into_iter().eq(0..64));
+    for class in [Class::Cpu, Class::Io] {
+        let job = engine.job().class(class).priority(Priority::P2);
+        let job = job.submit(|ctx| ctx.engine().submit(|_| 4).join().map(|four| four + 1));
+        assert_eq!(job.unwrap().join().unwrap().unwrap(), 5);
+    }
+    let token = CancellationToken::new();
+    token.cancel();
+    let cancelled = engine.job().cancel_with(&token).submit(|_| ()).unwrap();
+    assert!(matches!(cancelled.join(), Err(JobError::Cancelled)));
+    let panics: Result<(), JobError> = engine.submit(|_| panic!("as it should")).join();
+    assert!(matches!(panics, Err(JobError::Panicked(_))));
+    let other = Engine::builder().cpu_workers(100).build();
+    assert!(
+        other
+            .unwrap_err()
+            .to_string()
+            .contains("of 100 worker threads")
+    );
+    let total = engine.metrics().total();
+    assert_eq!(
+        (total.completed, total.cancelled, total.panicked),
+        (4, 1, 1)
+    );
+    ExitCode::SUCCESS
+}
+
+fn fib(n: u64) -> u64 {
+    if n < 2 {
+        return n;
+    }
+    let (left, right) = reiver::join(|| fib(n - 1), || fib(n - 2));
+    left + right
+}
