@@ -72,6 +72,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N")]
     pub(crate) max_fails: Option<u32>,
 
+    /// Run the job of this name, or those that match it as a glob, and no other
+    #[arg(long, value_name = "GLOB", allow_hyphen_values = true)]
+    pub(crate) filter: Option<String>,
+
     /// Say what would run, and run nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

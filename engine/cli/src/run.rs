@@ -3,13 +3,15 @@
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 
+use clap::ValueEnum;
 use reiver_batch::event::Sink;
 use reiver_batch::json::JsonLines;
 use reiver_batch::plan::Overrides;
 use reiver_batch::run::{Control, Options, new_run_id};
+use reiver_batch::shell::quote;
 
 use crate::args::{Limit, Output, RunArgs};
-use crate::console::{Console, say};
+use crate::console::{Console, count, say};
 use crate::files::planned;
 use crate::terminal::Terminal;
 use crate::{answer, dry_run, exit, signals, trouble};
@@ -31,10 +33,25 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
     if !planned.shown.is_empty() {
         say(&format!("{}{}", planned.shown, planned.tally()));
     }
-    let Some(plan) = planned.plan.take() else {
+    let Some(mut plan) = planned.plan.take() else {
         say("nothing was run");
         return exit::REFUSED;
     };
+    if let Some(filter) = &args.filter {
+        plan = match plan.filter(filter) {
+            Ok(filtered) => {
+                if filtered.taken_as_met > 0 {
+                    let needs = count(filtered.taken_as_met, "need");
+                    say(&format!("reiver: {needs} outside the filter: taken as met"));
+                }
+                filtered.plan
+            }
+            Err(error) => {
+                say(&format!("reiver: --filter: {error}; nothing was run"));
+                return exit::REFUSED;
+            }
+        };
+    }
     if args.dry_run {
         return answer(|out| dry_run::show(&plan, out).map(|()| exit::OK));
     }
@@ -62,12 +79,47 @@ fn carry_out(plan: &Arc<reiver_batch::Plan>, args: &RunArgs, console: Console) -
             options.run_id.clone(),
         )));
     }
-    sinks.push(Box::new(Terminal::new(console, is_json)));
+    let alone = alone(plan, args);
+    sinks.push(Box::new(Terminal::new(console, is_json, alone)));
     let outcome = reiver_batch::run::run(plan, options, &control, sinks)?;
     Ok(match outcome.trouble {
         Some(error) => trouble(&error),
         None => outcome.exit,
     })
+}
+
+/// The command that runs one job of this run alone, but for the job's name at its end; none where
+/// a file cannot be read a second time.
+fn alone(plan: &reiver_batch::Plan, args: &RunArgs) -> Option<String> {
+    let mut words = vec!["reiver".to_owned(), "run".to_owned()];
+    for source in plan.sources() {
+        let given = source.given.to_str().filter(|_| !source.is_stream)?;
+        let dash = if given.starts_with('-') { "./" } else { "" };
+        words.push(quote(&format!("{dash}{given}")).into_owned());
+    }
+    let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
+    if let Some(format) = args
+        .files
+        .format
+        .and_then(|format| format.to_possible_value())
+    {
+        option("--format", format.get_name().to_owned());
+    }
+    let jobs = args.jobs.map(Limit::Cpus);
+    for limit in jobs.into_iter().chain(args.limit.iter().copied()) {
+        option(
+            "--limit",
+            match limit {
+                Limit::Cpus(slots) => format!("cpus={slots}"),
+                Limit::Io(slots) => format!("io={slots}"),
+            },
+        );
+    }
+    if let Some(fails) = args.max_fails {
+        option("--max-fails", fails.to_string());
+    }
+    words.push("--filter".to_owned());
+    Some(words.join(" "))
 }
 
 fn overrides(args: &RunArgs) -> Result<Overrides, &'static str> {

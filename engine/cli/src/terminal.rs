@@ -8,13 +8,15 @@ use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::FromRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reiver_batch::Plan;
 use reiver_batch::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Sink, Status, Summary};
-use reiver_batch::plan::JobIndex;
+use reiver_batch::plan::{JobIndex, Stderr, Stdout};
 use reiver_batch::run::Captured;
+use reiver_batch::shell;
 
 use crate::console::{Console, Pretty, Tone, count, plain, say};
 use crate::signals;
@@ -32,6 +34,8 @@ const MOST_REPEATED: usize = 50;
 
 pub(crate) struct Terminal {
     console: Console,
+    /// The command that runs one job alone, but for its name.
+    alone: Option<String>,
     /// Standard output belongs to events, so what jobs print goes to standard error.
     is_json: bool,
     /// Both streams end in one place, so that what was printed to one is seen beside the other.
@@ -54,10 +58,11 @@ struct Bars {
 }
 
 impl Terminal {
-    pub(crate) fn new(console: Console, is_json: bool) -> Terminal {
+    pub(crate) fn new(console: Console, is_json: bool, alone: Option<String>) -> Terminal {
         let one_place = is_json || same_place();
         Terminal {
             console,
+            alone,
             is_json,
             one_place,
             bars: None,
@@ -142,8 +147,20 @@ impl Terminal {
                 text += &tail(what, stream);
             }
             if let Some(log) = stream.log() {
-                text += &format!("\n  {what} kept in: {}", plain(&log.to_string_lossy()));
+                text += &kept_in(what, log);
             }
+        }
+        let started = plan.attempt(job, attempt);
+        if let Stdout::File(path) = &started.stdout {
+            text += &kept_in("stdout", path);
+        }
+        if let Stderr::File(path) = &started.stderr {
+            text += &kept_in("stderr", path);
+        }
+        let name = plan.name(job);
+        // A name that cannot be shown as it is cannot be pasted either.
+        if let Some(alone) = self.alone.as_ref().filter(|_| plain(&name) == name) {
+            text += &format!("\n  alone: {alone} {}", shell::quote(&name));
         }
         text
     }
@@ -319,6 +336,10 @@ fn headline(plan: &Plan, job: JobIndex, attempt: u32, end: &AttemptEnd) -> Strin
         plain(&plan.name(job)),
         Pretty(end.duration)
     )
+}
+
+fn kept_in(what: &str, path: &Path) -> String {
+    format!("\n  {what} kept in: {}", plain(&path.to_string_lossy()))
 }
 
 fn tail(what: &str, stream: &Captured) -> String {

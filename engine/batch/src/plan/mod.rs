@@ -6,6 +6,7 @@
 
 mod build;
 mod cycles;
+mod filter;
 mod findings;
 mod limits;
 mod matrix;
@@ -31,6 +32,7 @@ use crate::shell;
 use crate::source::{Source, SourceId};
 
 pub use self::build::plan;
+pub use self::filter::{Filtered, NothingMatches};
 
 /// The place of a job in [`Plan::jobs`], from 0; `Seq` of a job log is one more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

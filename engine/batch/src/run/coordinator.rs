@@ -38,8 +38,13 @@ enum End {
 /// What has become of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum News {
-    /// It is tried again after this long.
-    Retried(JobIndex, Duration),
+    /// It is tried again after a delay.
+    Retried {
+        job: JobIndex,
+        /// The attempt that failed.
+        attempt: u32,
+        delay: Duration,
+    },
     /// It is over, and this is how it ended.
     Finished(JobIndex, Status),
     /// It is over without having run, because of this need.
@@ -187,7 +192,12 @@ impl<'p> Coordinator<'p> {
                 if let Some(at) = now.checked_add(delay) {
                     self.delayed.push(Reverse((at, job)));
                 }
-                self.news.push_back(News::Retried(job, delay));
+                let attempt = self.attempt(job);
+                self.news.push_back(News::Retried {
+                    job,
+                    attempt,
+                    delay,
+                });
             }
             _ => self.finish(job, status),
         }

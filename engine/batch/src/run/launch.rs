@@ -404,8 +404,10 @@ impl Attributes {
         unsafe { libc::sigemptyset(&raw mut set) };
         // SAFETY: initialised; the set is copied.
         checked(unsafe { libc::posix_spawnattr_setsigmask(&raw mut *self.0, &raw const set) })?;
-        // SAFETY: points to memory of the right type.
-        unsafe { libc::sigfillset(&raw mut set) };
+        // Every bit, and not `sigfillset`: that leaves out two signals that the C library keeps for
+        // itself, and those would start as ignored.
+        // SAFETY: plain data; any bits are a valid value of it.
+        unsafe { ptr::write_bytes(&raw mut set, 0xff, 1) };
         // SAFETY: initialised; the set is copied.
         checked(unsafe { libc::posix_spawnattr_setsigdefault(&raw mut *self.0, &raw const set) })
     }

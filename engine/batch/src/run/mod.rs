@@ -247,11 +247,15 @@ impl Run<'_> {
     fn tell_news(&mut self) {
         for news in self.coordinator.take_news() {
             let kind = match news {
-                News::Retried(job, delay) => {
+                News::Retried {
+                    job,
+                    attempt,
+                    delay,
+                } => {
                     let end = Arc::clone(&self.last_ends[&job]);
                     EventKind::JobRetried {
                         job,
-                        attempt: self.coordinator.attempt(job),
+                        attempt,
                         end,
                         delay,
                     }

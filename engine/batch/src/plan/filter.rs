@@ -1,0 +1,70 @@
+//! Some jobs of a plan, and no other.
+
+use super::names::NameIndex;
+use super::{JobIndex, Need, Plan};
+use crate::glob::Glob;
+
+/// What is left of a plan.
+#[derive(Debug)]
+pub struct Filtered {
+    /// The jobs that matched.
+    pub plan: Plan,
+    /// Jobs outside it that some of them need. They count as met.
+    pub taken_as_met: usize,
+}
+
+/// No job has such a name.
+#[derive(Debug, thiserror::Error)]
+#[error("no job's name matches `{0}`")]
+pub struct NothingMatches(String);
+
+impl Plan {
+    /// Keeps the job of this name or, where there is none, those whose names match it as a glob.
+    ///
+    /// # Errors
+    /// If that is none.
+    pub fn filter(mut self, filter: &str) -> Result<Filtered, NothingMatches> {
+        let kept: Vec<bool> = match self.find(filter) {
+            Some(only) => self.jobs().map(|job| job == only).collect(),
+            None => {
+                let glob = Glob::new(filter);
+                self.jobs()
+                    .map(|job| glob.matches(&self.name(job)))
+                    .collect()
+            }
+        };
+        if !kept.contains(&true) {
+            return Err(NothingMatches(filter.to_owned()));
+        }
+        let mut outside = vec![false; kept.len()];
+        for job in self.jobs().filter(|job| kept[job.0 as usize]) {
+            for need in self.needs(job) {
+                outside[need.job.0 as usize] |= !kept[need.job.0 as usize];
+            }
+        }
+        let mut next = 0;
+        let renumbered: Vec<JobIndex> = kept
+            .iter()
+            .map(|&kept| {
+                next += u32::from(kept);
+                JobIndex(next.saturating_sub(1))
+            })
+            .collect();
+        for needs in &mut self.needs {
+            let inside = needs.iter().filter(|need| kept[need.job.0 as usize]);
+            *needs = inside
+                .map(|need| Need {
+                    job: renumbered[need.job.0 as usize],
+                    when: need.when,
+                })
+                .collect();
+        }
+        let mut keeps = kept.into_iter();
+        self.jobs.retain(|_| keeps.next().unwrap_or(false));
+        self.names = NameIndex::of(&self);
+        Ok(Filtered {
+            plan: self,
+            taken_as_met: outside.into_iter().filter(|&outside| outside).count(),
+        })
+    }
+}

@@ -1,0 +1,203 @@
+//! One test's folder, and `reiver` started in it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Once;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) const REIVER: &str = env!("CARGO_BIN_EXE_reiver");
+
+pub(crate) struct Case {
+    folder: TempDir,
+}
+
+/// What came of one start of `reiver`.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) code: i32,
+}
+
+impl Case {
+    pub(crate) fn new() -> Case {
+        watched();
+        Case {
+            folder: tempfile::tempdir().expect("a folder for a test"),
+        }
+    }
+
+    /// A case with this job file, `jobs.toml`.
+    pub(crate) fn toml(text: &str) -> Case {
+        let case = Case::new();
+        case.write("jobs.toml", text);
+        case
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        fs::write(self.path(name), text).expect("a test's folder takes files");
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.path(name).exists()
+    }
+
+    pub(crate) fn command(
+        &self,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Command {
+        let mut command = Command::new(REIVER);
+        command
+            .args(arguments)
+            .current_dir(self.folder())
+            .env_remove("NO_COLOR")
+            .env_remove("CLICOLOR_FORCE")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    pub(crate) fn start(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).spawn().expect("reiver starts")
+    }
+
+    /// Starts a shell, which knows where `$REIVER` is.
+    pub(crate) fn start_shell(&self, line: &str) -> Child {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", line])
+            .current_dir(self.folder())
+            .env("REIVER", REIVER)
+            .env_remove("NO_COLOR")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command.spawn().expect("there is a shell")
+    }
+
+    pub(crate) fn through_shell(&self, line: &str) -> Done {
+        Done::of(self.start_shell(line))
+    }
+
+    pub(crate) fn reiver(&self, arguments: &[&str]) -> Done {
+        Done::of(self.start(arguments))
+    }
+
+    /// Runs `jobs.toml`.
+    pub(crate) fn run(&self) -> Done {
+        self.reiver(&["run", "jobs.toml"])
+    }
+
+    pub(crate) fn reiver_with_input(&self, arguments: &[&str], input: &[u8]) -> Done {
+        let mut command = self.command(arguments);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("reiver starts");
+        let mut stdin = child.stdin.take().expect("it is piped");
+        stdin.write_all(input).expect("reiver reads its input");
+        drop(stdin);
+        Done::of(child)
+    }
+
+    /// The events of a run of `jobs.toml`, with more arguments.
+    pub(crate) fn events(&self, arguments: &[&str]) -> (Vec<Value>, Done) {
+        let done = self.reiver(&[&["run", "jobs.toml", "--output", "json"], arguments].concat());
+        (events(&done.stdout), done)
+    }
+
+    /// Waits until a file of the test is there.
+    pub(crate) fn wait_for(&self, name: &str) {
+        while !self.has(name) {
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+pub(crate) fn events(text: &str) -> Vec<Value> {
+    let event = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    text.lines().map(event).collect()
+}
+
+impl Done {
+    pub(crate) fn of(child: Child) -> Done {
+        let output = child.wait_with_output().expect("reiver can be waited for");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Done {
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+            code: output
+                .status
+                .code()
+                .unwrap_or_else(|| -output.status.signal().expect("code or signal")),
+        }
+    }
+
+    pub(crate) fn expect(self, code: i32) -> Done {
+        assert_eq!(self.code, code, "{self:#?}");
+        self
+    }
+
+    /// The lines of standard output, sorted.
+    pub(crate) fn sorted(&self) -> Vec<&str> {
+        let mut lines: Vec<&str> = self.stdout.lines().collect();
+        lines.sort_unstable();
+        lines
+    }
+}
+
+/// True while a process lives, the zombies not among them.
+pub(crate) fn lives(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')')
+        .is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}
+
+/// The processes that live and have this word in their environment.
+pub(crate) fn marked(word: &str) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").expect("/proc");
+    let pids = processes
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|&pid: &u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let is_marked = environment
+            .split(|&byte| byte == 0)
+            .any(|variable| variable == word.as_bytes());
+        is_marked && lives(pid)
+    })
+    .collect()
+}
+
+/// Turns a hang into a failure: ends this process if its tests take minutes.
+fn watched() {
+    static WATCH: Once = Once::new();
+    WATCH.call_once(|| {
+        thread::spawn(|| {
+            thread::sleep(Duration::from_secs(400));
+            eprintln!("a test hangs: the watchdog ends the process");
+            std::process::abort();
+        });
+    });
+}

@@ -1,0 +1,223 @@
+//! How jobs and runs end: by themselves, by time, by signals from outside.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::case::{Case, Done, lives, marked};
+
+fn signal(child: &std::process::Child, signal: i32) {
+    let pid = i32::try_from(child.id()).unwrap();
+    // SAFETY: no pointers; the child is ours and has not been waited for.
+    assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+}
+
+/// A job whose processes are of every kind that is hard to end, and that says when they all run.
+fn stubborn(name: &str) -> String {
+    format!(
+        "[[job]]\nname = '{name}'\nkill-after = '200ms'\nrun = '''\n\
+         sleep 1000 & sleep 1000 &\n\
+         sh -c 'trap \"\" TERM; while :; do sleep 1; done' &\n\
+         setsid sh -c 'setsid sleep 1000 & exec sleep 1000' &\n\
+         (sleep 1000 & exec setsid sh -c 'trap \"\" TERM HUP; while :; do sleep 1; done') &\n\
+         sleep 0.1; touch {name}.started; wait'''\n"
+    )
+}
+
+#[test]
+fn a_signal_in_the_middle_leaves_no_process_behind() {
+    for (number, code) in [
+        (libc::SIGTERM, 143),
+        (libc::SIGINT, 130),
+        (libc::SIGHUP, 129),
+    ] {
+        let waits = "[[job]]\nname = 'waits'\nneeds = ['a']\nrun = 'touch waits.ran'";
+        let case = Case::toml(&format!("{}{}{waits}", stubborn("a"), stubborn("b")));
+        let mark = format!("REIVER_TEST_MARK={}", case.folder().display());
+        let (key, value) = mark.split_once('=').unwrap();
+        let mut command = case.command(["run", "jobs.toml", "-j2"]);
+        let child = command.env(key, value).spawn().unwrap();
+        case.wait_for("a.started");
+        case.wait_for("b.started");
+        assert!(marked(&mark).len() > 12, "they run");
+        signal(&child, number);
+        let done = Done::of(child).expect(code);
+        assert!(marked(&mark).is_empty(), "none is left");
+        assert!(!case.has("waits.ran"));
+        assert!(done.stderr.contains("3 cancelled"), "{}", done.stderr);
+    }
+}
+
+#[test]
+fn a_second_signal_kills_at_once() {
+    let case = Case::toml(
+        "[[job]]\nkill-after = '1h'\nrun = 'trap \"\" TERM; touch started; while :; do sleep 1; done'",
+    );
+    let child = case.start(&["run", "jobs.toml"]);
+    case.wait_for("started");
+    signal(&child, libc::SIGINT);
+    thread::sleep(Duration::from_millis(200));
+    signal(&child, libc::SIGTERM);
+    // By the first of them.
+    Done::of(child).expect(130);
+}
+
+#[test]
+fn a_signal_that_was_ignored_stays_ignored() {
+    let case = Case::toml(
+        "[[job]]\nrun = 'touch started; while ! [ -e go ]; do sleep 0.01; done; echo well'",
+    );
+    let child = case.start_shell("trap '' HUP; exec $REIVER run jobs.toml");
+    case.wait_for("started");
+    signal(&child, libc::SIGHUP);
+    case.write("go", "");
+    assert_eq!(Done::of(child).expect(0).stdout, "well\n");
+}
+
+#[test]
+fn what_was_printed_before_a_cancel_is_printed() {
+    let case = Case::toml("[[job]]\nrun = 'echo so far; touch started; sleep 1000'");
+    let child = case.start(&["run", "jobs.toml"]);
+    case.wait_for("started");
+    signal(&child, libc::SIGTERM);
+    assert_eq!(Done::of(child).expect(143).stdout, "so far\n");
+}
+
+#[test]
+fn a_timeout_ends_everything_that_the_attempt_started() {
+    let case = Case::toml(&stubborn("slow").replace("kill-after", "timeout = '500ms'\nkill-after"));
+    let mark = format!("REIVER_TEST_MARK={}", case.folder().display());
+    let (key, value) = mark.split_once('=').unwrap();
+    let mut command = case.command(["run", "jobs.toml", "--output", "json"]);
+    let done = Done::of(command.env(key, value).spawn().unwrap()).expect(1);
+    assert!(marked(&mark).is_empty());
+    let events = crate::case::events(&done.stdout);
+    let finished = &events[2];
+    assert_eq!(finished["reason"], "timeout", "{finished}");
+    assert!(finished["seconds"].as_f64().unwrap() >= 0.5, "{finished}");
+}
+
+#[test]
+fn a_timeout_is_of_one_attempt_and_is_tried_again() {
+    let case = Case::toml(
+        "[[job]]\nname = 'slow'\ntimeout = '150ms'\nretries = 2\n\
+         run = '[ $REIVER_ATTEMPT = 3 ] || exec sleep 100'",
+    );
+    let (events, done) = case.events(&[]);
+    done.expect(0);
+    let kinds: Vec<&str> = events
+        .iter()
+        .map(|event| event["event"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            "run-started",
+            "job-started",
+            "job-retried",
+            "job-started",
+            "job-retried",
+            "job-started",
+            "job-finished",
+            "run-finished",
+        ]
+    );
+    assert_eq!(events[2]["reason"], "timeout");
+    assert_eq!(events[2]["signal"], libc::SIGTERM);
+}
+
+#[test]
+fn who_cleans_up_on_term_is_given_the_time() {
+    let case = Case::toml(
+        "[[job]]\ntimeout = '100ms'\nrun = 'trap \"sleep 0.3; touch cleaned; exit 0\" TERM; \
+         while :; do sleep 0.05; done'",
+    );
+    let done = case.run().expect(1);
+    assert!(case.has("cleaned"));
+    assert!(done.stderr.contains("timeout"), "{}", done.stderr);
+}
+
+#[test]
+fn a_background_child_outlives_a_normal_end_and_may_write() {
+    let case = Case::toml(
+        "[[job]]\nname = 'leaves'\n\
+         run = '(while ! [ -e go ]; do sleep 0.01; done; head -c 500000 /dev/zero; echo $? > wrote) & \
+         echo $! > child; echo out'",
+    );
+    let done = case.run().expect(0);
+    assert_eq!(done.stdout, "out\n");
+    let child: u32 = case.read("child").trim().parse().unwrap();
+    assert!(lives(child), "it was not ended with its job");
+    case.write("go", "");
+    case.wait_for("wrote");
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(
+        case.read("wrote"),
+        "0\n",
+        "writing neither blocked nor killed it"
+    );
+}
+
+#[test]
+fn a_job_that_is_stopped_is_ended_all_the_same() {
+    let case = Case::toml("[[job]]\ntimeout = '200ms'\nrun = 'kill -STOP $$; echo never'");
+    let done = case.run().expect(1);
+    assert_eq!(done.stdout, "");
+    assert!(done.stderr.contains("timeout"), "{}", done.stderr);
+}
+
+#[test]
+fn ends_are_told_apart() {
+    let case = Case::toml(
+        "[[job]]\nname = 'code'\nrun = 'exit 3'\n\
+         [[job]]\nname = 'fine'\nrun = 'exit 3'\nsuccess-codes = [0, 3]\n\
+         [[job]]\nname = 'zero'\nrun = 'true'\nsuccess-codes = [3]\n\
+         [[job]]\nname = 'signal'\nrun = 'kill -KILL $$'\n\
+         [[job]]\nname = 'spawn'\ncommand = ['/nowhere']\n",
+    );
+    let (events, done) = case.events(&["-j1"]);
+    done.expect(1);
+    let mut ends: Vec<String> = events
+        .iter()
+        .filter(|event| event["event"] == "job-finished")
+        .map(|event| {
+            let word = |key| event[key].to_string();
+            [
+                word("job"),
+                word("status"),
+                word("reason"),
+                word("code"),
+                word("signal"),
+                word("attempt"),
+            ]
+            .join(" ")
+            .replace('"', "")
+        })
+        .collect();
+    ends.sort();
+    assert_eq!(
+        ends,
+        [
+            "code failed exit 3 null 1",
+            "fine success null 3 null 1",
+            "signal failed signal null 9 1",
+            "spawn failed spawn null null 1",
+            "zero failed exit 0 null 1",
+        ]
+    );
+}
+
+#[test]
+fn reivers_own_death_is_no_jobs_affair_until_it_ends() {
+    // A reiver that is killed can tell nobody; what it had started goes on, and nothing hangs.
+    let case = Case::toml(
+        "[[job]]\nrun = 'echo $$ > pid; touch started; while ! [ -e go ]; do sleep 0.01; done; touch ended'",
+    );
+    let mut child = case.start(&["run", "jobs.toml"]);
+    case.wait_for("started");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let pid: u32 = case.read("pid").trim().parse().unwrap();
+    assert!(lives(pid));
+    case.write("go", "");
+    case.wait_for("ended");
+}

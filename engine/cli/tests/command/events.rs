@@ -1,0 +1,130 @@
+//! `--output json`: events to the letter.
+
+use serde_json::{Value, json};
+
+use crate::case::Case;
+
+/// The keys of an event, sorted.
+fn keys(event: &Value) -> Vec<&str> {
+    let mut keys: Vec<&str> = event
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    keys.sort_unstable();
+    keys
+}
+
+#[test]
+fn every_event_has_its_keys() {
+    let case = Case::toml(
+        "[[job]]\nname = 'flaky'\nretries = 1\nrun = 'echo out; echo err >&2; [ $REIVER_ATTEMPT = 2 ]'\n\
+         [[job]]\nname = 'bad'\nrun = 'kill $$'\n\
+         [[job]]\nname = 'hangs'\nrun = 'true'\nneeds = ['bad']\n",
+    );
+    let (events, done) = case.events(&["-j1"]);
+    done.expect(1);
+    let kinds: Vec<&str> = events
+        .iter()
+        .map(|event| event["event"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds[0], "run-started");
+    assert_eq!(kinds[kinds.len() - 1], "run-finished");
+    let of = |kind: &str| events.iter().find(|event| event["event"] == kind).unwrap();
+    assert_eq!(
+        keys(of("run-started")),
+        ["event", "files", "jobs", "run", "schema", "time"]
+    );
+    assert_eq!(of("run-started")["schema"], 1);
+    assert_eq!(of("run-started")["jobs"], 3);
+    assert_eq!(of("run-started")["files"], json!(["jobs.toml"]));
+    assert_eq!(
+        keys(of("job-started")),
+        ["attempt", "event", "job", "pid", "run", "time"]
+    );
+    let ended = |status: &str| {
+        let is_it = |event: &&Value| event["event"] == "job-finished" && event["status"] == status;
+        keys(events.iter().find(is_it).unwrap())
+    };
+    assert!(!ended("success").contains(&"reason"));
+    let end = [
+        "attempt", "code", "event", "job", "reason", "run", "seconds", "signal", "status", "time",
+    ];
+    assert_eq!(ended("failed"), end);
+    assert_eq!(of("job-retried")["attempt"], 1);
+    let mut retried = end.to_vec();
+    retried.push("delay");
+    retried.sort_unstable();
+    assert_eq!(keys(of("job-retried")), retried);
+    assert_eq!(
+        keys(of("job-skipped")),
+        ["attempt", "because", "event", "job", "run", "time"]
+    );
+    assert_eq!(of("job-skipped")["attempt"], 0);
+    assert_eq!(
+        keys(of("run-finished")),
+        [
+            "cancelled",
+            "event",
+            "exit",
+            "failed",
+            "run",
+            "seconds",
+            "skipped",
+            "succeeded",
+            "time"
+        ]
+    );
+    assert_eq!(of("run-finished")["exit"], 1);
+    let run = &events[0]["run"];
+    for event in &events {
+        assert_eq!(&event["run"], run);
+        let time = event["time"].as_str().unwrap();
+        let shape: String = time
+            .chars()
+            .map(|letter| if letter.is_ascii_digit() { '0' } else { letter })
+            .collect();
+        assert_eq!(shape, "0000-00-00T00:00:00.000000Z");
+    }
+    let mut times: Vec<&str> = events
+        .iter()
+        .map(|event| event["time"].as_str().unwrap())
+        .collect();
+    let told = times.clone();
+    times.sort_unstable();
+    assert_eq!(times, told);
+}
+
+#[test]
+fn standard_output_holds_nothing_else() {
+    let case = Case::toml("[[job]]\nrun = 'echo from stdout; echo from stderr >&2'");
+    let (events, done) = case.events(&[]);
+    assert_eq!(events.len(), 4);
+    let done = done.expect(0);
+    assert!(done.stderr.contains("from stdout\n") && done.stderr.contains("from stderr\n"));
+}
+
+#[test]
+fn a_job_that_was_never_started_is_cancelled_with_attempt_zero() {
+    let case =
+        Case::toml("max-fails = 1\n[[job]]\nrun = 'exit 1'\n[[job]]\nname = 'never'\nrun = 'true'");
+    let (events, done) = case.events(&["-j1"]);
+    done.expect(1);
+    let never = events.iter().find(|event| event["job"] == "never").unwrap();
+    assert_eq!(never["status"], "cancelled");
+    assert_eq!(never["attempt"], 0);
+    for key in ["reason", "code", "signal"] {
+        assert_eq!(never[key], Value::Null, "{key}");
+    }
+}
+
+#[test]
+fn text_that_is_no_utf8_is_told_as_well_as_it_can_be() {
+    let case = Case::new();
+    std::fs::write(case.path("lines.txt"), b"true \xff\n").unwrap();
+    let done = case
+        .reiver(&["run", "lines.txt", "--output", "json"])
+        .expect(0);
+    assert_eq!(crate::case::events(&done.stdout).len(), 4);
+}

@@ -1,0 +1,12 @@
+//! The command as its users meet it: real files, real processes, real signals.
+
+mod case;
+mod ends;
+mod events;
+mod examples;
+mod machine;
+mod mistakes;
+mod model;
+mod output;
+mod rules;
+mod sees;

@@ -1,0 +1,219 @@
+//! What a wrong job file gets: everything that is wrong with it, each at its place.
+
+use crate::case::Case;
+
+/// Checks `text` as `name`, and finds each of these lines of what is said.
+fn refused(name: &str, text: &[u8], expected: &[&str]) {
+    let case = Case::new();
+    case.write(name, text);
+    let done = case.reiver(&["run", name]);
+    assert_eq!(done.code, 2, "{done:#?}");
+    assert_eq!(done.stdout, "");
+    assert!(done.stderr.contains("nothing was run"), "{}", done.stderr);
+    let mistakes: Vec<&str> = done
+        .stderr
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("x "))
+        .collect();
+    assert_eq!(mistakes.len(), expected.len(), "{}", done.stderr);
+    for (mistake, expected) in mistakes.iter().zip(expected) {
+        let expected = format!("{name}:{expected}");
+        assert!(
+            mistake.starts_with(&expected),
+            "\n{mistake}\n{expected}\n{}",
+            done.stderr
+        );
+    }
+    let checked = case.reiver(&["check", name]).expect(2);
+    assert_eq!(checked.stderr, "", "an answer goes to standard output");
+    assert!(checked.stdout.contains(mistakes[0]));
+}
+
+fn toml(text: &str, expected: &[&str]) {
+    refused("jobs.toml", text.as_bytes(), expected);
+}
+
+#[test]
+fn all_mistakes_of_a_file_are_told_at_once() {
+    toml(
+        "max-fails = -1\ncolour = 1\n[limits]\ncpus = 0\n[[job]]\nname = 'a'\nrun = 'x'\n\
+         command = ['x']\nneds = ['b']\n[[job]]\nname = 'a'\ntimeout = '5'\npriority = 'p1'\n\
+         needs = ['nope', 'x*']\n",
+        &[
+            "1:13: -1 is out of range",
+            "2:1: unknown key `colour`",
+            "4:8: 0 is out of range",
+            "8:1: the job has both `run` and `command`",
+            "9:1: unknown key `neds`",
+            "10:1: the job has neither `run` nor `command`",
+            "11:8: two jobs are called `a`",
+            "12:11: `5` is no duration",
+            "13:12: unknown value `p1`",
+            "14:10: no job is called `nope`",
+            "14:18: `x*` matches no other job",
+        ],
+    );
+}
+
+#[test]
+fn syntax_that_is_no_toml() {
+    toml("[[job]\nrun = 'x'\n", &["1:"]);
+    toml("[[job]]\nrun = 'x\n", &["2:"]);
+    toml("[[job]]\nrun = 'x'\nrun = 'y'\n", &["3:1"]);
+}
+
+#[test]
+fn values_of_the_wrong_kind() {
+    let job = |line: &str| format!("[[job]]\nname = 'j'\nrun = 'x'\n{line}\n");
+    for (line, expected) in [
+        ("cpus = 'two'", "4:8"),
+        ("cpus = 0", "4:8"),
+        ("cpus = 1.5", "4:8"),
+        ("cpus = 99999999999", "4:8"),
+        ("timeout = 30", "4:11"),
+        ("timeout = '0'", "4:11"),
+        ("timeout = '3 parsecs'", "4:11"),
+        ("kill-after = true", "4:14"),
+        ("retries = -1", "4:11"),
+        ("retries = { delay = '1s' }", "4:11"),
+        ("retries = { count = 1, backof = 'fixed' }", "4:24"),
+        ("retries = { count = 1, backoff = 'linear' }", "4:34"),
+        ("class = 'gpu'", "4:9"),
+        ("class = 'auto'", "4:9"),
+        ("class = 'hybrid'", "4:9"),
+        ("priority = 0", "4:12"),
+        ("env = { A = [1] }", "4:13"),
+        ("env = { 'A=B' = '1' }", "4:9"),
+        ("success-codes = [0, 256]", "4:21"),
+        ("success-codes = []", "4:17"),
+        ("needs = 'a'", "4:9"),
+        ("matrix = { a = [] }", "4:"),
+        ("matrix = { name = [1] }", "4:"),
+        ("matrix = { a = [1], exclude = [{ b = 1 }] }", "4:"),
+        ("stderr = ['x']", "4:10"),
+        ("cwd = \"a\\u0000b\"", "4:7"),
+        ("deadline = '1h'", "4:1"),
+        ("memory = '1GiB'", "4:1"),
+    ] {
+        toml(&job(line), &[expected]);
+    }
+    toml(
+        &job("needs = [{ job = 'a', when = 'sometimes' }]"),
+        &[
+            "4:18: no job is called `a`",
+            "4:30: unknown value `sometimes`",
+        ],
+    );
+    toml("[[job]]\ncommand = []\n", &["2:11"]);
+    toml("[[job]]\ncommand = 'ls'\n", &["2:11"]);
+    toml("[[job]]\nrun = ['ls']\n", &["2:7"]);
+    toml("name = '.hidden'\n", &["1:8"]);
+    toml("name = 'a/b'\n", &["1:8"]);
+    toml("[defaults]\nneeds = ['a']\n", &["2:1"]);
+    toml("[pools]\ndb = 4\n", &["1:"]);
+}
+
+#[test]
+fn graphs_that_cannot_be() {
+    toml(
+        "[[job]]\nname = 'a'\nrun = 'x'\nneeds = ['b']\n[[job]]\nname = 'b'\nrun = 'x'\nneeds = ['a']\n",
+        &["4:10"],
+    );
+    toml("[[job]]\nname = 'a'\nrun = 'x'\nneeds = ['a']\n", &["4:10"]);
+    toml(
+        "[[job]]\nname = 'a'\nrun = 'x'\nneeds = ['a*']\n",
+        &["4:10"],
+    );
+    toml(
+        "[limits]\ncpus = 2\n[[job]]\nrun = 'x'\ncpus = 3\n",
+        &["5:8"],
+    );
+}
+
+#[test]
+fn placeholders_whose_quoting_cannot_be_told() {
+    for line in [
+        "cat <<E\\n{name}\\nE",
+        "echo `echo {name}`",
+        "echo $(( {cpus} + 1 ))",
+        "echo ${x:-{name}}",
+    ] {
+        toml(&format!("[[job]]\nname = 'j'\nrun = \"{line}\"\n"), &["3:"]);
+    }
+}
+
+#[test]
+fn lines_of_json() {
+    refused(
+        "jobs.jsonl",
+        b"{\"run\": \"true\"}\n{\"run\": }\n[1]\n\n{\"run\": \"x\", \"run\": \"y\"}\n{\"rum\": \"x\"}\n{\"run\": \"x\"} trailing\n",
+        &["2:9", "3:1", "5:14", "6:1", "6:2", "7:"],
+    );
+    refused(
+        "jobs.jsonl",
+        b"{\"run\": \"\xff\"}\n",
+        &["1:10: this byte is not UTF-8"],
+    );
+}
+
+#[test]
+fn directives_of_text() {
+    refused(
+        "jobs.txt",
+        b"true\n#JOB cpus\n#JOB cpus=none\n#JOB name=x\n#JOB timeout=\"1\ntr\0ue\n",
+        &[
+            "2:6",
+            "3:11",
+            "4:6",
+            "5:14",
+            "6:3: a command cannot hold a NUL byte",
+        ],
+    );
+}
+
+#[test]
+fn a_mark_and_crlf_are_taken_off_and_columns_are_true() {
+    refused(
+        "jobs.toml",
+        b"\xef\xbb\xbfcolour = 1\r\n[[job]]\r\nrun = 'x'\r\nneds = []\r\n",
+        &["1:1: unknown key `colour`", "4:1: unknown key `neds`"],
+    );
+    // Characters, not bytes.
+    toml(
+        "[[job]]\nenv = { 'ä' = 'größe' }\nrun = 'ü' # ß\n[x]\n",
+        &["4:2"],
+    );
+    let case = Case::new();
+    case.write("jobs.toml", "\u{feff}[[job]]\r\nrun = 'echo well'\r\n");
+    assert_eq!(case.run().expect(0).stdout, "well\n");
+}
+
+#[test]
+fn files_that_are_none() {
+    let case = Case::new();
+    std::fs::create_dir(case.path("folder.toml")).unwrap();
+    let done = case.reiver(&["run", "folder.toml", "gone.toml"]).expect(2);
+    assert!(
+        done.stderr.contains("folder.toml: Is a directory"),
+        "{}",
+        done.stderr
+    );
+    assert!(
+        done.stderr.contains("gone.toml: No such file"),
+        "all of them: {}",
+        done.stderr
+    );
+    let done = case.reiver(&["run", "-", "-"]).expect(2);
+    assert!(done.stderr.contains("only once"), "{}", done.stderr);
+    case.write("one.toml", "");
+    case.reiver(&["run", "one.toml", "one.toml"]).expect(2);
+}
+
+#[test]
+fn a_slip_in_a_placeholder_is_pointed_out_and_runs() {
+    let case = Case::toml("[[job]]\nname = 'j'\nmatrix = { shard = [1] }\nrun = 'echo {shart}'\n");
+    let done = case.reiver(&["check", "jobs.toml"]).expect(0);
+    assert!(done.stdout.contains("jobs.toml:4:"), "{}", done.stdout);
+    assert!(done.stdout.contains("1 warning"), "{}", done.stdout);
+    assert_eq!(case.run().expect(0).stdout, "{shart}\n");
+}
