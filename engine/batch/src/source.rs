@@ -100,21 +100,86 @@ impl Source {
             0
         }
     }
+}
+
+/// The lines of a source, to say where in it something stands.
+#[derive(Debug)]
+pub struct Lines<'s> {
+    source: &'s Source,
+    /// Where each line begins.
+    starts: Vec<usize>,
+}
+
+impl<'s> Lines<'s> {
+    /// Finds them; takes one look at every byte.
+    pub fn of(source: &'s Source) -> Lines<'s> {
+        let ends = (0..source.text.len()).filter(|&at| source.text[at] == b'\n');
+        let starts = std::iter::once(0).chain(ends.map(|end| end + 1)).collect();
+        Lines { source, starts }
+    }
+
+    /// Whose lines they are.
+    pub fn source(&self) -> &'s Source {
+        self.source
+    }
 
     /// The line and column of a byte, both from 1; columns count characters.
     pub fn line_column(&self, offset: usize) -> (usize, usize) {
-        let before = &self.text[..offset.min(self.text.len())];
-        let line_start = before
-            .iter()
-            .rposition(|&byte| byte == b'\n')
-            .map_or(0, |at| at + 1);
-        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
-        let mark = if line_start == 0 {
-            self.body_start().min(before.len())
-        } else {
-            line_start
+        let offset = offset.min(self.source.text.len());
+        let line = self.starts.partition_point(|&start| start <= offset);
+        let start = match line {
+            1 => self.source.body_start().min(offset),
+            _ => self.starts[line - 1],
         };
-        let column = 1 + String::from_utf8_lossy(&before[mark..]).chars().count();
-        (line, column)
+        let before = String::from_utf8_lossy(&self.source.text[start..offset]);
+        (line, 1 + before.chars().count())
+    }
+
+    /// The bytes of the line that a byte is on, its end not among them.
+    pub fn line_around(&self, offset: usize) -> Span {
+        let offset = offset.min(self.source.text.len());
+        let line = self.starts.partition_point(|&start| start <= offset);
+        let end = self
+            .starts
+            .get(line)
+            .map_or(self.source.text.len(), |next| next - 1);
+        self.starts[line - 1]..end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_columns_count_from_one_and_in_characters() {
+        let source = Source {
+            given: "x".into(),
+            folder: PathBuf::new(),
+            is_stream: false,
+            form: Form::Text,
+            text: b"\xef\xbb\xbfab\n\n\xc3\xa4\xffb\r\nend".to_vec(),
+        };
+        let lines = Lines::of(&source);
+        let places = [
+            (0, (1, 1)),
+            (3, (1, 1)),
+            (4, (1, 2)),
+            (5, (1, 3)),
+            (6, (2, 1)),
+            (7, (3, 1)),
+        ];
+        for (offset, place) in places {
+            assert_eq!(lines.line_column(offset), place, "{offset}");
+        }
+        assert_eq!(
+            lines.line_column(10),
+            (3, 3),
+            "what is no UTF-8 is a character too"
+        );
+        assert_eq!(lines.line_column(99), (4, 4));
+        assert_eq!(lines.line_around(6), 6..6);
+        assert_eq!(lines.line_around(8), 7..12);
+        assert_eq!(lines.line_around(99), 13..16);
     }
 }

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use reiver_batch::plan::{Limits, Overrides, plan};
+use reiver_batch::source::Lines;
 use reiver_batch::{Plan, Severity, Source, read};
 use reiver_topology::Topology;
 
@@ -35,11 +36,21 @@ pub(crate) fn planned(
             }
             exit::REFUSED
         })?;
-    let sources: Vec<Arc<Source>> = sources.into_iter().map(Arc::new).collect();
     let machine = machine_limits().map_err(|error| {
         say(&format!("reiver: {error}"));
         exit::ENGINE_FAILED
     })?;
+    Ok(planned_from(sources, overrides, machine, console))
+}
+
+/// As [`planned`], of sources that are in memory.
+pub(crate) fn planned_from(
+    sources: Vec<Source>,
+    overrides: &Overrides,
+    machine: Limits,
+    console: &Console,
+) -> Planned {
+    let sources: Vec<Arc<Source>> = sources.into_iter().map(Arc::new).collect();
     let mut findings = Vec::new();
     let mut read_files = Vec::new();
     for (id, source) in (0..).map(reiver_batch::SourceId).zip(&sources) {
@@ -56,18 +67,23 @@ pub(crate) fn planned(
         .filter(|finding| is_error(finding.severity))
         .count();
     let warnings = findings.len() - errors;
-    let shown = findings
-        .iter()
-        .map(|finding| mistakes::show(finding, &sources, console))
-        .collect();
+    let shown = if findings.is_empty() {
+        String::new()
+    } else {
+        let lines: Vec<Lines<'_>> = sources.iter().map(|source| Lines::of(source)).collect();
+        let shown = findings.iter();
+        shown
+            .map(|finding| mistakes::show(finding, &lines, console))
+            .collect()
+    };
     let plan = plan.filter(|_| errors == 0);
-    Ok(Planned {
+    Planned {
         plan,
         shown,
         errors,
         warnings,
         sources,
-    })
+    }
 }
 
 impl Planned {

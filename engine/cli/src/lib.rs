@@ -18,6 +18,8 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use reiver_batch::plan::{Limits, Overrides};
+use reiver_batch::{Plan, Source};
 
 use args::{Cli, Command};
 use console::Console;
@@ -60,6 +62,15 @@ pub fn main() -> ExitCode {
         Command::Topology(args) => answer(|out| machine::show(&args, out)),
     };
     ExitCode::from(code)
+}
+
+/// What `reiver check` says of a job file that is in memory, as to a terminal with colours, and the
+/// plan where nothing is wrong.
+pub fn check(source: Source) -> (String, Option<Plan>) {
+    let machine = Limits { cpus: 2, io: 32 };
+    let console = Console::new(args::Color::Always, true);
+    let planned = files::planned_from(vec![source], &Overrides::default(), machine, &console);
+    (planned.shown, planned.plan)
 }
 
 /// Writes what a command was asked for to standard output; the reader may go away in the middle.

@@ -6,7 +6,7 @@ use miette::{
     GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents,
     Severity as Level, SourceCode, SourceSpan, SpanContents,
 };
-use reiver_batch::source::Span;
+use reiver_batch::source::{Lines, Span};
 use reiver_batch::{Diagnostic, Severity, Source};
 
 use crate::console::{Console, plain};
@@ -17,16 +17,12 @@ const AROUND: usize = 60;
 const MOST_UNDERLINED: usize = 120;
 
 /// One finding, as text with a blank line after it.
-pub(crate) fn show(
-    finding: &Diagnostic,
-    sources: &[impl AsRef<Source>],
-    console: &Console,
-) -> String {
-    let source = sources[finding.source.0 as usize].as_ref();
+pub(crate) fn show(finding: &Diagnostic, sources: &[Lines<'_>], console: &Console) -> String {
+    let source = &sources[finding.source.0 as usize];
     let excerpt = Excerpt::new(source, &finding.span);
     let mut help: Vec<String> = finding.help.iter().map(|help| plain(help)).collect();
     for related in &finding.related {
-        let other = sources[related.source.0 as usize].as_ref();
+        let other = &sources[related.source.0 as usize];
         help.push(format!(
             "{}: {}",
             place(other, related.span.start),
@@ -68,9 +64,9 @@ pub(crate) fn show(
 }
 
 /// `file:line:column`.
-pub(crate) fn place(source: &Source, offset: usize) -> String {
-    let (line, column) = source.line_column(offset);
-    format!("{}:{line}:{column}", name(source))
+fn place(lines: &Lines<'_>, offset: usize) -> String {
+    let (line, column) = lines.line_column(offset);
+    format!("{}:{line}:{column}", name(lines.source()))
 }
 
 /// A file as it was given, fit to be shown.
@@ -92,15 +88,13 @@ struct Excerpt {
 }
 
 impl Excerpt {
-    fn new(source: &Source, span: &Span) -> Excerpt {
-        let text = &source.text;
-        let start = span.start.min(text.len());
-        let line_start = text[..start]
-            .iter()
-            .rposition(|&byte| byte == b'\n')
-            .map_or(0, |at| at + 1);
-        let line_end = text[start..].iter().position(|&byte| byte == b'\n');
-        let line_end = line_end.map_or(text.len(), |at| start + at);
+    fn new(lines: &Lines<'_>, span: &Span) -> Excerpt {
+        /// Bytes that hold as many characters as are shown, whatever they are.
+        const WINDOW: usize = 4 * (MOST_UNDERLINED + AROUND);
+        let text = &lines.source().text;
+        let line = lines.line_around(span.start);
+        let start = span.start.min(line.end);
+        let end = span.end.clamp(start, line.end);
         let shown = |bytes: &[u8]| -> Vec<char> {
             let text = String::from_utf8_lossy(bytes);
             let text = text.trim_end_matches('\r').trim_start_matches('\u{feff}');
@@ -108,13 +102,10 @@ impl Excerpt {
                 .map(|letter| if letter.is_control() { ' ' } else { letter })
                 .collect()
         };
-        let end = span.end.clamp(start, line_end.max(start));
-        let before = shown(&text[line_start..start]);
-        let marked: Vec<char> = shown(&text[start..end])
-            .into_iter()
-            .take(MOST_UNDERLINED)
-            .collect();
-        let after = shown(&text[end.min(line_end)..line_end]);
+        let before = shown(&text[line.start.max(start.saturating_sub(WINDOW))..start]);
+        let marked = shown(&text[start..end.min(start + WINDOW)]);
+        let marked: Vec<char> = marked.into_iter().take(MOST_UNDERLINED).collect();
+        let after = shown(&text[end..line.end.min(end + WINDOW)]);
 
         let mut excerpt = String::new();
         if before.len() > AROUND {
@@ -130,11 +121,11 @@ impl Excerpt {
         }
         // Something must stand at the end of a line for a mark to be there.
         excerpt.push(' ');
-        let (line, column) = source.line_column(start);
+        let (line, column) = lines.line_column(start);
         Excerpt {
             text: excerpt,
             marked: (mark_start, mark_length).into(),
-            name: name(source),
+            name: name(lines.source()),
             line: line - 1,
             column: column - 1,
         }

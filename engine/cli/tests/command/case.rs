@@ -29,7 +29,7 @@ pub(crate) struct Done {
 
 impl Case {
     pub(crate) fn new() -> Case {
-        watched();
+        prepared();
         Case {
             folder: tempfile::tempdir().expect("a folder for a test"),
         }
@@ -158,13 +158,6 @@ impl Done {
         assert_eq!(self.code, code, "{self:#?}");
         self
     }
-
-    /// The lines of standard output, sorted.
-    pub(crate) fn sorted(&self) -> Vec<&str> {
-        let mut lines: Vec<&str> = self.stdout.lines().collect();
-        lines.sort_unstable();
-        lines
-    }
 }
 
 /// True while a process lives, the zombies not among them.
@@ -190,10 +183,16 @@ pub(crate) fn marked(word: &str) -> Vec<u32> {
     .collect()
 }
 
-/// Turns a hang into a failure: ends this process if its tests take minutes.
-fn watched() {
-    static WATCH: Once = Once::new();
-    WATCH.call_once(|| {
+/// Makes this process one to start reiver from: with a watchdog that turns a hang into a failure,
+/// and without the ignored signals that a shell gives what it runs in the background, for reiver
+/// would keep them so.
+fn prepared() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            // SAFETY: no pointers, and no handler of anybody is taken away.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
         thread::spawn(|| {
             thread::sleep(Duration::from_secs(400));
             eprintln!("a test hangs: the watchdog ends the process");

@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|text: &[u8]| reiver_fuzz::check(reiver_batch::Form::Toml, text));
