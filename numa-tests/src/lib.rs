@@ -5,6 +5,7 @@
 //! them the tests say that they were skipped.
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -24,12 +25,18 @@ pub struct Snapshot {
 pub fn snapshots() -> Vec<Snapshot> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/topologies/sysfs");
     let Ok(entries) = fs::read_dir(&folder) else {
-        eprintln!("skipped: no snapshots of machines in {}", folder.display());
+        skipped(&format!("no snapshots of machines in {}", folder.display()));
         return Vec::new();
     };
     let mut archives: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     archives.sort();
     archives.iter().filter_map(unpack).collect()
+}
+
+/// Says what a test leaves out. Straight to standard error, for what is printed the usual way is
+/// shown only of tests that fail.
+pub fn skipped(what: &str) {
+    let _ = writeln!(io::stderr(), "skipped: {what}");
 }
 
 fn unpack(archive: &PathBuf) -> Option<Snapshot> {
@@ -41,10 +48,8 @@ fn unpack(archive: &PathBuf) -> Option<Snapshot> {
         .arg(folder.path())
         .status();
     if !unpacked.is_ok_and(|status| status.success()) {
-        eprintln!(
-            "skipped: cannot unpack {} (tar and bzip2 do it)",
-            archive.display()
-        );
+        let archive = archive.display();
+        skipped(&format!("cannot unpack {archive} (tar and bzip2 do it)"));
         return None;
     }
     let root = fs::read_dir(folder.path()).ok()?.flatten().next()?.path();

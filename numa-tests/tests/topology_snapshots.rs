@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
-use reiver_numa_tests::snapshots;
+use reiver_numa_tests::{skipped, snapshots};
 use reiver_topology::{CpuSet, NodeId, Topology};
 
 fn check_rules(name: &str, machine: &Topology) {
@@ -153,7 +153,7 @@ fn snapshots_are_seen_as_hwloc_sees_them() {
             ("numanode", machine.nodes().count()),
         ] {
             let Some(theirs) = hwloc_count(&snapshot.root, object) else {
-                eprintln!("skipped: hwloc-calc is not installed");
+                skipped("the comparison with hwloc: hwloc-calc is not installed");
                 return;
             };
             // hwloc leaves nodes of a graphics card's memory out unless it is told to keep them;

@@ -1,5 +1,6 @@
 //! What a job sees when it starts.
 
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
 
@@ -266,7 +267,7 @@ fn pipes_are_read_as_text() {
         .args(["-c", &script])
         .output()
     else {
-        eprintln!("skipped: there is no bash here");
+        let _ = writeln!(std::io::stderr(), "skipped: there is no bash here");
         return;
     };
     assert_eq!(output.stdout, b"from a pipe\n", "{output:?}");
