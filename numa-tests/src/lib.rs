@@ -8,6 +8,8 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
 
 use tempfile::TempDir;
 
@@ -21,8 +23,19 @@ pub struct Snapshot {
     _folder: TempDir,
 }
 
-/// All snapshots; none, said aloud, where they or the tools that unpack them are missing.
-pub fn snapshots() -> Vec<Snapshot> {
+/// All snapshots; none, said aloud, where they or the tools that unpack them are missing. Tests that
+/// run at the same time share what was unpacked, for that takes longer than they do.
+pub fn snapshots() -> Arc<Vec<Snapshot>> {
+    static UNPACKED: Mutex<Weak<Vec<Snapshot>>> = Mutex::new(Weak::new());
+    let mut unpacked = UNPACKED.lock().unwrap_or_else(PoisonError::into_inner);
+    unpacked.upgrade().unwrap_or_else(|| {
+        let snapshots = Arc::new(unpack_all());
+        *unpacked = Arc::downgrade(&snapshots);
+        snapshots
+    })
+}
+
+fn unpack_all() -> Vec<Snapshot> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/topologies/sysfs");
     let Ok(entries) = fs::read_dir(&folder) else {
         skipped(&format!("no snapshots of machines in {}", folder.display()));
@@ -30,7 +43,16 @@ pub fn snapshots() -> Vec<Snapshot> {
     };
     let mut archives: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     archives.sort();
-    archives.iter().filter_map(unpack).collect()
+    thread::scope(|scope| {
+        let unpacking: Vec<_> = archives
+            .iter()
+            .map(|archive| scope.spawn(|| unpack(archive)))
+            .collect();
+        let unpacked = unpacking.into_iter().map(|thread| thread.join());
+        unpacked
+            .filter_map(|snapshot| snapshot.expect("unpacking does not panic"))
+            .collect()
+    })
 }
 
 /// Says what a test leaves out. Straight to standard error, for what is printed the usual way is

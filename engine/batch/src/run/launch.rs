@@ -306,9 +306,13 @@ fn find(name: &OsStr, path: &OsStr, cwd: &Path) -> io::Result<CString> {
     let mut refused = io::Error::from_raw_os_error(libc::ENOENT);
     for folder in std::env::split_paths(path) {
         // An empty entry is the current folder.
-        match is_program(&cwd.join(folder).join(name)) {
+        let candidate = cwd.join(folder).join(name);
+        match is_program(&candidate) {
             Ok(program) => return Ok(program),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => refused = error,
+            // In a folder that we may not look into there may be anything, and most often nothing.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && candidate.exists() => {
+                refused = error;
+            }
             Err(_) => {}
         }
     }

@@ -133,7 +133,7 @@ fn every_worker_of_a_described_machine_steals_from_the_nearest_first() {
 
 #[test]
 fn every_worker_of_a_real_machine_steals_from_the_nearest_first() {
-    for snapshot in snapshots() {
+    for snapshot in snapshots().iter() {
         let machine = Topology::from_sysfs(&snapshot.root).expect("a machine");
         check(
             &snapshot.name,
