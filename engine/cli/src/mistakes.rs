@@ -1,5 +1,6 @@
 //! Shows what is wrong with a job file: the place, its line, what is underlined, what to do.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use miette::{
@@ -33,7 +34,7 @@ pub(crate) fn show(finding: &Diagnostic, sources: &[Lines<'_>], console: &Consol
         message: format!(
             "{}: {}",
             place(source, finding.span.start),
-            plain(&finding.message)
+            short(&plain(&finding.message))
         ),
         label: finding.label.as_deref().map(plain),
         help: (!help.is_empty()).then(|| help.join("\n")),
@@ -61,6 +62,17 @@ pub(crate) fn show(finding: &Diagnostic, sources: &[Lines<'_>], console: &Consol
         Ok(()) => text,
         Err(_) => report.message + "\n",
     }
+}
+
+/// A message may hold what was written, whatever its length: its middle is left out then.
+fn short(message: &str) -> Cow<'_, str> {
+    let letters = message.chars().count();
+    if letters <= 2 * MOST_UNDERLINED {
+        return message.into();
+    }
+    let begin = message.chars().take(MOST_UNDERLINED);
+    let end = message.chars().skip(letters - MOST_UNDERLINED);
+    begin.chain(['…']).chain(end).collect()
 }
 
 /// `file:line:column`.

@@ -16,6 +16,9 @@ pub(crate) fn watch(control: &Control) -> io::Result<()> {
         .into_iter()
         .filter(|&signal| !is_ignored(signal))
         .collect();
+    // A file that may not grow any more (`ulimit -f`) is an error of the write, like a full disk.
+    // SAFETY: no pointers; jobs start with the default all the same.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     let mut signals = Signals::new(wanted)?;
     let control = control.clone();
     thread::Builder::new()

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::capture::Captured;
 use super::control::Control;
+use super::descriptors::{Room, Turns};
 use super::launch::{Launched, Launcher};
 use super::process::{self, Marks, Pid, Snapshot};
 use crate::Plan;
@@ -29,6 +30,7 @@ pub(super) struct Attempts {
     run_id: String,
     state_folder: PathBuf,
     control: Control,
+    turns: Turns,
     /// Leaders that live, or have not been reaped. Whoever starts one holds the lock for reading
     /// until it stands here; whoever reaps orphans holds it for writing, and so mistakes none.
     leaders: RwLock<Mutex<HashSet<Pid>>>,
@@ -44,6 +46,7 @@ impl Attempts {
         run_id: String,
         state_folder: PathBuf,
         control: Control,
+        room: Room,
     ) -> io::Result<Attempts> {
         let leaders = RwLock::default();
         Ok(Attempts {
@@ -51,6 +54,7 @@ impl Attempts {
             run_id,
             state_folder,
             control,
+            turns: Turns::new(room),
             leaders,
         })
     }
@@ -71,7 +75,8 @@ impl Attempts {
             ("REIVER_JOB", OsString::from(&name)),
             ("REIVER_ATTEMPT", OsString::from(number.to_string())),
         ];
-        let mut end = match self.launch(plan, job, number, &marks) {
+        let launched = self.turns.take(|| self.launch(plan, job, number, &marks));
+        let mut end = match launched {
             Err(reason) => AttemptEnd {
                 status: Status::Failed(Reason::Spawn),
                 leader: LeaderEnd::NotStarted(reason),
@@ -166,14 +171,17 @@ impl Attempts {
 
     /// Takes the ends of orphans that have ended, so that they do not pile up.
     pub(super) fn reap_orphans(&self) {
-        let leaders = self.leaders.write().unwrap_or_else(PoisonError::into_inner);
-        let leaders = leaders.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Ok(snapshot) = Snapshot::take() {
-            snapshot
-                .ended_orphans(&leaders)
-                .into_iter()
-                .for_each(process::reap_orphan);
-        }
+        // First the turn and then the lock, as a launch does.
+        self.turns.take(|| {
+            let leaders = self.leaders.write().unwrap_or_else(PoisonError::into_inner);
+            let leaders = leaders.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Ok(snapshot) = Snapshot::take() {
+                snapshot
+                    .ended_orphans(&leaders)
+                    .into_iter()
+                    .for_each(process::reap_orphan);
+            }
+        });
     }
 }
 
@@ -353,7 +361,7 @@ impl<'a> Watch<'a> {
     }
 
     fn members(&self) -> Vec<Pid> {
-        let snapshot = Snapshot::take();
+        let snapshot = self.all.turns.take(Snapshot::take);
         snapshot
             .map(|snapshot| snapshot.members(self.pid, &self.marks))
             .unwrap_or_else(|error| {

@@ -118,7 +118,9 @@ impl Captured {
             fs::create_dir_all(folder)?;
         }
         let mut file = File::create(&path)?;
-        self.write_to(&mut file)?;
+        // A part of it would be taken for the whole.
+        self.write_to(&mut file)
+            .inspect_err(|_| drop(fs::remove_file(&path)))?;
         self.log = Some(path);
         Ok(())
     }

@@ -12,6 +12,7 @@ mod attempt;
 mod capture;
 mod control;
 mod coordinator;
+mod descriptors;
 mod launch;
 mod process;
 
@@ -34,6 +35,7 @@ use attempt::Attempts;
 pub use capture::Captured;
 pub use control::Control;
 use coordinator::{Coordinator, News, Stop};
+use descriptors::Room;
 pub use launch::close_inherited_descriptors;
 
 /// What a run needs besides its plan.
@@ -50,7 +52,8 @@ pub struct Options {
 pub struct Outcome {
     /// How many jobs ended how.
     pub summary: Summary,
-    /// The exit code that says so: 0, 1, or 128 and the number of the signal that ended it.
+    /// The exit code that says so: 0, 1, 3 where output of jobs was lost, or 128 and the number of
+    /// the signal that ended it.
     pub exit: u8,
     /// The first sink's trouble, where one had any.
     pub trouble: Option<io::Error>,
@@ -73,6 +76,8 @@ pub(crate) enum Message {
     SinkFailed(io::Error),
 }
 
+/// The exit code of a run that lost what jobs printed: reiver failed, whatever they did.
+const OUTPUT_LOST: u8 = 3;
 /// Events that wait for slow sinks before no more attempts are started.
 const MOST_UNREPORTED: usize = 256;
 /// Looking for orphans that have ended is given at most this part of the time.
@@ -101,14 +106,25 @@ pub fn run(
     let limits = plan.limits();
     let slots = limits.cpus.saturating_add(limits.io) as usize;
     let slots = slots.min(plan.len()).max(1);
+    let room = Room::of_process()?;
+    if room.attempts < slots {
+        let Room {
+            attempts, limit, ..
+        } = room;
+        tracing::warn!(
+            "jobs at once: {attempts} at the most, for the limit on open files is {limit}; \
+             raise it with `ulimit -n`"
+        );
+    }
+    // What is over that waits in the engine's queue, its slots taken.
     let engine = Engine::builder()
         .cpu_workers(1)
-        .io_workers(0..=slots)
+        .io_workers(0..=slots.min(room.attempts))
         .pinning(Pinning::None)
         .queue_capacity(Class::Io, slots)
         .build()
         .map_err(io::Error::other)?;
-    let attempts = Attempts::new(options.run_id, options.state_folder, control.clone())?;
+    let attempts = Attempts::new(options.run_id, options.state_folder, control.clone(), room)?;
     let (sender, receiver) = channel();
     let reporter = Reporter::start(Arc::clone(plan), sinks, sender.clone())?;
     control.connect(sender.clone());
@@ -122,6 +138,7 @@ pub fn run(
         reporter,
         last_ends: HashMap::new(),
         summary: Summary::default(),
+        lost: false,
         trouble: None,
         next_reaping: begin,
     };
@@ -131,6 +148,7 @@ pub fn run(
     let Run {
         attempts,
         mut summary,
+        lost,
         reporter,
         mut trouble,
         ..
@@ -138,10 +156,11 @@ pub fn run(
     attempts.reap_orphans();
     summary.duration = begin.elapsed();
     let failed = summary.failed > 0 || summary.cancelled > 0;
+    let by_itself = if lost { OUTPUT_LOST } else { u8::from(failed) };
     let signal = control
         .signal()
         .and_then(|signal| u8::try_from(128 + signal).ok());
-    let exit = signal.unwrap_or(u8::from(failed));
+    let exit = signal.unwrap_or(by_itself);
     reporter.report(EventKind::RunFinished { summary, exit });
     reporter.finish();
     while let Ok(message) = receiver.try_recv() {
@@ -166,6 +185,8 @@ struct Run<'p> {
     /// How the last attempt ended, of jobs that have one and are not over.
     last_ends: HashMap<JobIndex, Arc<AttemptEnd>>,
     summary: Summary,
+    /// Output of some job had no place.
+    lost: bool,
     trouble: Option<io::Error>,
     next_reaping: Instant,
 }
@@ -228,6 +249,7 @@ impl Run<'_> {
             }
             Message::Ended { job, end } => {
                 let status = end.status;
+                self.lost |= end.stdout.lost_bytes() + end.stderr.lost_bytes() > 0;
                 self.last_ends.insert(job, Arc::new(end));
                 self.coordinator.ended(job, status, Instant::now());
                 self.reap_orphans_now_and_then();

@@ -201,3 +201,20 @@ fn a_folder_that_takes_no_logs_changes_no_outcome() {
         done.stderr
     );
 }
+
+#[test]
+fn output_that_has_no_place_is_said_to_be_lost_and_the_run_has_failed() {
+    let case = Case::toml("[[job]]\nrun = 'yes | head -c 3000000'\n[[job]]\nrun = 'echo well'");
+    // No file may be larger than 100 blocks, whatever their size.
+    let done = case
+        .through_shell("ulimit -f 100; exec $REIVER run jobs.toml -j1")
+        .expect(3);
+    assert!(done.stdout.starts_with("y\ny\n") && done.stdout.ends_with("well\n"));
+    assert!(done.stdout.len() < 3_000_000);
+    assert!(
+        done.stderr.contains("bytes of stdout were lost"),
+        "{}",
+        done.stderr
+    );
+    assert!(done.stderr.contains("2 succeeded"), "{}", done.stderr);
+}

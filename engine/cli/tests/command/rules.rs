@@ -319,3 +319,26 @@ fn directives_of_text_files_hold_for_the_lines_after_them() {
     assert_eq!(done.stdout, "[]\n[a]\n[ab]\n");
     assert!(done.stderr.contains("attempt 2 of 2"), "{}", done.stderr);
 }
+
+#[test]
+fn more_jobs_at_once_than_open_files_allow_run_all_the_same() {
+    let case = Case::new();
+    let lines: String = (0..150)
+        .map(|line| format!("sleep 0.01; echo {line}\n"))
+        .collect();
+    case.write("lines.txt", lines);
+    for limit in [16, 40, 256] {
+        let done = case
+            .through_shell(&format!(
+                "ulimit -n {limit}; exec $REIVER run lines.txt -j 300"
+            ))
+            .expect(0);
+        assert_eq!(done.stdout.lines().count(), 150);
+        assert!(
+            done.stderr
+                .contains(&format!("the limit on open files is {limit}")),
+            "{}",
+            done.stderr
+        );
+    }
+}

@@ -1,0 +1,102 @@
+//! How many attempts at once the limit on open files has room for.
+//!
+//! The limit is not raised: what reiver starts would inherit that, and programs that still use
+//! `select` break above 1,024.
+
+use std::fs;
+use std::io;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+/// What an attempt holds while it runs: its leader, two pipes, and a file for output that is too
+/// long for memory.
+const HELD: usize = 4;
+/// What starting one, or looking through `/proc`, takes for a moment besides: the other ends of the
+/// pipes, a file for each stream.
+const FOR_A_MOMENT: usize = 5;
+/// More at once start nothing sooner.
+const MOST_TURNS: usize = 16;
+/// For the run itself and whoever reports.
+const SPARE: usize = 8;
+
+/// What there is room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Room {
+    /// Attempts at once.
+    pub(super) attempts: usize,
+    /// How many of them may do at once what takes descriptors for a moment.
+    turns: usize,
+    /// The limit itself.
+    pub(super) limit: usize,
+}
+
+impl Room {
+    /// The room that this process has.
+    pub(super) fn of_process() -> io::Result<Room> {
+        let mut limit = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        // SAFETY: writes to memory of the right type.
+        let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        let limit = usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX);
+        Ok(Room::within(limit, open))
+    }
+
+    fn within(limit: usize, open: usize) -> Room {
+        let free = limit.saturating_sub(open + SPARE);
+        let turns = (free / (4 * FOR_A_MOMENT)).clamp(1, MOST_TURNS);
+        let attempts = free.saturating_sub(turns * FOR_A_MOMENT) / HELD;
+        Room {
+            attempts: attempts.max(1),
+            turns,
+            limit,
+        }
+    }
+}
+
+/// Lets so many at a time do what takes descriptors for a moment.
+#[derive(Debug)]
+pub(super) struct Turns {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+impl Turns {
+    pub(super) fn new(room: Room) -> Turns {
+        Turns {
+            free: Mutex::new(room.turns),
+            freed: Condvar::new(),
+        }
+    }
+
+    /// Calls `code` when it is its turn.
+    pub(super) fn take<R>(&self, code: impl FnOnce() -> R) -> R {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = self.freed.wait_while(free, |free| *free == 0);
+        *free.unwrap_or_else(PoisonError::into_inner) -= 1;
+        let result = code();
+        *self.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.freed.notify_one();
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_always_room_for_one_and_never_for_more_than_the_limit() {
+        for limit in [0, 8, 16, 32, 64, 256, 1024, 4096, 1 << 20, usize::MAX] {
+            let room = Room::within(limit, 12);
+            assert!(room.attempts >= 1 && room.turns >= 1);
+            let most = room.attempts.saturating_mul(HELD) + room.turns * FOR_A_MOMENT;
+            assert!(limit < 32 || most + 12 + SPARE <= limit, "{room:?}");
+        }
+        assert_eq!(Room::within(1024, 12).attempts, 231);
+    }
+}
