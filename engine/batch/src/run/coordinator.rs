@@ -369,3 +369,6 @@ impl<'p> Coordinator<'p> {
         part
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,336 @@
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::plan::{Limits, Overrides, plan};
+use crate::source::{Form, Source, SourceId};
+
+const FAILED: Status = Status::Failed(Reason::Exit);
+
+fn planned(text: &str) -> Plan {
+    let source = Source {
+        given: "jobs.toml".into(),
+        folder: "/".into(),
+        is_stream: false,
+        form: Form::Toml,
+        text: text.into(),
+    };
+    let (file, found) = crate::read::read(SourceId(0), &source);
+    assert!(found.is_empty(), "{found:?}\n{text}");
+    let machine = Limits { cpus: 2, io: 3 };
+    let (plan, found) = plan(
+        vec![source.into()],
+        vec![file],
+        &Overrides::default(),
+        machine,
+    );
+    plan.unwrap_or_else(|| panic!("{found:?}\n{text}"))
+}
+
+/// Starts all that may start; their names.
+fn start<'p>(coordinator: &mut Coordinator<'p>, now: Instant) -> Vec<String> {
+    let plan = coordinator.plan;
+    std::iter::from_fn(|| coordinator.next(now))
+        .map(|(job, _)| plan.name(job).into_owned())
+        .collect()
+}
+
+fn end(coordinator: &mut Coordinator<'_>, name: &str, status: Status, now: Instant) {
+    let job = coordinator.plan.find(name).expect("a job of the test");
+    coordinator.ended(job, status, now);
+}
+
+/// `name end`, in the order in which it was told.
+fn told(coordinator: &mut Coordinator<'_>) -> Vec<String> {
+    let plan = coordinator.plan;
+    let news = coordinator.take_news();
+    news.into_iter()
+        .map(|news| match news {
+            News::Retried {
+                job,
+                attempt,
+                delay,
+            } => format!("{} retried {attempt} in {delay:?}", plan.name(job)),
+            News::Finished(job, Status::Success) => format!("{} success", plan.name(job)),
+            News::Finished(job, Status::Failed(_)) => format!("{} failed", plan.name(job)),
+            News::Finished(job, Status::Cancelled) => format!("{} cancelled", plan.name(job)),
+            News::Skipped(job, because) => {
+                format!("{} skipped for {}", plan.name(job), plan.name(because))
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn slots_that_come_free_are_kept_for_the_job_that_needs_several() {
+    let plan = planned(
+        "[limits]\ncpus = 3\n[[job]]\nname = 'a'\nrun = 'x'\n[[job]]\nname = 'b'\nrun = 'x'\n\
+         [[job]]\nname = 'wide'\nrun = 'x'\ncpus = 3\n[[job]]\nname = 'c'\nrun = 'x'\n\
+         [[job]]\nname = 'io'\nrun = 'x'\nclass = 'io'\n[[job]]\nname = 'first'\nrun = 'x'\npriority = 'P0'\nneeds = ['a']",
+    );
+    let mut coordinator = Coordinator::new(&plan, 1);
+    let now = Instant::now();
+    assert_eq!(start(&mut coordinator, now), ["a", "b", "io"]);
+    end(&mut coordinator, "a", Status::Success, now);
+    // What is more urgent goes before it all the same.
+    assert_eq!(start(&mut coordinator, now), ["first"]);
+    end(&mut coordinator, "first", Status::Success, now);
+    assert!(
+        start(&mut coordinator, now).is_empty(),
+        "`c` comes after it"
+    );
+    end(&mut coordinator, "b", Status::Success, now);
+    assert_eq!(start(&mut coordinator, now), ["wide"]);
+}
+
+#[test]
+fn waits_grow_as_asked_and_hold_no_slot() {
+    let plan = planned(
+        "[limits]\ncpus = 1\n[[job]]\nname = 'a'\nrun = 'x'\n\
+         retries = { count = 4, delay = '1s', backoff = 'exponential', max-delay = '3s' }\n\
+         [[job]]\nname = 'b'\nrun = 'x'",
+    );
+    let mut coordinator = Coordinator::new(&plan, 1);
+    let mut now = Instant::now();
+    assert_eq!(start(&mut coordinator, now), ["a"]);
+    for (attempt, delay) in [(1, 1), (2, 2), (3, 3), (4, 3)] {
+        end(&mut coordinator, "a", FAILED, now);
+        assert_eq!(
+            told(&mut coordinator),
+            [format!("a retried {attempt} in {delay}s")]
+        );
+        let others: &[&str] = if attempt == 1 { &["b"] } else { &[] };
+        assert_eq!(start(&mut coordinator, now), others);
+        if attempt == 1 {
+            end(&mut coordinator, "b", Status::Success, now);
+            assert_eq!(told(&mut coordinator), ["b success"]);
+        }
+        let almost = now + Duration::from_secs(delay) - Duration::from_nanos(1);
+        assert!(start(&mut coordinator, almost).is_empty());
+        now = coordinator.next_delay().expect("it waits");
+        assert_eq!(start(&mut coordinator, now), ["a"]);
+    }
+    end(&mut coordinator, "a", FAILED, now);
+    assert_eq!(told(&mut coordinator), ["a failed"]);
+    assert!(coordinator.is_over());
+}
+
+#[test]
+fn a_random_wait_is_a_part_of_the_whole() {
+    let plan = planned(
+        "[[job]]\nname = 'a'\nrun = 'x'\nretries = { count = 2000, delay = '1s', jitter = true }",
+    );
+    let mut coordinator = Coordinator::new(&plan, 7);
+    let mut now = Instant::now();
+    let mut waits = Vec::new();
+    for _ in 0..2000 {
+        assert_eq!(start(&mut coordinator, now), ["a"]);
+        end(&mut coordinator, "a", FAILED, now);
+        let at = coordinator.next_delay().expect("it waits");
+        waits.push((at - now).as_secs_f64());
+        now = at;
+    }
+    assert!(waits.iter().all(|wait| (0.0..=1.0).contains(wait)));
+    let mean = waits.iter().sum::<f64>() / 2000.0;
+    assert!((0.45..0.55).contains(&mean), "{mean}");
+}
+
+#[test]
+fn a_wait_that_no_clock_holds_is_without_end() {
+    let plan = planned(
+        "[[job]]\nname = 'a'\nrun = 'x'\n\
+         retries = { count = 99, delay = '500000000000y', backoff = 'exponential' }",
+    );
+    let mut coordinator = Coordinator::new(&plan, 1);
+    let now = Instant::now();
+    start(&mut coordinator, now);
+    end(&mut coordinator, "a", FAILED, now);
+    assert_eq!(coordinator.next_delay(), None);
+    coordinator.stop(Stop::Cancel);
+    told(&mut coordinator);
+    assert!(coordinator.is_over());
+}
+
+#[test]
+fn at_max_fails_each_ends_as_the_page_says() {
+    let plan = planned(
+        "max-fails = 1\n[limits]\ncpus = 3\n[[job]]\nname = 'runs'\nrun = 'x'\n\
+         [[job]]\nname = 'waits'\nrun = 'x'\nretries = { count = 3, delay = '1h' }\n\
+         [[job]]\nname = 'fails'\nrun = 'x'\n[[job]]\nname = 'ready'\nrun = 'x'\n\
+         [[job]]\nname = 'hangs'\nrun = 'x'\nneeds = ['fails']\n\
+         [[job]]\nname = 'repairs'\nrun = 'x'\nneeds = [{ job = 'fails', when = 'failure' }]\n\
+         [[job]]\nname = 'after'\nrun = 'x'\nneeds = ['runs']\n\
+         [[job]]\nname = 'cleans'\nrun = 'x'\nneeds = [{ job = 'ready', when = 'always' }]",
+    );
+    let mut coordinator = Coordinator::new(&plan, 1);
+    let now = Instant::now();
+    assert_eq!(start(&mut coordinator, now), ["runs", "waits", "fails"]);
+    end(&mut coordinator, "waits", FAILED, now);
+    told(&mut coordinator);
+    end(&mut coordinator, "fails", FAILED, now);
+    let mut first = told(&mut coordinator);
+    first.sort();
+    assert_eq!(
+        first,
+        [
+            "cleans cancelled",
+            "fails failed",
+            "hangs skipped for fails",
+            "ready cancelled",
+            "repairs cancelled",
+            "waits failed",
+        ]
+    );
+    assert!(start(&mut coordinator, now).is_empty());
+    end(&mut coordinator, "runs", Status::Success, now);
+    assert_eq!(told(&mut coordinator), ["runs success", "after cancelled"]);
+    assert!(coordinator.is_over());
+}
+
+#[test]
+fn a_cancel_reaches_everybody_who_hangs_on_it() {
+    let plan = planned(
+        "[[job]]\nname = 'runs'\nrun = 'x'\nretries = 5\n\
+         [[job]]\nname = 'always'\nrun = 'x'\nneeds = [{ job = 'runs', when = 'always' }]\n\
+         [[job]]\nname = 'more'\nrun = 'x'\nneeds = ['always']",
+    );
+    let mut coordinator = Coordinator::new(&plan, 1);
+    let now = Instant::now();
+    start(&mut coordinator, now);
+    coordinator.stop(Stop::Cancel);
+    end(&mut coordinator, "runs", Status::Cancelled, now);
+    assert_eq!(
+        told(&mut coordinator),
+        ["runs cancelled", "always cancelled", "more cancelled"]
+    );
+    assert!(coordinator.is_over());
+}
+
+/// How a job of a random graph behaves.
+#[derive(Debug, Clone)]
+struct Wanted {
+    /// So many attempts fail; then one succeeds.
+    failures: u32,
+    retries: u32,
+    needs: Vec<(usize, When)>,
+    is_io: bool,
+    cpus: u32,
+    priority: u8,
+}
+
+fn graph() -> impl Strategy<Value = Vec<Wanted>> {
+    let when = prop_oneof![Just(When::Success), Just(When::Failure), Just(When::Always)];
+    let needs = proptest::collection::vec((any::<prop::sample::Index>(), when), 0..3);
+    let job = (0..3_u32, 0..3_u32, needs, any::<bool>(), 1..4_u32, 0..3_u8);
+    proptest::collection::vec(job, 1..40).prop_map(|jobs| {
+        let job = |(number, (failures, retries, needs, is_io, cpus, priority))| {
+            let needs: HashMap<usize, When> = Vec::into_iter(needs)
+                .filter(|_| number > 0)
+                .map(|(index, when): (prop::sample::Index, When)| (index.index(number), when))
+                .collect();
+            let mut needs: Vec<(usize, When)> = needs.into_iter().collect();
+            needs.sort_by_key(|need| need.0);
+            Wanted {
+                failures,
+                retries,
+                needs,
+                is_io,
+                cpus,
+                priority,
+            }
+        };
+        jobs.into_iter().enumerate().map(job).collect()
+    })
+}
+
+fn written(jobs: &[Wanted]) -> String {
+    let mut text = "[limits]\ncpus = 4\nio = 2\n".to_owned();
+    for (number, job) in jobs.iter().enumerate() {
+        let needs: Vec<String> = job
+            .needs
+            .iter()
+            .map(|(need, when)| {
+                let when = format!("{when:?}").to_lowercase();
+                format!("{{ job = 'n{need}', when = '{when}' }}")
+            })
+            .collect();
+        let class = if job.is_io { "io" } else { "cpu" };
+        text += &format!(
+            "[[job]]\nname = 'n{number}'\nrun = 'x'\nclass = '{class}'\ncpus = {}\n\
+             priority = 'P{}'\nretries = {}\nneeds = [{}]\n",
+            job.cpus,
+            job.priority,
+            job.retries,
+            needs.join(", ")
+        );
+    }
+    text
+}
+
+/// How every job ends, where nothing ends the run.
+fn model(jobs: &[Wanted]) -> Vec<&'static str> {
+    let mut ends: Vec<&str> = Vec::new();
+    for job in jobs {
+        let met = job.needs.iter().all(|&(need, when)| match when {
+            When::Success => ends[need] == "success",
+            When::Failure => ends[need] == "failed",
+            When::Always => true,
+        });
+        ends.push(match (met, job.failures > job.retries) {
+            (false, _) => "skipped",
+            (true, true) => "failed",
+            (true, false) => "success",
+        });
+    }
+    ends
+}
+
+proptest! {
+    #[test]
+    fn any_graph_in_any_order_of_ends_is_as_the_model_says(
+        jobs in graph(),
+        order in proptest::collection::vec(any::<prop::sample::Index>(), 200),
+    ) {
+        let mut order = order.into_iter().cycle();
+        let plan = planned(&written(&jobs));
+        let mut coordinator = Coordinator::new(&plan, 1);
+        let now = Instant::now();
+        let mut running: Vec<(JobIndex, u32)> = Vec::new();
+        let mut ends: HashMap<String, String> = HashMap::new();
+        loop {
+            while let Some(started) = coordinator.next(now) {
+                for (need, _) in &jobs[started.0.0 as usize].needs {
+                    let name = format!("n{need}");
+                    prop_assert!(ends.contains_key(&name));
+                }
+                running.push(started);
+            }
+            let slots = |io: bool| -> u32 {
+                let jobs = running.iter().map(|(job, _)| &jobs[job.0 as usize]);
+                jobs.filter(|job| job.is_io == io).map(|job| if io { 1 } else { job.cpus }).sum()
+            };
+            prop_assert!(slots(false) <= 4 && slots(true) <= 2);
+            prop_assert!(!running.is_empty(), "it is stuck");
+            let index = order.next().expect("without end").index(running.len());
+            let (job, attempt) = running.swap_remove(index);
+            let fails = attempt <= jobs[job.0 as usize].failures;
+            coordinator.ended(job, if fails { FAILED } else { Status::Success }, now);
+            for news in told(&mut coordinator) {
+                let (name, end) = news.split_once(' ').expect("name and end");
+                let end = end.split(' ').next().unwrap_or_default();
+                if end != "retried" {
+                    prop_assert_eq!(ends.insert(name.to_owned(), end.to_owned()), None);
+                }
+            }
+            if coordinator.is_over() {
+                break;
+            }
+        }
+        prop_assert!(running.is_empty());
+        for (number, expected) in model(&jobs).into_iter().enumerate() {
+            let name = format!("n{number}");
+            prop_assert_eq!(ends[&name].as_str(), expected, "{}", name);
+        }
+    }
+}
