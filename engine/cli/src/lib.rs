@@ -4,6 +4,7 @@
 //! decides on the exit code. It runs nothing itself.
 
 mod args;
+mod bar;
 mod console;
 mod dry_run;
 pub mod exit;

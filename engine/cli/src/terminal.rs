@@ -2,7 +2,6 @@
 //!
 //! Standard output is the jobs'; everything that is reiver's own goes to standard error.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
@@ -11,20 +10,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reiver_batch::Plan;
 use reiver_batch::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Sink, Status, Summary};
 use reiver_batch::plan::{JobIndex, Stderr, Stdout};
 use reiver_batch::run::Captured;
 use reiver_batch::shell;
 
+use crate::bar::Bar;
 use crate::console::{Console, Pretty, Tone, count, plain, say};
 use crate::signals;
 
-/// Running jobs that are shown at the most.
-const MOST_SHOWN: usize = 8;
-/// How often what is shown of them may change: the eye sees no more.
-const REFRESH: Duration = Duration::from_millis(100);
 /// Where there is no terminal, how often the state is said.
 const STATE: Duration = Duration::from_secs(10);
 /// Lines of each stream that a failure shows.
@@ -40,21 +35,13 @@ pub(crate) struct Terminal {
     is_json: bool,
     /// Both streams end in one place, so that what was printed to one is seen beside the other.
     one_place: bool,
-    bars: Option<Bars>,
-    running: BTreeMap<JobIndex, Instant>,
+    bar: Option<Bar>,
     total: usize,
     done: usize,
     failed: usize,
     /// Failures, for the end.
     failures: Vec<String>,
     said: Instant,
-}
-
-struct Bars {
-    all: MultiProgress,
-    main: ProgressBar,
-    lines: Vec<ProgressBar>,
-    refreshed: Instant,
 }
 
 impl Terminal {
@@ -65,8 +52,7 @@ impl Terminal {
             alone,
             is_json,
             one_place,
-            bars: None,
-            running: BTreeMap::new(),
+            bar: None,
             total: 0,
             done: 0,
             failed: 0,
@@ -77,8 +63,8 @@ impl Terminal {
 
     /// Writes where the bar is not.
     fn aside<R>(&self, write: impl FnOnce() -> R) -> R {
-        match &self.bars {
-            Some(bars) => bars.all.suspend(write),
+        match &self.bar {
+            Some(bar) => bar.aside(write),
             None => write(),
         }
     }
@@ -167,8 +153,16 @@ impl Terminal {
 
     fn ended(&mut self, job: JobIndex) {
         self.done += 1;
-        self.running.remove(&job);
-        if self.bars.is_none() && self.said.elapsed() >= STATE {
+        if let Some(bar) = &self.bar {
+            bar.ended(job);
+            bar.set(
+                self.done,
+                match self.failed {
+                    0 => String::new(),
+                    failed => self.console.paint(Tone::Bad, &format!("{failed} failed")),
+                },
+            );
+        } else if self.said.elapsed() >= STATE {
             self.said = Instant::now();
             self.say(&format!(
                 "reiver: {} of {} done, {} failed",
@@ -177,43 +171,9 @@ impl Terminal {
         }
     }
 
-    fn refresh(&mut self, plan: &Plan) {
-        let Some(bars) = &mut self.bars else { return };
-        if bars.refreshed.elapsed() < REFRESH {
-            return;
-        }
-        bars.refreshed = Instant::now();
-        bars.main.set_position(self.done as u64);
-        bars.main.set_message(match self.failed {
-            0 => String::new(),
-            failed => self.console.paint(Tone::Bad, &format!("{failed} failed")),
-        });
-        let shown = self.running.len().min(MOST_SHOWN);
-        while bars.lines.len() < shown {
-            let style = ProgressStyle::with_template("  {wide_msg}");
-            let line = ProgressBar::new_spinner()
-                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-            bars.lines.push(bars.all.add(line));
-        }
-        for line in bars.lines.drain(shown..) {
-            bars.all.remove(&line);
-        }
-        let more = self.running.len() - shown;
-        for (index, (line, (job, since))) in bars.lines.iter().zip(&self.running).enumerate() {
-            let mut text = format!("{} {}", plain(&plan.name(*job)), Pretty(since.elapsed()));
-            if index + 1 == MOST_SHOWN && more > 0 {
-                text += &format!(" and {more} more");
-            }
-            line.set_message(text);
-        }
-    }
-
     fn sum(&mut self, summary: &Summary) {
-        if let Some(bars) = self.bars.take() {
-            for line in bars.lines {
-                line.finish_and_clear();
-            }
-            bars.main.finish_and_clear();
+        if let Some(bar) = self.bar.take() {
+            bar.clear();
         }
         if !self.failures.is_empty() {
             say("");
@@ -255,11 +215,13 @@ impl Sink for Terminal {
             EventKind::RunStarted { jobs } => {
                 self.total = *jobs;
                 if self.console.is_terminal && !self.is_json && *jobs > 0 {
-                    self.bars = Some(Bars::new(*jobs));
+                    self.bar = Some(Bar::new(*jobs));
                 }
             }
             EventKind::JobStarted { job, .. } => {
-                self.running.insert(*job, Instant::now());
+                if let Some(bar) = &self.bar {
+                    bar.started(*job, &plan.name(*job));
+                }
             }
             EventKind::JobRetried {
                 job,
@@ -267,7 +229,9 @@ impl Sink for Terminal {
                 end,
                 delay,
             } => {
-                self.running.remove(job);
+                if let Some(bar) = &self.bar {
+                    bar.ended(*job);
+                }
                 let failure = self.failure(plan, *job, *attempt, end, Some(*delay));
                 self.say(&failure);
             }
@@ -296,26 +260,7 @@ impl Sink for Terminal {
             }
             EventKind::RunFinished { summary, .. } => self.sum(summary),
         }
-        self.refresh(plan);
         Ok(())
-    }
-}
-
-impl Bars {
-    fn new(jobs: usize) -> Bars {
-        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template(
-            "{bar:30} {pos}/{len} {msg} {elapsed_precise} ETA {eta_precise}",
-        );
-        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-        let main = all.add(ProgressBar::new(jobs as u64).with_style(style));
-        main.enable_steady_tick(Duration::from_millis(200));
-        Bars {
-            all,
-            main,
-            lines: Vec::new(),
-            refreshed: Instant::now(),
-        }
     }
 }
 
