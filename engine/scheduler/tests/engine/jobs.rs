@@ -54,6 +54,19 @@ fn an_error_of_a_job_fits_where_errors_cross_threads() {
 }
 
 #[test]
+fn what_crosses_threads_can() {
+    fn send<T: Send>() {}
+    fn sync<T: Sync>() {}
+    fn unpin<T: Unpin>() {}
+    send::<Engine>();
+    sync::<Engine>();
+    sync::<JobContext>();
+    send::<JobHandle<std::cell::Cell<u8>>>();
+    unpin::<JobHandle<std::marker::PhantomPinned>>();
+    send::<reiver::RunningJob>();
+}
+
+#[test]
 fn many_are_submitted_in_one_go_and_keep_their_order() {
     let engine = engine(2);
     let handles = engine.submit_many((0..1000).map(|i| move |_: &JobContext| i * 2));
