@@ -54,9 +54,12 @@ fn draw_node(
         let of_node = machine.cpus().iter().filter(|cpu| cpu.node == node.id);
         let packages: BTreeSet<u32> = of_node.map(|cpu| cpu.package).collect();
         let packages: Vec<String> = packages.iter().map(u32::to_string).collect();
+        let plural = |many: bool| if many { "s" } else { "" };
         lines.push(format!(
-            "CPUs {} of package {}",
+            "CPU{} {} of package{} {}",
+            plural(node.cpus.len() > 1),
             node.cpus,
+            plural(packages.len() > 1),
             packages.join(", ")
         ));
         let inside = outline(machine, &node.cpus, u8::MAX, 0);
@@ -78,7 +81,7 @@ fn draw_node(
         out,
         "{top_left}{} {title} {}{top_right}",
         bar(1),
-        bar(width - title.chars().count() + 1)
+        bar(width - title.chars().count())
     )?;
     for line in &lines {
         let blank = " ".repeat(width - line.chars().count());

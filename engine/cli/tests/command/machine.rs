@@ -35,3 +35,23 @@ fn a_machine_that_makes_no_sense_is_refused() {
         );
     }
 }
+
+#[test]
+fn boxes_close() {
+    let case = Case::new();
+    for reader in [
+        "sysfs",
+        "NUMANode:2 L3:2 Core:4 PU:2",
+        "Package:2 NUMANode:1 Core:1",
+    ] {
+        let done = case.reiver(&["topology", "--reader", reader]).expect(0);
+        for drawn in done.stdout.split("\n\n").skip(1) {
+            let widths: Vec<usize> = drawn.lines().map(|line| line.chars().count()).collect();
+            let is_box = drawn.starts_with(['+', '┌']);
+            assert!(
+                !is_box || widths.iter().all(|&width| width == widths[0]),
+                "{drawn}"
+            );
+        }
+    }
+}
