@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::Plan;
+use crate::capture::Captured;
 use crate::plan::JobIndex;
-use crate::run::Captured;
 
 /// One thing that happened, and when.
 #[derive(Debug, Clone)]

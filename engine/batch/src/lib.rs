@@ -9,6 +9,7 @@
 //! The crate never reads the command line, never colours anything and never decides on an exit
 //! code by itself: that is `reiver-cli`.
 
+pub mod capture;
 pub mod diagnostic;
 pub mod event;
 pub mod glob;

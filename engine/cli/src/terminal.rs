@@ -11,9 +11,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use reiver_batch::Plan;
+use reiver_batch::capture::Captured;
 use reiver_batch::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Sink, Status, Summary};
 use reiver_batch::plan::{JobIndex, Stderr, Stdout};
-use reiver_batch::run::Captured;
 use reiver_batch::shell;
 
 use crate::bar::Bar;

@@ -7,11 +7,12 @@ use std::sync::{Arc, OnceLock};
 use reiver_topology::Topology;
 
 use crate::Class;
-use crate::engine::{Engine, Shared};
+use crate::engine::Engine;
 use crate::error::BuildError;
 use crate::io::Io;
 use crate::machine::Machine;
 use crate::metrics::Counters;
+use crate::shared::Shared;
 use crate::sleep::Sleepers;
 use crate::spawner::{Request, Spawner};
 use crate::steal_order::steal_orders;

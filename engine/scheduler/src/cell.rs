@@ -12,9 +12,9 @@ use std::task::Waker;
 use std::time::Instant;
 
 use crate::current::Current;
-use crate::engine::Shared;
 use crate::error::{JobError, PanicPayload, Phase};
 use crate::job::JobContext;
+use crate::shared::Shared;
 use crate::state::State;
 use crate::token::CancellationToken;
 use crate::{Class, Priority};

@@ -13,7 +13,8 @@ use std::time::Instant;
 use reiver_topology::NodeId;
 
 use crate::cell::{AnyJob, Place};
-use crate::engine::{Engine, Shared};
+use crate::engine::Engine;
+use crate::shared::Shared;
 use crate::worker::Worker;
 use crate::{Class, Priority};
 

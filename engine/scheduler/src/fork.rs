@@ -17,8 +17,9 @@ use reiver_topology::NodeId;
 
 use crate::Priority;
 use crate::current::{Current, block_until};
-use crate::engine::{Engine, Shared};
+use crate::engine::Engine;
 use crate::queues::Task;
+use crate::shared::Shared;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 use crate::worker::{Worker, run};
 

@@ -19,8 +19,8 @@ use reiver_topology::place;
 use crate::builder::Pinning;
 use crate::cell::{AnyJob, Place};
 use crate::current::Current;
-use crate::engine::Shared;
 use crate::queues::Task;
+use crate::shared::Shared;
 use crate::sync::AtomicBool;
 use crate::worker::run;
 

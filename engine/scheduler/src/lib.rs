@@ -46,6 +46,8 @@ mod machine;
 mod metrics;
 #[cfg(not(reiver_loom))]
 mod queues;
+#[cfg(not(reiver_loom))]
+mod shared;
 #[cfg_attr(
     not(reiver_loom),
     expect(unreachable_pub, reason = "the models reach it")

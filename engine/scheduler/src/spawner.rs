@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
 
-use crate::engine::Shared;
+use crate::shared::Shared;
 use crate::sync::Ordering;
 use crate::worker::Worker;
 

@@ -8,8 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use crate::cell::AnyJob;
-use crate::engine::Shared;
 use crate::error::{JobError, Phase};
+use crate::shared::Shared;
 
 #[derive(Debug, Default)]
 pub(crate) struct Timer {

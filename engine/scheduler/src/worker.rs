@@ -25,8 +25,8 @@ use crate::Priority;
 use crate::builder::Pinning;
 use crate::cell::contain;
 use crate::current::Current;
-use crate::engine::Shared;
 use crate::queues::Task;
+use crate::shared::Shared;
 use crate::sleep::Bit;
 use crate::steal_order::{Distance, StealOrder};
 

@@ -1,45 +1,27 @@
 //! Job files made into a plan.
 
 use std::ffi::OsString;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use reiver::Class;
 
+use super::draft::{Draft, DraftNeed};
 use super::findings::{Findings, Place, place_of, source_of};
 use super::matrix::Matrix;
 use super::merged::Merged;
 use super::names::{self, NameIndex};
-use super::table::{Action, Job, Join, Key, Table, TableName};
+use super::table::{Action, Job, Join, Table, TableName};
 use super::texts::Texts;
 use super::{Limits, Overrides, Plan, limits, needs};
 use crate::diagnostic::Diagnostic;
 use crate::glob::Glob;
-use crate::job_file::{Entry, JobFile, JobKeys, NeedKey, When};
+use crate::job_file::{Entry, JobFile, JobKeys, NeedKey};
 use crate::source::{Source, SourceId, Span};
 use crate::template::Template;
 
 /// A run with more jobs is refused; job numbers are 32 bits wide.
 const JOBS_MAX: usize = 100_000_000;
-
-/// What only planning wants to know of a table.
-pub(super) struct Draft {
-    pub(super) entry: Span,
-    pub(super) name: Option<Span>,
-    /// False where a mistake in `name` makes its jobs' names mean nothing.
-    pub(super) has_sound_name: bool,
-    pub(super) needs: Vec<DraftNeed>,
-    /// Its jobs.
-    pub(super) jobs: Range<u32>,
-}
-
-/// One entry of `needs`, before it is looked up.
-pub(super) struct DraftNeed {
-    pub(super) job: Template<Key>,
-    pub(super) place: Place,
-    pub(super) when: When,
-}
 
 /// Makes a plan of job files, each [`JobFile::source`] an index into `sources`; `machine` is for
 /// what neither a file nor an override limits.

@@ -6,6 +6,7 @@
 
 mod build;
 mod cycles;
+mod draft;
 mod filter;
 mod findings;
 mod limits;

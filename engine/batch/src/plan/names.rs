@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::build::Draft;
+use super::draft::Draft;
 use super::findings::{Findings, Place};
 use super::table::Job;
 use super::{JobIndex, Plan};

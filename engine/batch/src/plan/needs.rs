@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::build::{Draft, DraftNeed};
 use super::cycles;
+use super::draft::{Draft, DraftNeed};
 use super::findings::{Findings, Place};
 use super::table::{Job, Key};
 use super::{JobIndex, Need, Plan};

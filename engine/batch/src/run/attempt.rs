@@ -14,12 +14,12 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::capture::Captured;
 use super::control::Control;
 use super::descriptors::{Room, Turns};
 use super::launch::{Launched, Launcher};
 use super::process::{self, Marks, Pid, Snapshot};
 use crate::Plan;
+use crate::capture::Captured;
 use crate::event::{AttemptEnd, LeaderEnd, Reason, Status};
 use crate::plan::{JobIndex, Settings};
 

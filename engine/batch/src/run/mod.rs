@@ -9,7 +9,6 @@
 //! affinity and memory policy that this process was started with.
 
 mod attempt;
-mod capture;
 mod control;
 mod coordinator;
 mod descriptors;
@@ -29,10 +28,10 @@ use std::time::{Duration, Instant, SystemTime};
 use reiver::{Class, Engine, Pinning};
 
 use crate::Plan;
+use crate::capture::Captured;
 use crate::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Sink, Status, Summary};
 use crate::plan::JobIndex;
 use attempt::Attempts;
-pub use capture::Captured;
 pub use control::Control;
 use coordinator::{Coordinator, News, Stop};
 use descriptors::Room;

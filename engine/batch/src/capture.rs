@@ -88,7 +88,7 @@ impl Captured {
 
     /// Takes more. What has no place in memory goes to a file in `folder`, made if need be, or in
     /// the system's folder for temporary files.
-    pub(super) fn push(&mut self, bytes: &[u8], folder: &Path) {
+    pub(crate) fn push(&mut self, bytes: &[u8], folder: &Path) {
         if self.spilled.is_none() && self.memory.len() + bytes.len() <= IN_MEMORY {
             self.memory.extend_from_slice(bytes);
             return;
@@ -113,7 +113,7 @@ impl Captured {
     }
 
     /// Keeps it in a file for people to read.
-    pub(super) fn keep(&mut self, path: PathBuf) -> io::Result<()> {
+    pub(crate) fn keep(&mut self, path: PathBuf) -> io::Result<()> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }

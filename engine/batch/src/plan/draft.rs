@@ -1,0 +1,27 @@
+//! What only planning wants to know of a table: it is gone once there is a plan.
+
+use std::ops::Range;
+
+use super::findings::Place;
+use super::table::Key;
+use crate::job_file::When;
+use crate::source::Span;
+use crate::template::Template;
+
+/// What only planning wants to know of a table.
+pub(super) struct Draft {
+    pub(super) entry: Span,
+    pub(super) name: Option<Span>,
+    /// False where a mistake in `name` makes its jobs' names mean nothing.
+    pub(super) has_sound_name: bool,
+    pub(super) needs: Vec<DraftNeed>,
+    /// Its jobs.
+    pub(super) jobs: Range<u32>,
+}
+
+/// One entry of `needs`, before it is looked up.
+pub(super) struct DraftNeed {
+    pub(super) job: Template<Key>,
+    pub(super) place: Place,
+    pub(super) when: When,
+}

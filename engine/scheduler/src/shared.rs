@@ -1,0 +1,416 @@
+//! What the threads of an engine share: how work comes in, who is woken for it, what is counted,
+//! and how its end is waited for.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Instant;
+
+use crossbeam_utils::CachePadded;
+use reiver_topology::NodeId;
+
+use crate::builder::Pinning;
+use crate::cell::{AnyJob, Meta, Place};
+use crate::current::{Current, block_until};
+use crate::engine::RunningJob;
+use crate::error::{JobError, Phase, SubmitError};
+use crate::io::{Io, Wanted};
+use crate::machine::Machine;
+use crate::metrics::Counters;
+use crate::queues::{NodeQueues, PRIORITIES, Task};
+use crate::sleep::Sleepers;
+use crate::spawner::{Request, Spawner};
+use crate::sync::{AtomicBool, AtomicUsize, Ordering};
+use crate::timer::Timer;
+use crate::worker::{WorkerFace, run};
+use crate::{Class, Priority};
+
+/// What the threads of an engine share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) machine: Machine,
+    pub(crate) workers: Box<[WorkerFace]>,
+    /// By node.
+    pub(crate) queues: Box<[NodeQueues]>,
+    pub(crate) sleepers: Sleepers,
+    pub(crate) pinning: Pinning,
+    pub(crate) io: Io,
+    pub(crate) timer: Timer,
+    pub(crate) metrics: Counters,
+    pub(crate) spawner: Spawner,
+    /// The system gave no threads at all: whoever brings work does it.
+    pub(crate) threadless: bool,
+    /// By class: how many jobs may wait, and how many do.
+    capacity: [Option<usize>; 2],
+    queued: [CachePadded<AtomicUsize>; 2],
+    /// Jobs that were taken and have not ended.
+    unfinished: CachePadded<AtomicUsize>,
+    ending: Mutex<Ending>,
+    /// Spreads work from outside over nodes where nothing says which is near.
+    round_robin: AtomicUsize,
+    running: Box<[Mutex<Vec<Running>>]>,
+    closed: AtomicBool,
+    hurrying: AtomicBool,
+    stopped: AtomicBool,
+}
+
+/// Who waits for the end of all jobs.
+#[derive(Debug, Default)]
+struct Ending {
+    /// From now on whatever is queued is ended.
+    ends_queued: bool,
+    /// Jobs that themselves wait for the end of all others.
+    excused: usize,
+    wakers: Vec<Waker>,
+}
+
+#[derive(Debug)]
+struct Running {
+    job: Arc<dyn AnyJob>,
+    started: Instant,
+    node: NodeId,
+}
+
+/// Names one entry of the jobs that run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RunningEntry(*const ());
+
+impl Shared {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the builder's own, made in one place"
+    )]
+    pub(crate) fn new(
+        machine: Machine,
+        workers: Box<[WorkerFace]>,
+        sleepers: Sleepers,
+        pinning: Pinning,
+        capacity: [Option<usize>; 2],
+        io: Io,
+        timer: Timer,
+        metrics: Counters,
+        spawner: Spawner,
+        threadless: bool,
+    ) -> Shared {
+        Shared {
+            queues: machine
+                .nodes
+                .iter()
+                .map(|_| NodeQueues::default())
+                .collect(),
+            running: (0..=workers.len()).map(|_| Mutex::default()).collect(),
+            machine,
+            workers,
+            sleepers,
+            pinning,
+            io,
+            timer,
+            metrics,
+            spawner,
+            threadless,
+            capacity,
+            queued: Default::default(),
+            unfinished: CachePadded::default(),
+            ending: Mutex::default(),
+            round_robin: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            hurrying: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes a job, or says why not.
+    pub(crate) fn submit(self: &Arc<Self>, job: Arc<dyn AnyJob>) -> Result<(), SubmitError> {
+        let meta = job.meta();
+        let (class, priority) = (meta.class, meta.priority);
+        if let Err(error) = self.admit(class) {
+            self.metrics.note_rejected(class, priority);
+            return Err(error);
+        }
+        self.metrics.note_submitted(class, priority);
+        let (node, strict) = match meta.place {
+            Place::Any => (self.node_of_caller(), false),
+            Place::Prefer(node) => (node, false),
+            Place::Strict(node) => (node, true),
+        };
+        if let Some(token) = &meta.token {
+            token.register(&job);
+        }
+        if self.threadless {
+            Current::as_worker(self, |current, _| job.run(current));
+            return Ok(());
+        }
+        if meta
+            .deadline
+            .is_some_and(|deadline| self.timer.watch(deadline, &job))
+        {
+            self.spawner.ask(Request::Timer(Arc::downgrade(self)));
+        }
+        match class {
+            Class::Cpu => {
+                self.queues[node].push(priority, strict, job);
+                if strict {
+                    self.wake(self.sleepers.claim(priority, std::iter::once(node)));
+                } else {
+                    self.wake_one(node, priority);
+                }
+            }
+            Class::Io => {
+                if let Wanted::Thread(node) = self.io.push(&self.machine.near[node], job) {
+                    self.spawner.ask(Request::Io(Arc::downgrade(self), node));
+                }
+            }
+        }
+        if self.is_ending_queued() {
+            // It was admitted just before intake stopped, and pushed just after the queues were
+            // emptied.
+            self.end_queued();
+        }
+        Ok(())
+    }
+
+    /// Counts a job in, if there is room and the engine takes jobs.
+    fn admit(&self, class: Class) -> Result<(), SubmitError> {
+        // ORDERING: sequentially consistent, with `close`: either this sees that intake has
+        // stopped, or whoever stopped it sees this job.
+        self.unfinished.fetch_add(1, Ordering::SeqCst);
+        let refusal = if self.closed.load(Ordering::SeqCst) {
+            Some(SubmitError::ShutDown)
+        } else {
+            // ORDERING: relaxed: a count that bounds memory and orders nothing.
+            let queued = self.queued[class as usize].fetch_add(1, Ordering::Relaxed);
+            let full = self.capacity[class as usize].is_some_and(|most| queued >= most);
+            if full {
+                self.queued[class as usize].fetch_sub(1, Ordering::Relaxed);
+            }
+            full.then_some(SubmitError::QueueFull)
+        };
+        match refusal {
+            None => Ok(()),
+            Some(error) => {
+                self.note_gone();
+                Err(error)
+            }
+        }
+    }
+
+    /// Pushes a fork from outside.
+    pub(crate) fn push_fork(self: &Arc<Self>, node: usize, fork: Task) {
+        if self.threadless {
+            return Current::as_worker(self, |current, _| run(fork, current));
+        }
+        self.queues[node].push_fork(fork);
+        self.wake_one(node, Priority::P0);
+    }
+
+    /// The node for work that says nothing of its own: that of the engine's thread that brings it,
+    /// else that of the CPU it comes from, else one after the other.
+    pub(crate) fn node_of_caller(&self) -> usize {
+        let own = Current::with(|current| {
+            current
+                .filter(|current| current.is_of(self))
+                .map(Current::node_index)
+        });
+        own.or_else(|| self.machine.node_of_cpu())
+            .unwrap_or_else(|| {
+                // ORDERING: relaxed: any spread will do.
+                self.round_robin.fetch_add(1, Ordering::Relaxed) % self.machine.nodes.len()
+            })
+    }
+
+    /// Wakes the sleeper nearest to a node, if there is one, for work of this urgency that may be
+    /// done on any node; forks are as P0.
+    pub(crate) fn wake_one(&self, node: usize, urgency: Priority) {
+        let near = self.machine.near[node].iter().copied();
+        self.wake(self.sleepers.claim(urgency, near));
+    }
+
+    fn wake(&self, worker: Option<usize>) {
+        if let Some(worker) = worker {
+            self.metrics.note_wake();
+            self.workers[worker].unparker.unpark();
+        }
+    }
+
+    /// A job begins on a thread.
+    pub(crate) fn note_start(
+        &self,
+        lane: usize,
+        job: &Arc<dyn AnyJob>,
+        started: Instant,
+    ) -> RunningEntry {
+        let meta = job.meta();
+        let wait = started.saturating_duration_since(meta.submitted);
+        self.queued[meta.class as usize].fetch_sub(1, Ordering::Relaxed);
+        self.metrics
+            .note_start(lane, meta.class, meta.priority, wait);
+        let node = Current::with(|current| current.map(Current::node));
+        let node = node.unwrap_or(self.machine.nodes[0].id);
+        self.lane(lane).push(Running {
+            job: Arc::clone(job),
+            started,
+            node,
+        });
+        RunningEntry(Arc::as_ptr(job).cast())
+    }
+
+    pub(crate) fn forget_running(&self, lane: usize, entry: RunningEntry) {
+        let mut running = self.lane(lane);
+        let is_it = |running: &Running| Arc::as_ptr(&running.job).cast() == entry.0;
+        if let Some(index) = running.iter().rposition(is_it) {
+            let ended = running.swap_remove(index);
+            drop(running);
+            let meta = ended.job.meta();
+            let time = ended.started.elapsed();
+            self.metrics
+                .note_run_time(lane, meta.class, meta.priority, time);
+        }
+    }
+
+    fn lane(&self, lane: usize) -> MutexGuard<'_, Vec<Running>> {
+        self.running[lane]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A job has ended, and is about to say so.
+    pub(crate) fn note_end(&self, meta: &Meta, error: Option<&JobError>, was: Phase) {
+        if was == Phase::Queued {
+            self.queued[meta.class as usize].fetch_sub(1, Ordering::Relaxed);
+        }
+        let block = Current::with(|current| {
+            current
+                .filter(|current| current.is_of(self))?
+                .worker()
+                .map(|worker| worker.index())
+        });
+        let nobody = self.workers.len();
+        self.metrics.note_end(
+            block.unwrap_or(nobody),
+            meta.class,
+            meta.priority,
+            error,
+            was,
+        );
+    }
+
+    /// A job that was counted in has ended, and has said so.
+    pub(crate) fn note_gone(&self) {
+        // ORDERING: sequentially consistent, with `wait_drained`: either that sees the count, or
+        // this sees that somebody waits.
+        let left = self.unfinished.fetch_sub(1, Ordering::SeqCst) - 1;
+        if self.closed.load(Ordering::SeqCst) {
+            let mut ending = self.ending();
+            if left <= ending.excused {
+                Self::wake_waiting(&mut ending);
+            }
+        }
+    }
+
+    fn ending(&self) -> MutexGuard<'_, Ending> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake_waiting(ending: &mut Ending) {
+        ending.wakers.drain(..).for_each(Waker::wake);
+    }
+
+    pub(crate) fn close(&self) {
+        // ORDERING: see `admit`.
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until no job is left but those that wait for this too; false at the limit. A CPU
+    /// worker does other work meanwhile, so that one in a job of its own drains what is queued.
+    pub(crate) fn wait_drained(&self, until: Option<Instant>) -> bool {
+        let own = Current::with(|current| {
+            current
+                .filter(|current| current.is_of(self))
+                .map_or(0, Current::depth)
+        });
+        {
+            let mut ending = self.ending();
+            ending.excused += own;
+            Self::wake_waiting(&mut ending);
+        }
+        let is_drained = block_until(Priority::P2, until, |waker| {
+            let mut ending = self.ending();
+            let excused = if own > 0 { ending.excused } else { 0 };
+            // ORDERING: see `note_gone`.
+            let is_drained = self.unfinished.load(Ordering::SeqCst) <= excused;
+            if !is_drained && !ending.wakers.iter().any(|known| known.will_wake(waker)) {
+                ending.wakers.push(waker.clone());
+            }
+            is_drained
+        });
+        self.ending().excused -= own;
+        is_drained
+    }
+
+    /// Ends all that is queued, and from now on whatever still comes; forks stay.
+    pub(crate) fn end_queued(&self) -> usize {
+        self.ending().ends_queued = true;
+        let mut jobs = self.io.drain();
+        for queues in &self.queues {
+            for priority in PRIORITIES {
+                while let Some(task) = queues.take(priority, true) {
+                    match task {
+                        Task::Job(job) => jobs.push(job),
+                        Task::Fork(_) => queues.push_fork(task),
+                    }
+                }
+            }
+        }
+        jobs.iter()
+            .filter(|job| job.end_queued(JobError::ShutDown))
+            .count()
+    }
+
+    fn is_ending_queued(&self) -> bool {
+        // ORDERING: sequentially consistent, see `admit`; the flag behind the lock is set before
+        // the queues are emptied.
+        self.closed.load(Ordering::SeqCst) && self.ending().ends_queued
+    }
+
+    pub(crate) fn running_jobs(&self) -> Vec<RunningJob> {
+        let mut jobs = Vec::new();
+        for lane in 0..self.running.len() {
+            jobs.extend(self.lane(lane).iter().map(|running| RunningJob {
+                job: Arc::clone(&running.job),
+                started: running.started,
+                node: running.node,
+            }));
+        }
+        jobs
+    }
+
+    /// From now on checkpoints tell running jobs to end.
+    pub(crate) fn hurry(&self) {
+        // ORDERING: relaxed: a wish; nothing is published by it.
+        self.hurrying.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_hurrying(&self) -> bool {
+        // ORDERING: relaxed, see `hurry`.
+        self.hurrying.load(Ordering::Relaxed)
+    }
+
+    /// Ends the threads once they have nothing to do.
+    pub(crate) fn stop(&self) {
+        // ORDERING: release, with the acquire in `is_stopped`; the wakes below make it seen.
+        self.stopped.store(true, Ordering::Release);
+        self.workers
+            .iter()
+            .for_each(|worker| worker.unparker.unpark());
+        self.io.stop();
+        self.timer.stop();
+        self.spawner.ask(Request::Stop);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        // ORDERING: acquire, see `stop`.
+        self.stopped.load(Ordering::Acquire)
+    }
+}
+
+/// Names of priorities and classes in the order of their numbers, for whoever indexes by them.
+const _: () = assert!(Priority::P0 as usize == 0 && Class::Io as usize == 1);
