@@ -1,7 +1,6 @@
 //! How jobs and runs end: by themselves, by time, by signals from outside.
 
-use std::thread;
-use std::time::Duration;
+use std::io::{BufRead, BufReader};
 
 use crate::case::{Case, Done, lives, marked};
 
@@ -52,11 +51,18 @@ fn a_second_signal_kills_at_once() {
     let case = Case::toml(
         "[[job]]\nkill-after = '1h'\nrun = 'trap \"\" TERM; touch started; while :; do sleep 1; done'",
     );
-    let child = case.start(&["run", "jobs.toml"]);
+    let mut child = case.start(&["run", "jobs.toml"]);
     case.wait_for("started");
     signal(&child, libc::SIGINT);
-    thread::sleep(Duration::from_millis(200));
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let first = said.next().unwrap().unwrap();
+    assert_eq!(
+        first,
+        "reiver: SIGINT: ending what runs; once more to kill it"
+    );
     signal(&child, libc::SIGTERM);
+    // Somebody reads on, so that reiver can say the rest.
+    assert!(said.any(|line| line.unwrap().contains("1 cancelled")));
     // By the first of them.
     Done::of(child).expect(130);
 }
@@ -140,7 +146,7 @@ fn who_cleans_up_on_term_is_given_the_time() {
 fn a_background_child_outlives_a_normal_end_and_may_write() {
     let case = Case::toml(
         "[[job]]\nname = 'leaves'\n\
-         run = '(while ! [ -e go ]; do sleep 0.01; done; head -c 500000 /dev/zero; echo $? > wrote) & \
+         run = '(while ! [ -e go ]; do sleep 0.01; done; head -c 500000 /dev/zero; echo $? > writing; mv writing wrote) & \
          echo $! > child; echo out'",
     );
     let done = case.run().expect(0);
@@ -149,7 +155,6 @@ fn a_background_child_outlives_a_normal_end_and_may_write() {
     assert!(lives(child), "it was not ended with its job");
     case.write("go", "");
     case.wait_for("wrote");
-    thread::sleep(Duration::from_millis(50));
     assert_eq!(
         case.read("wrote"),
         "0\n",
