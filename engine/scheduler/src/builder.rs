@@ -1,6 +1,6 @@
 //! Settings of an engine, and what becomes of them.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock};
 
@@ -14,6 +14,7 @@ use crate::machine::Machine;
 use crate::metrics::Counters;
 use crate::shared::Shared;
 use crate::sleep::Sleepers;
+use crate::spares::{Spares, spares_for};
 use crate::spawner::{Request, Spawner};
 use crate::steal_order::steal_orders;
 use crate::timer::Timer;
@@ -140,28 +141,59 @@ impl EngineBuilder {
         let orders = steal_orders(&topology, &seats);
         let machine = Machine::new(topology, &seats);
 
-        let counts: Vec<usize> = machine.nodes.iter().map(|node| node.workers).collect();
-        let sleepers = Sleepers::new(&counts);
+        let mut of_node: Vec<Vec<usize>> = vec![Vec::new(); machine.nodes.len()];
+        for (index, seat) in seats.iter().enumerate() {
+            let node = machine.index_of(seat.node);
+            of_node[node.expect("a seat's node has workers")].push(index);
+        }
+        // After those that are always there come the spares, node by node, each on the seat of one of
+        // them.
+        let mut twins: Vec<(usize, usize)> = Vec::new();
+        let mut numbers: Vec<Range<usize>> = Vec::new();
+        for (node, mates) in of_node.iter().enumerate() {
+            let first = wanted + twins.len();
+            let spares = if threadless {
+                0
+            } else {
+                spares_for(mates.len())
+            };
+            twins.extend(mates.iter().cycle().take(spares).map(|&twin| (node, twin)));
+            numbers.push(first..first + spares);
+        }
+        let with_spares = of_node.iter().zip(&numbers);
+        let with_spares = with_spares
+            .map(|(mates, spares)| mates.iter().copied().chain(spares.clone()).collect());
+        let sleepers = Sleepers::new(with_spares.collect());
+
         let (mut workers, mut faces) = (Vec::with_capacity(wanted), Vec::with_capacity(wanted));
-        for (index, (seat, order)) in seats.into_iter().zip(orders).enumerate() {
+        for (index, (seat, order)) in seats.iter().zip(orders).enumerate() {
             let node = machine
                 .index_of(seat.node)
                 .expect("a seat's node has workers");
-            let worker = Worker::new(index, node, sleepers.bit(node, index));
-            faces.push(worker.face(seat, order));
+            let worker = Worker::new(index, node, None, sleepers.bit(node, index));
+            faces.push(worker.face(*seat, Arc::new(order)));
             workers.push(worker);
         }
+        let mut spares: Vec<Vec<Worker>> = machine.nodes.iter().map(|_| Vec::new()).collect();
+        for (index, (node, twin)) in (wanted..).zip(twins) {
+            let spare = Worker::new(index, node, Some(twin), sleepers.bit(node, index));
+            faces.push(spare.face(seats[twin], Arc::clone(&faces[twin].order)));
+            spares[node].push(spare);
+        }
+        let spares = numbers.into_iter().zip(spares.into_iter().map(Spares::new));
+        let faces_count = faces.len();
         let (spawner, requests) = Spawner::new();
         let nodes = machine.nodes.len();
         let shared = Arc::new(Shared::new(
             machine,
             faces.into(),
+            spares.collect(),
             sleepers,
             self.pinning,
             self.capacity,
             Io::new(nodes, self.io_workers),
             Timer::default(),
-            Counters::new(wanted),
+            Counters::new(wanted, faces_count),
             spawner,
             threadless,
         ));

@@ -99,10 +99,24 @@ impl<T, F> JobCell<T, F> {
     }
 
     /// Counts the end, then makes it known: whoever has joined a job finds it in the metrics.
-    fn end(&self, outcome: Result<T, JobError>, engine: Option<&Shared>, was: Phase) {
+    ///
+    /// The engine no longer waits for the job once somebody else's code is called, a waker or the
+    /// destructor of what the closure holds: that may end the engine.
+    fn end(
+        &self,
+        outcome: Result<T, JobError>,
+        engine: Option<&Shared>,
+        was: Phase,
+        body: Option<F>,
+    ) {
         self.meta.state.end();
         if let Some(engine) = engine {
             engine.note_end(&self.meta, outcome.as_ref().err(), was);
+        }
+        let mut engine = engine;
+        if body.is_some() {
+            engine.take().into_iter().for_each(Shared::note_gone);
+            contain(|| drop(body));
         }
         let waker = {
             let mut slot = self.slot();
@@ -110,12 +124,9 @@ impl<T, F> JobCell<T, F> {
             slot.outcome = Some(outcome);
             slot.waker.take()
         };
+        engine.into_iter().for_each(Shared::note_gone);
         if let Some(waker) = waker {
-            // A waker is somebody else's code.
             contain(|| waker.wake());
-        }
-        if let Some(engine) = engine {
-            engine.note_gone();
         }
     }
 }
@@ -152,16 +163,15 @@ where
             .deadline
             .is_some_and(|deadline| started >= deadline)
         {
-            contain(|| drop(body));
             let late = JobError::DeadlineExceeded {
                 phase: Phase::Queued,
             };
-            self.end(Err(late), Some(engine), Phase::Queued);
+            self.end(Err(late), Some(engine), Phase::Queued, Some(body));
             return true;
         }
         let job: Arc<dyn AnyJob> = Arc::clone(&self) as Arc<dyn AnyJob>;
         let context = JobContext::new(Arc::clone(&job), current);
-        let outcome = current.running(job, started, || {
+        let outcome = current.running(&job, started, || {
             match catch_unwind(AssertUnwindSafe(|| body(&context))) {
                 Err(payload) => Err(JobError::Panicked(PanicPayload::new(payload))),
                 Ok(value) => match context.interrupt_seen() {
@@ -173,7 +183,7 @@ where
                 },
             }
         });
-        self.end(outcome, Some(engine), Phase::Running);
+        self.end(outcome, Some(engine), Phase::Running, None);
         true
     }
 
@@ -182,12 +192,11 @@ where
             return false;
         }
         let body = self.take_body();
-        contain(|| drop(body));
-        self.end(
-            Err(error),
-            self.meta.engine.upgrade().as_deref(),
-            Phase::Queued,
-        );
+        let engine = self.meta.engine.upgrade();
+        self.end(Err(error), engine.as_deref(), Phase::Queued, body);
+        if let Some(engine) = engine.filter(|_| self.meta.class == Class::Cpu) {
+            engine.note_dead();
+        }
         true
     }
 }

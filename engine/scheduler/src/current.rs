@@ -1,7 +1,7 @@
 //! The engine thread that code runs on, if it is one; and how any thread waits.
 //!
-//! A CPU worker that waits does other work meanwhile; an I/O thread, and a thread that is no
-//! engine's, just sleeps.
+//! A CPU worker that waits for a job hands its place to a spare meanwhile; an I/O thread, and a
+//! thread that is no engine's, just sleeps.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,11 +12,11 @@ use std::time::Instant;
 
 use reiver_topology::NodeId;
 
-use crate::cell::{AnyJob, Place};
+use crate::Class;
+use crate::cell::{AnyJob, Meta, Place};
 use crate::engine::Engine;
 use crate::shared::Shared;
-use crate::worker::Worker;
-use crate::{Class, Priority};
+use crate::worker::{Takes, Worker};
 
 /// One thread of an engine.
 #[derive(Debug)]
@@ -24,8 +24,18 @@ pub(crate) struct Current {
     /// Does not own the engine: dropping it ends nothing.
     engine: Engine,
     role: Role,
-    /// The jobs that the thread is in, the innermost last.
-    jobs: RefCell<Vec<Arc<dyn AnyJob>>>,
+    /// What the thread is in, the innermost last: a job, or a fork of one, or a fork of none.
+    frames: RefCell<Vec<Option<JobFrame>>>,
+}
+
+/// A job that some thread is in. Forks carry that of whoever made them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct JobFrame(*const dyn AnyJob);
+
+impl JobFrame {
+    fn address(self) -> usize {
+        self.0.cast::<()>().addr()
+    }
 }
 
 #[derive(Debug)]
@@ -53,7 +63,7 @@ impl Current {
         let current = Rc::new(Current {
             engine,
             role,
-            jobs: RefCell::default(),
+            frames: RefCell::default(),
         });
         CURRENT.set(Some(Rc::clone(&current)));
         current
@@ -64,7 +74,8 @@ impl Current {
         CURRENT.set(None);
     }
 
-    /// Does what is brought to an engine without threads: as its worker, on the current thread.
+    /// Does what is brought to an engine that has no threads, or none any more: as its worker, on the
+    /// current thread.
     pub(crate) fn as_worker<R>(
         shared: &Arc<Shared>,
         body: impl FnOnce(&Current, &Worker) -> R,
@@ -77,12 +88,12 @@ impl Current {
         }
 
         let before = CURRENT.with(|current| current.borrow().clone());
-        if let Some(current) = before.as_deref().filter(|current| current.is_of(shared)) {
-            let worker = current.worker().expect("it has no I/O threads");
+        let own = before.as_deref().filter(|current| current.is_of(shared));
+        if let Some((current, worker)) = own.and_then(|own| Some((own, own.worker()?))) {
             return body(current, worker);
         }
         let _restore = Restore(before);
-        let worker = Worker::new(0, 0, shared.sleepers.bit(0, 0));
+        let worker = Worker::new(0, 0, None, shared.sleepers.bit(0, 0));
         let current = Current::cpu(Arc::clone(shared), worker);
         body(&current, current.worker().expect("it was just made one"))
     }
@@ -132,34 +143,74 @@ impl Current {
         }
     }
 
-    /// The job that the thread is in, of those within each other the last.
-    pub(crate) fn innermost(&self) -> Option<Arc<dyn AnyJob>> {
-        self.jobs.borrow().last().cloned()
+    /// What the thread is in, of what lies within each other the last.
+    pub(crate) fn innermost(&self) -> Option<JobFrame> {
+        self.frames.borrow().last().copied().flatten()
     }
 
     /// The deadline of the job that the thread is in.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.jobs.borrow().last()?.meta().deadline
+        self.with_jobs(|jobs| jobs.last().and_then(|job| job.as_ref()?.deadline))
     }
 
-    /// How many jobs the thread is in, one within the other.
+    /// How much the thread is in, one within the other.
     pub(crate) fn depth(&self) -> usize {
-        self.jobs.borrow().len()
+        self.frames.borrow().len()
     }
 
-    /// Runs `body` as `job`.
+    /// The addresses of the jobs of an engine that the thread is in, each once.
+    pub(crate) fn jobs_of(&self, shared: &Shared) -> Vec<usize> {
+        let of_engine = self.with_jobs(|jobs| {
+            let is_of = |job: &Option<&Meta>| {
+                job.is_some_and(|job| std::ptr::eq(job.engine.as_ptr(), shared))
+            };
+            jobs.iter().map(is_of).collect::<Vec<bool>>()
+        });
+        let frames = self.frames.borrow();
+        let frames = frames.iter().zip(of_engine).filter(|(_, is_of)| *is_of);
+        let mut addresses: Vec<usize> = frames
+            .filter_map(|(frame, _)| frame.map(JobFrame::address))
+            .collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
+    }
+
+    /// Calls `code` with what is known of the jobs that the thread is in.
+    fn with_jobs<R>(&self, code: impl FnOnce(&[Option<&Meta>]) -> R) -> R {
+        let frames = self.frames.borrow();
+        let meta = |frame: &Option<JobFrame>| {
+            frame.map(|frame| {
+                // SAFETY: a frame is pushed with a job that is alive, which `running` holds for as
+                // long as the job runs; whoever made a fork waits for it inside that job. The frame
+                // is popped before either ends.
+                let job: &dyn AnyJob = unsafe { &*frame.0 };
+                job.meta()
+            })
+        };
+        let jobs: Vec<Option<&Meta>> = frames.iter().map(meta).collect();
+        code(&jobs)
+    }
+
+    /// Calls `body` as a part of what `frame` says.
+    pub(crate) fn within<R>(&self, frame: Option<JobFrame>, body: impl FnOnce() -> R) -> R {
+        self.frames.borrow_mut().push(frame);
+        let result = body();
+        self.frames.borrow_mut().pop();
+        result
+    }
+
+    /// Runs `body`, which does not unwind, as `job`.
     pub(crate) fn running<R>(
         &self,
-        job: Arc<dyn AnyJob>,
+        job: &Arc<dyn AnyJob>,
         started: Instant,
         body: impl FnOnce() -> R,
     ) -> R {
         let shared = self.engine.shared();
         let lane = self.worker().map_or(shared.workers.len(), Worker::index);
-        let entry = shared.note_start(lane, &job, started);
-        self.jobs.borrow_mut().push(job);
-        let result = body();
-        self.jobs.borrow_mut().pop();
+        let entry = shared.note_start(lane, job, started);
+        let result = self.within(Some(JobFrame(Arc::as_ptr(job))), body);
         shared.forget_running(lane, entry);
         result
     }
@@ -168,41 +219,40 @@ impl Current {
     /// kind and on the node that it asks for. So waiting threads never run out of threads.
     pub(crate) fn run_if_queued(&self, job: Arc<dyn AnyJob>) {
         let meta = job.meta();
-        let is_engine = std::ptr::eq(meta.engine.as_ptr(), Arc::as_ptr(self.engine.shared()));
-        let is_class = match &self.role {
-            Role::Cpu(_) => meta.class == Class::Cpu,
-            Role::Io(_) => meta.class == Class::Io,
-        };
-        let is_place = match meta.place {
-            Place::Strict(node) => node == self.node_index(),
-            Place::Any | Place::Prefer(_) => true,
-        };
-        if is_engine && is_class && is_place && meta.state.is_queued() {
-            job.run(self);
+        let shared = self.engine.shared();
+        let is_engine = std::ptr::eq(meta.engine.as_ptr(), Arc::as_ptr(shared));
+        if !is_engine || !meta.state.is_queued() {
+            return;
         }
-    }
-
-    fn priority(&self) -> Priority {
-        self.jobs
-            .borrow()
-            .last()
-            .map_or(Priority::default(), |job| job.meta().priority)
+        match (&self.role, meta.class, meta.place) {
+            (Role::Cpu(worker), Class::Cpu, Place::Strict(node)) if node != worker.node() => {}
+            (Role::Cpu(_), Class::Cpu, _) => {
+                if job.run(self) {
+                    shared.note_dead();
+                }
+            }
+            // I/O threads go where their jobs are.
+            (Role::Io(at), Class::Io, Place::Strict(node)) if node != at.get() => {
+                let home = at.replace(node);
+                crate::io::settle(shared, node);
+                job.run(self);
+                at.set(home);
+                crate::io::settle(shared, home);
+            }
+            (Role::Io(_), Class::Io, _) => {
+                job.run(self);
+            }
+            (Role::Cpu(_), Class::Io, _) | (Role::Io(_), Class::Cpu, _) => {}
+        }
     }
 }
 
 /// Waits until `is_done`, which arranges that the waker it is given is woken when that may have
-/// changed; gives false if it is not done by `until`. A CPU worker does other work meanwhile, at
-/// least as urgent as the less urgent of its own job and `awaited`.
-pub(crate) fn block_until(
-    awaited: Priority,
-    until: Option<Instant>,
-    mut is_done: impl FnMut(&Waker) -> bool,
-) -> bool {
+/// changed; gives false if it is not done by `until`. A CPU worker hands its place on meanwhile.
+pub(crate) fn block_until(until: Option<Instant>, mut is_done: impl FnMut(&Waker) -> bool) -> bool {
     Current::with(
         |current| match current.and_then(|current| Some((current, current.worker()?))) {
-            Some((current, worker)) => {
-                worker.work_until(current, current.priority().max(awaited), until, is_done)
-            }
+            Some((current, worker)) => worker.work_until(current, Takes::Own, until, is_done),
             None => {
                 let waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
                 while !is_done(&waker) {

@@ -5,6 +5,7 @@
 //! the threads are told to stop, woken, and joined.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use reiver_topology::NodeId;
@@ -173,14 +174,9 @@ impl Engine {
         }
         let queued = shared.end_queued();
         shared.hurry();
-        let own = Current::with(|current| {
-            let current = current.filter(|current| current.is_of(shared))?;
-            current
-                .innermost()
-                .map(|job| Arc::as_ptr(&job).cast::<()>())
-        });
+        let own = shared.jobs_of_thread();
         let mut running = shared.running_jobs();
-        running.retain(|job| Some(Arc::as_ptr(&job.job).cast()) != own);
+        running.retain(|running| !own.contains(&Arc::as_ptr(&running.job).addr()));
         ShutdownReport { queued, running }
     }
 }
@@ -195,13 +191,23 @@ impl Drop for Engine {
         shared.end_queued();
         shared.hurry();
         shared.wait_drained(None);
-        // Forks are waited for by whoever made them, who borrows the engine: there are none.
         shared.stop();
         let on_own_thread = Current::with(|current| current.is_some_and(|c| c.is_of(shared)));
-        if !on_own_thread {
-            for thread in shared.spawner.take_threads() {
-                // Threads contain the panics of jobs; one of our own has been reported.
-                let _ = thread.join();
+        if on_own_thread {
+            return;
+        }
+        // More may come while they are joined: the spawner is among them.
+        loop {
+            let threads = shared.spawner.take_threads();
+            if threads.is_empty() {
+                return;
+            }
+            for thread in threads {
+                // The spawner or the timer may be the one that drops the engine, with a job.
+                if thread.thread().id() != thread::current().id() {
+                    // Threads contain the panics of jobs; one of our own has been reported.
+                    let _ = thread.join();
+                }
             }
         }
     }

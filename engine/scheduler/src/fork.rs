@@ -15,27 +15,32 @@ use std::thread;
 
 use reiver_topology::NodeId;
 
-use crate::Priority;
-use crate::current::{Current, block_until};
+use crate::current::{Current, JobFrame, block_until};
 use crate::engine::Engine;
 use crate::queues::Task;
 use crate::shared::Shared;
-use crate::sync::{AtomicBool, AtomicUsize, Ordering};
-use crate::worker::{Worker, run};
+use crate::sync::{AtomicBool, AtomicUsize, Ordering, fence};
+use crate::worker::{Takes, Worker, run};
 
 /// A part of a join, scope or install, its type forgotten.
 #[derive(Debug)]
 pub(crate) struct Fork {
     data: *const (),
     execute: unsafe fn(*const ()),
+    /// The job that it is a part of.
+    job: Option<JobFrame>,
 }
 
-// SAFETY: a fork is only ever made of a `StackFork` or `HeapFork`, whose closures are `Send`; the
-// pointer is used once, by whoever executes it.
+// SAFETY: a fork is only ever made of a `StackFork` or of a boxed closure that are `Send`; the
+// pointer is used once, by whoever executes it. What it says of its job may be read anywhere.
 unsafe impl Send for Fork {}
 
 impl Fork {
-    /// Runs it. Never panics: its outcome goes to whoever waits for it.
+    pub(crate) fn job(&self) -> Option<JobFrame> {
+        self.job
+    }
+
+    /// Runs it. Its outcome, or its panic, goes to whoever waits for it.
     pub(crate) fn execute(self) {
         // SAFETY: the constructors pair a pointer with the function that knows its type, whoever
         // made it keeps it alive until it has run, and a queue hands it out once.
@@ -98,10 +103,11 @@ impl<F: FnOnce() -> R + Send, R: Send> StackFork<F, R> {
     /// # Safety
     /// The fork outlives its execution (whoever made it waits for the latch), and is executed once:
     /// by a queue, or here by its owner once the queue has given it back.
-    unsafe fn as_fork(&self) -> Fork {
+    unsafe fn as_fork(&self, job: Option<JobFrame>) -> Fork {
         Fork {
             data: std::ptr::from_ref(self).cast(),
             execute: Self::execute,
+            job,
         }
     }
 
@@ -243,24 +249,50 @@ fn from_outside<R: Send>(
             body(current, current.worker().expect("forks run on CPU workers"))
         })
     };
+    let job = Current::with(|current| current?.innermost());
     let mut on_worker = Some(on_worker);
-    let mut fork = None;
+    let mut fork: Option<Box<StackFork<_, R>>> = None;
+    let bound = Bound;
     // The waker of whoever waits is known only inside the wait, so the fork is made there.
-    block_until(Priority::P2, None, |waker| {
-        let fork = fork.get_or_insert_with(|| {
-            let body = on_worker.take().expect("the fork is made once");
-            let fork = Box::new(StackFork::new(body, waker.clone()));
-            // SAFETY: the fork is on the heap, is dropped only after the wait, which ends when its
-            // latch is set, and is pushed once.
-            let task = Task::Fork(unsafe { fork.as_fork() });
+    block_until(None, |waker| {
+        if let Some(body) = on_worker.take() {
+            let fork = fork.insert(Box::new(StackFork::new(body, waker.clone())));
+            // SAFETY: the fork is on the heap, is neither moved nor dropped before the wait is over,
+            // which ends when its latch is set, and is pushed once.
+            let task = Task::Fork(unsafe { fork.as_fork(job) });
             shared.push_fork(shared.node_of_caller(), task);
-            fork
-        });
-        fork.latch.is_set()
+            // ORDERING: with the fence at the end of a worker: it finds the fork, or this sees that
+            // the engine has stopped.
+            fence(Ordering::SeqCst);
+            if shared.is_stopped() {
+                Current::as_worker(shared, |current, _| shared.finish_forks(current));
+            }
+        }
+        fork.as_ref().is_some_and(|fork| fork.latch.is_set())
     });
+    bound.release();
     match fork.expect("the wait made it").into_result() {
         Ok(value) => value,
         Err(panic) => resume_unwind(panic),
+    }
+}
+
+/// What forks borrow is bound to this frame until they have ended: if anything unwinds through it
+/// before, the process ends, for somebody may be writing there.
+struct Bound;
+
+impl Bound {
+    fn release(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        eprintln!(
+            "reiver: a panic came out of a wait for forks, which cannot go on; this is a bug"
+        );
+        std::process::abort();
     }
 }
 
@@ -273,13 +305,11 @@ where
 {
     let fork = StackFork::new(b, worker.waker().clone());
     let address: *const () = std::ptr::from_ref(&fork).cast();
+    let bound = Bound;
     // SAFETY: this function does not return, nor unwind, before the latch is set: `a` is caught,
-    // and nothing between here and there panics. It is pushed once.
-    worker.push(Task::Fork(unsafe { fork.as_fork() }));
-    current
-        .engine()
-        .shared()
-        .wake_one(worker.node(), Priority::P0);
+    // and what panics between here and there ends the process. It is pushed once.
+    worker.push(Task::Fork(unsafe { fork.as_fork(current.innermost()) }));
+    current.engine().shared().wake_one(worker.node());
     let a = catch_unwind(AssertUnwindSafe(a));
     // What lies above the fork on the deque was spawned by `a` on scopes around this join.
     while !fork.latch.is_set() {
@@ -287,13 +317,18 @@ where
             Some(Task::Fork(own)) if own.data == address => own.execute(),
             Some(other) => run(other, current),
             None => {
-                worker.work_until(current, Priority::P0, None, |_| fork.latch.is_set());
+                worker.work_until(current, Takes::Forks, None, |_| fork.latch.is_set());
             }
         }
     }
+    bound.release();
     match (a, fork.into_result()) {
         (Ok(a), Ok(b)) => (a, b),
-        (Err(panic), _) | (_, Err(panic)) => resume_unwind(panic),
+        (Err(panic), Err(other)) => {
+            std::mem::forget(other);
+            resume_unwind(panic)
+        }
+        (Err(panic), Ok(_)) | (Ok(_), Err(panic)) => resume_unwind(panic),
     }
 }
 
@@ -304,8 +339,15 @@ pub struct Scope<'scope> {
     marker: PhantomData<fn(&'scope ()) -> &'scope ()>,
 }
 
+// SAFETY: all but what it says of its job is so by itself, and that may be read anywhere.
+unsafe impl Send for ScopeCore {}
+// SAFETY: as above.
+unsafe impl Sync for ScopeCore {}
+
 struct ScopeCore {
     shared: Arc<Shared>,
+    /// The job that it is a part of, which waits for it.
+    job: Option<JobFrame>,
     /// Spawned and not yet ended, and one more for the body.
     pending: AtomicUsize,
     waker: Waker,
@@ -315,7 +357,12 @@ struct ScopeCore {
 impl ScopeCore {
     fn keep(&self, panic: Box<dyn Any + Send>) {
         let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
-        first.get_or_insert(panic);
+        if first.is_none() {
+            *first = Some(panic);
+        } else {
+            // Dropping a payload may panic again; forgetting it leaks a few bytes instead.
+            std::mem::forget(panic);
+        }
     }
 
     fn one_ended(&self) {
@@ -341,7 +388,7 @@ impl<'scope> Scope<'scope> {
             match current.and_then(Current::worker) {
                 Some(worker) => {
                     worker.push(task);
-                    shared.wake_one(worker.node(), Priority::P0);
+                    shared.wake_one(worker.node());
                 }
                 None => shared.push_fork(shared.node_of_caller(), task),
             }
@@ -374,12 +421,12 @@ impl<'scope> Scope<'scope> {
             }
             scope.core.one_ended();
         };
-        Task::Fork(heap_fork(body))
+        Task::Fork(heap_fork(body, self.core.job))
     }
 }
 
 /// A fork that owns its closure. It must be executed, or it leaks.
-fn heap_fork<F: FnOnce() + Send>(body: F) -> Fork {
+fn heap_fork<F: FnOnce() + Send>(body: F, job: Option<JobFrame>) -> Fork {
     unsafe fn execute<F: FnOnce()>(data: *const ()) {
         // SAFETY: `data` is the box that `heap_fork` let go of, and comes here once.
         let body = unsafe { Box::from_raw(data.cast_mut().cast::<F>()) };
@@ -388,6 +435,7 @@ fn heap_fork<F: FnOnce() + Send>(body: F) -> Fork {
     Fork {
         data: Box::into_raw(Box::new(body)).cast_const().cast(),
         execute: execute::<F>,
+        job,
     }
 }
 
@@ -398,6 +446,7 @@ fn scope_here<'scope, R>(
 ) -> R {
     let core = Arc::new(ScopeCore {
         shared: Arc::clone(current.engine().shared()),
+        job: current.innermost(),
         pending: AtomicUsize::new(1),
         waker: worker.waker().clone(),
         panic: Mutex::new(None),
@@ -408,9 +457,11 @@ fn scope_here<'scope, R>(
     };
     // Nothing that was spawned outlives this function: it ends only when all of it has, whether the
     // body returns or panics.
+    let bound = Bound;
     let outcome = catch_unwind(AssertUnwindSafe(|| body(&scope)));
     core.one_ended();
-    worker.work_until(current, Priority::P0, None, |_| core.is_over());
+    worker.work_until(current, Takes::Forks, None, |_| core.is_over());
+    bound.release();
     let panic = core
         .panic
         .lock()
@@ -418,7 +469,11 @@ fn scope_here<'scope, R>(
         .take();
     match (outcome, panic) {
         (Ok(value), None) => value,
-        (Err(panic), _) | (_, Some(panic)) => resume_unwind(panic),
+        (Err(panic), other) => {
+            std::mem::forget(other);
+            resume_unwind(panic)
+        }
+        (Ok(_), Some(panic)) => resume_unwind(panic),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::cell::{AnyJob, Place};
 use crate::current::Current;
 use crate::queues::Task;
 use crate::shared::Shared;
-use crate::sync::AtomicBool;
+use crate::sync::{AtomicBool, Ordering};
 use crate::worker::run;
 
 /// How long a thread stays without work: long enough to outlast the pauses of a steady load, short
@@ -34,8 +34,8 @@ pub(crate) struct Io {
     /// One a node.
     woken: Box<[Condvar]>,
     limits: RangeInclusive<usize>,
-    /// A warning is given once.
-    pub(crate) said_refused: AtomicBool,
+    /// A thread was refused, and that was said.
+    refused: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl Io {
             state: Mutex::new(state),
             woken,
             limits,
-            said_refused: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
         }
     }
 
@@ -115,11 +115,27 @@ impl Io {
             near.iter().copied().find(|&node| has_idle(&state, node))
         };
         if let Some(node) = idle {
-            state.nodes[node].idle -= 1;
-            state.nodes[node].wakes += 1;
-            self.woken[node].notify_one();
+            self.wake(&mut state, node);
         }
         Wanted::Nothing
+    }
+
+    /// Wakes an idle thread of a node that has one.
+    fn wake(&self, state: &mut State, node: usize) {
+        state.nodes[node].idle -= 1;
+        state.nodes[node].wakes += 1;
+        self.woken[node].notify_one();
+    }
+
+    /// True once the system has refused a thread.
+    pub(crate) fn is_refused(&self) -> bool {
+        // ORDERING: relaxed, here and below: a flag of its own.
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// A thread was refused; true for the first time.
+    pub(crate) fn note_refused(&self) -> bool {
+        !self.refused.swap(true, Ordering::Relaxed)
     }
 
     /// A thread that was asked for cannot be had. Gives a job that no other thread would come to,
@@ -130,6 +146,12 @@ impl Io {
         let job = job.flatten();
         if job.is_none() {
             state.threads -= 1;
+            // The job for which it was asked for is left to an idle one, wherever that is.
+            let has_jobs = |node: &Node| node.jobs.iter().any(|jobs| !jobs.is_empty());
+            let idle = state.nodes.iter().position(|node| node.idle > 0);
+            if let Some(node) = idle.filter(|_| state.nodes.iter().any(has_jobs)) {
+                self.wake(&mut state, node);
+            }
         }
         job.map(|(_, job)| job)
     }
@@ -169,8 +191,10 @@ impl Io {
                 let left = until.saturating_duration_since(Instant::now());
                 if left.is_zero() && state.threads > *self.limits.start() {
                     state.nodes[here].idle -= 1;
-                    state.threads -= 1;
-                    return None;
+                    // Nothing waits, unless a thread for it was asked for and has not come yet.
+                    let job = state.most_urgent(near.iter().copied());
+                    state.threads -= usize::from(job.is_none());
+                    return job;
                 }
                 let left = if left.is_zero() { KEEP_ALIVE } else { left };
                 let waited = self.woken[here].wait_timeout(state, left);
@@ -211,7 +235,7 @@ pub(crate) fn stand_in(shared: &Arc<Shared>) {
 }
 
 /// Puts the thread at a node.
-fn settle(shared: &Shared, node: usize) {
+pub(crate) fn settle(shared: &Shared, node: usize) {
     let id = shared.machine.nodes[node].id;
     if shared.pinning != Pinning::None && shared.machine.topology.is_this_machine() {
         place::pin_thread_to(&shared.machine.topology, place::Target::Node(id));

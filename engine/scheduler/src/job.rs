@@ -166,8 +166,7 @@ impl<T: 'static> JobHandle<T> {
     /// Waits for the job's end.
     ///
     /// On a worker of an engine it does not only wait: a job that is still queued is run here, and
-    /// while one runs elsewhere the worker does other work that is as urgent as either of the two.
-    /// So hold no lock across it that such work takes.
+    /// while one runs elsewhere, another thread takes the worker's place.
     ///
     /// # Errors
     /// Why there is no value.
@@ -186,7 +185,7 @@ impl<T: 'static> JobHandle<T> {
             }
         });
         let mut outcome = None;
-        block_until(job.meta().priority, None, |waker| {
+        block_until(None, |waker| {
             outcome = outcome.take().or_else(|| job.take(Some(waker)));
             outcome.is_some() || job.is_ended()
         });

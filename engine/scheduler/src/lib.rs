@@ -54,6 +54,8 @@ mod shared;
 )]
 mod sleep;
 #[cfg(not(reiver_loom))]
+mod spares;
+#[cfg(not(reiver_loom))]
 mod spawner;
 #[cfg_attr(
     not(reiver_loom),
@@ -88,6 +90,6 @@ pub use {
 #[cfg(reiver_loom)]
 #[doc(hidden)]
 pub mod model {
-    pub use crate::sleep::Sleepers;
+    pub use crate::sleep::{Sleep, Sleepers};
     pub use crate::state::State;
 }

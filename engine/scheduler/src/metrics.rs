@@ -95,7 +95,9 @@ struct JobWords {
 /// The numbers as they are written.
 #[derive(Debug)]
 pub(crate) struct Counters {
-    /// One a worker, and a last one for everybody else.
+    /// Workers without the spares.
+    workers: usize,
+    /// One a worker, spares too, and a last one for everybody else.
     blocks: Box<[CachePadded<Block>]>,
     submitted: [CachePadded<AtomicU64>; KINDS],
     rejected: [AtomicU64; KINDS],
@@ -103,9 +105,10 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn new(workers: usize) -> Counters {
+    pub(crate) fn new(workers: usize, with_spares: usize) -> Counters {
         Counters {
-            blocks: (0..=workers).map(|_| CachePadded::default()).collect(),
+            workers,
+            blocks: (0..=with_spares).map(|_| CachePadded::default()).collect(),
             submitted: Default::default(),
             rejected: Default::default(),
             wakes: AtomicU64::new(0),
@@ -184,7 +187,7 @@ impl Counters {
 
     pub(crate) fn snapshot(&self) -> Metrics {
         let mut metrics = Metrics {
-            workers: self.blocks.len() - 1,
+            workers: self.workers,
             ..Metrics::default()
         };
         // ORDERING: acquire, with the releases in `note_*`: ends first, then starts, then

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crossbeam_deque::{Injector, Steal};
 
 use crate::Priority;
-use crate::cell::AnyJob;
+use crate::cell::{AnyJob, contain};
 use crate::fork::Fork;
 
 /// Something for a CPU worker to do.
@@ -40,6 +40,34 @@ impl NodeQueues {
 
     pub(crate) fn push_fork(&self, fork: Task) {
         self.forks.push(fork);
+    }
+
+    pub(crate) fn has_forks(&self) -> bool {
+        !self.forks.is_empty()
+    }
+
+    pub(crate) fn has_jobs(&self, strict_too: bool) -> bool {
+        let has = |queues: &[Injector<Task>; 3]| queues.iter().any(|queue| !queue.is_empty());
+        has(&self.shared) || (strict_too && has(&self.strict))
+    }
+
+    /// Takes out what `is_live` is not, and gives how many are left. The order stays, but for jobs
+    /// that come or are taken meanwhile.
+    pub(crate) fn sweep(&self, is_live: impl Fn(&Arc<dyn AnyJob>) -> bool) -> usize {
+        let mut left = 0;
+        for queue in self.shared.iter().chain(&self.strict) {
+            for _ in 0..queue.len() {
+                match take(queue) {
+                    Some(Task::Job(job)) if !is_live(&job) => contain(|| drop(job)),
+                    Some(task) => {
+                        queue.push(task);
+                        left += 1;
+                    }
+                    None => break,
+                }
+            }
+        }
+        left
     }
 
     pub(crate) fn take_fork(&self) -> Option<Task> {

@@ -1,6 +1,8 @@
 //! What the threads of an engine share: how work comes in, who is woken for it, what is counted,
 //! and how its end is waited for.
 
+use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
@@ -9,7 +11,7 @@ use crossbeam_utils::CachePadded;
 use reiver_topology::NodeId;
 
 use crate::builder::Pinning;
-use crate::cell::{AnyJob, Meta, Place};
+use crate::cell::{AnyJob, Meta, Place, contain};
 use crate::current::{Current, block_until};
 use crate::engine::RunningJob;
 use crate::error::{JobError, Phase, SubmitError};
@@ -18,6 +20,7 @@ use crate::machine::Machine;
 use crate::metrics::Counters;
 use crate::queues::{NodeQueues, PRIORITIES, Task};
 use crate::sleep::Sleepers;
+use crate::spares::Spares;
 use crate::spawner::{Request, Spawner};
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 use crate::timer::Timer;
@@ -28,7 +31,14 @@ use crate::{Class, Priority};
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) machine: Machine,
+    /// Those that are always there, then the spares.
     pub(crate) workers: Box<[WorkerFace]>,
+    /// By node.
+    pub(crate) spares: Box<[Spares]>,
+    /// The numbers of the spares of each node.
+    spare_numbers: Box<[Range<usize>]>,
+    /// How many spares work just now.
+    active_spares: AtomicUsize,
     /// By node.
     pub(crate) queues: Box<[NodeQueues]>,
     pub(crate) sleepers: Sleepers,
@@ -42,6 +52,10 @@ pub(crate) struct Shared {
     /// By class: how many jobs may wait, and how many do.
     capacity: [Option<usize>; 2],
     queued: [CachePadded<AtomicUsize>; 2],
+    /// CPU jobs that have left the queue other than by its end: what they left there is swept out
+    /// when it is most of it.
+    dead: AtomicUsize,
+    sweeping: Mutex<()>,
     /// Jobs that were taken and have not ended.
     unfinished: CachePadded<AtomicUsize>,
     ending: Mutex<Ending>,
@@ -58,9 +72,16 @@ pub(crate) struct Shared {
 struct Ending {
     /// From now on whatever is queued is ended.
     ends_queued: bool,
-    /// Jobs that themselves wait for the end of all others.
-    excused: usize,
+    /// The addresses of jobs that themselves wait for the end of all others, as often as they do.
+    excused: Vec<usize>,
     wakers: Vec<Waker>,
+}
+
+impl Ending {
+    /// How many jobs are waiting for the others.
+    fn excused(&self) -> usize {
+        self.excused.iter().collect::<HashSet<_>>().len()
+    }
 }
 
 #[derive(Debug)]
@@ -82,6 +103,7 @@ impl Shared {
     pub(crate) fn new(
         machine: Machine,
         workers: Box<[WorkerFace]>,
+        spares: Vec<(Range<usize>, Spares)>,
         sleepers: Sleepers,
         pinning: Pinning,
         capacity: [Option<usize>; 2],
@@ -91,7 +113,13 @@ impl Shared {
         spawner: Spawner,
         threadless: bool,
     ) -> Shared {
+        let (spare_numbers, spares): (Vec<_>, Vec<_>) = spares.into_iter().unzip();
         Shared {
+            spares: spares.into(),
+            spare_numbers: spare_numbers.into(),
+            active_spares: AtomicUsize::new(0),
+            dead: AtomicUsize::new(0),
+            sweeping: Mutex::default(),
             queues: machine
                 .nodes
                 .iter()
@@ -132,8 +160,13 @@ impl Shared {
             Place::Prefer(node) => (node, false),
             Place::Strict(node) => (node, true),
         };
-        if let Some(token) = &meta.token {
-            token.register(&job);
+        if meta
+            .token
+            .as_ref()
+            .is_some_and(|token| token.register(&job))
+        {
+            // It was cancelled before it came.
+            return Ok(());
         }
         if self.threadless {
             Current::as_worker(self, |current, _| job.run(current));
@@ -149,9 +182,9 @@ impl Shared {
             Class::Cpu => {
                 self.queues[node].push(priority, strict, job);
                 if strict {
-                    self.wake(self.sleepers.claim(priority, std::iter::once(node)));
+                    self.wake(self.sleepers.claim(std::iter::once(node)));
                 } else {
-                    self.wake_one(node, priority);
+                    self.wake_one(node);
                 }
             }
             Class::Io => {
@@ -199,7 +232,7 @@ impl Shared {
             return Current::as_worker(self, |current, _| run(fork, current));
         }
         self.queues[node].push_fork(fork);
-        self.wake_one(node, Priority::P0);
+        self.wake_one(node);
     }
 
     /// The node for work that says nothing of its own: that of the engine's thread that brings it,
@@ -217,11 +250,66 @@ impl Shared {
             })
     }
 
-    /// Wakes the sleeper nearest to a node, if there is one, for work of this urgency that may be
-    /// done on any node; forks are as P0.
-    pub(crate) fn wake_one(&self, node: usize, urgency: Priority) {
+    /// Wakes the sleeper nearest to a node, if there is one, for work that may be done on any node.
+    pub(crate) fn wake_one(&self, node: usize) {
         let near = self.machine.near[node].iter().copied();
-        self.wake(self.sleepers.claim(urgency, near));
+        self.wake(self.sleepers.claim(near));
+    }
+
+    /// A worker of a node may have been woken for what it does not do: somebody else is. One of its
+    /// own node, if there is one, for that may be what the work is for.
+    pub(crate) fn pass_on(&self, node: usize) {
+        match self.sleepers.claim(std::iter::once(node)) {
+            None => self.wake_one(node),
+            mate => self.wake(mate),
+        }
+    }
+
+    /// The spares of a node, if any work just now.
+    pub(crate) fn active_spares(&self, node: usize) -> Range<usize> {
+        // ORDERING: relaxed: a spare is counted before it pushes anything, and who must not miss
+        // what it pushes has the fence of the sleepers in between.
+        match self.active_spares.load(Ordering::Relaxed) {
+            0 => 0..0,
+            _ => self.spare_numbers[node].clone(),
+        }
+    }
+
+    /// So many more spares work, or fewer.
+    pub(crate) fn note_spares(&self, more: isize) {
+        // ORDERING: relaxed, see `active_spares`.
+        self.active_spares
+            .fetch_add(more.cast_unsigned(), Ordering::Relaxed);
+    }
+
+    /// Runs the forks that came from outside, whatever they wait for: the engine has stopped.
+    pub(crate) fn finish_forks(&self, current: &Current) {
+        while let Some(fork) = self.queues.iter().find_map(NodeQueues::take_fork) {
+            run(fork, current);
+        }
+    }
+
+    /// A CPU job has ended that still lies in a queue.
+    pub(crate) fn note_dead(&self) {
+        /// Fewer are not worth a sweep.
+        const FEW: usize = 4096;
+        // ORDERING: relaxed: a hint for when to look.
+        let dead = self.dead.fetch_add(1, Ordering::Relaxed) + 1;
+        let live = self.queued[Class::Cpu as usize].load(Ordering::Relaxed);
+        if dead < FEW.max(live) {
+            return;
+        }
+        let Ok(_sweeping) = self.sweeping.try_lock() else {
+            return;
+        };
+        self.dead.store(0, Ordering::Relaxed);
+        for (node, queues) in self.queues.iter().enumerate() {
+            let left = queues.sweep(|job| job.meta().state.is_queued());
+            // A worker that looked meanwhile may have missed one.
+            for _ in 0..left.min(self.workers.len()) {
+                self.pass_on(node);
+            }
+        }
     }
 
     fn wake(&self, worker: Option<usize>) {
@@ -300,7 +388,7 @@ impl Shared {
         let left = self.unfinished.fetch_sub(1, Ordering::SeqCst) - 1;
         if self.closed.load(Ordering::SeqCst) {
             let mut ending = self.ending();
-            if left <= ending.excused {
+            if left <= ending.excused() {
                 Self::wake_waiting(&mut ending);
             }
         }
@@ -322,19 +410,15 @@ impl Shared {
     /// Waits until no job is left but those that wait for this too; false at the limit. A CPU
     /// worker does other work meanwhile, so that one in a job of its own drains what is queued.
     pub(crate) fn wait_drained(&self, until: Option<Instant>) -> bool {
-        let own = Current::with(|current| {
-            current
-                .filter(|current| current.is_of(self))
-                .map_or(0, Current::depth)
-        });
+        let own = self.jobs_of_thread();
         {
             let mut ending = self.ending();
-            ending.excused += own;
+            ending.excused.extend(&own);
             Self::wake_waiting(&mut ending);
         }
-        let is_drained = block_until(Priority::P2, until, |waker| {
+        let is_drained = block_until(until, |waker| {
             let mut ending = self.ending();
-            let excused = if own > 0 { ending.excused } else { 0 };
+            let excused = if own.is_empty() { 0 } else { ending.excused() };
             // ORDERING: see `note_gone`.
             let is_drained = self.unfinished.load(Ordering::SeqCst) <= excused;
             if !is_drained && !ending.wakers.iter().any(|known| known.will_wake(waker)) {
@@ -342,8 +426,17 @@ impl Shared {
             }
             is_drained
         });
-        self.ending().excused -= own;
+        let mut ending = self.ending();
+        for job in own {
+            let at = ending.excused.iter().position(|&excused| excused == job);
+            ending.excused.swap_remove(at.expect("it was put there"));
+        }
         is_drained
+    }
+
+    /// The addresses of the engine's jobs that the current thread is in.
+    pub(crate) fn jobs_of_thread(&self) -> Vec<usize> {
+        Current::with(|current| current.map_or(Vec::new(), |current| current.jobs_of(self)))
     }
 
     /// Ends all that is queued, and from now on whatever still comes; forks stay.
@@ -360,9 +453,13 @@ impl Shared {
                 }
             }
         }
-        jobs.iter()
-            .filter(|job| job.end_queued(JobError::ShutDown))
-            .count()
+        let ended = jobs.into_iter().filter(|job| {
+            let job = Arc::clone(job);
+            let mut ended = false;
+            contain(|| ended = job.end_queued(JobError::ShutDown));
+            ended
+        });
+        ended.map(|job| contain(|| drop(job))).count()
     }
 
     fn is_ending_queued(&self) -> bool {

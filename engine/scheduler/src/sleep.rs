@@ -20,14 +20,13 @@
 //! it begins; that also spreads a burst, one worker waking one more. Somebody who is claimed and
 //! finds nothing swallows nothing: the work was taken by a worker that was awake.
 //!
-//! *Who can be woken for what.* A worker that waits for a job of its own takes nothing less urgent
-//! than that, so it announces the least it takes, and is not claimed for less: it could only leave
-//! that work lying. Whoever takes anything is claimed first. A worker that stops waiting passes on
-//! a wake that it may have got meanwhile.
+//! *Who is woken.* Workers with nothing to do before those that wait inside work of their own: those
+//! do not take everything, and hand their place to a spare thread where they are woken for what they
+//! leave (see [`spares`](crate::spares)). A worker that stops waiting passes on a wake that it may
+//! have got meanwhile, to its own node first: the work may be for that node alone.
 //!
 //! `tests/loom_sleep.rs` checks this; with either fence taken out the model fails.
 
-use crate::Priority;
 use crate::sync::{AtomicU64, Ordering, fence};
 
 /// The sleeping workers, by node.
@@ -40,9 +39,19 @@ pub struct Sleepers {
 #[derive(Debug)]
 #[repr(align(128))]
 struct Node {
-    first_worker: usize,
-    /// By the least urgent that they take; bit `b` of word `w` is the node's worker `64 w + b`.
-    words: [Box<[AtomicU64]>; 3],
+    /// The numbers of its workers; bit `b` of word `w` is that of worker `workers[64 w + b]`.
+    workers: Box<[usize]>,
+    /// By [`Sleep`].
+    words: [Box<[AtomicU64]>; 2],
+}
+
+/// Why a worker sleeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sleep {
+    /// It has nothing to do.
+    Idle,
+    /// It waits inside work of its own.
+    Waiting,
 }
 
 /// Where the bit of a worker is.
@@ -54,30 +63,32 @@ pub struct Bit {
 }
 
 impl Sleepers {
-    /// For nodes with these numbers of workers, which are numbered through.
-    pub fn new(workers_of_node: &[usize]) -> Sleepers {
-        let mut first_worker = 0;
-        let node = |&workers: &usize| {
+    /// For nodes with these workers.
+    pub fn new(workers_of_node: Vec<Vec<usize>>) -> Sleepers {
+        let node = |workers: Vec<usize>| {
             let words = || {
-                (0..workers.div_ceil(64))
+                (0..workers.len().div_ceil(64))
                     .map(|_| AtomicU64::new(0))
                     .collect()
             };
-            let node = Node {
-                first_worker,
-                words: [words(), words(), words()],
-            };
-            first_worker += workers;
-            node
+            Node {
+                words: [words(), words()],
+                workers: workers.into(),
+            }
         };
         Sleepers {
-            nodes: workers_of_node.iter().map(node).collect(),
+            nodes: workers_of_node.into_iter().map(node).collect(),
         }
     }
 
     /// The bit of a worker of a node.
+    ///
+    /// # Panics
+    /// If the node does not have that worker.
     pub fn bit(&self, node: usize, worker: usize) -> Bit {
-        let index = worker - self.nodes[node].first_worker;
+        let workers = &self.nodes[node].workers;
+        let index = workers.iter().position(|&known| known == worker);
+        let index = index.expect("a node's workers are known from the start");
         Bit {
             node,
             word: index / 64,
@@ -85,47 +96,42 @@ impl Sleepers {
         }
     }
 
-    /// Says that the worker is about to sleep, and would take forks and jobs as urgent as `least`.
-    /// It must search once more before it parks.
-    pub fn announce(&self, bit: Bit, least: Priority) {
+    /// Says that the worker is about to sleep. It must search once more before it parks.
+    pub fn announce(&self, bit: Bit, sleep: Sleep) {
         // ORDERING: relaxed, for the fence orders it; the word publishes nothing but itself.
-        self.word(bit, least).fetch_or(bit.mask, Ordering::Relaxed);
+        self.word(bit, sleep).fetch_or(bit.mask, Ordering::Relaxed);
         // ORDERING: with the fence in `claim`: the bit is visible there, or what was pushed before
         // it is visible to the search that follows.
         fence(Ordering::SeqCst);
     }
 
     /// Says that the worker is awake.
-    pub fn retract(&self, bit: Bit, least: Priority) {
+    pub fn retract(&self, bit: Bit, sleep: Sleep) {
         // ORDERING: relaxed: whoever still reads the bit as set fails to clear it, or unparks a
         // worker that is awake, which costs it one search.
-        self.word(bit, least)
+        self.word(bit, sleep)
             .fetch_and(!bit.mask, Ordering::Relaxed);
     }
 
-    fn word(&self, bit: Bit, least: Priority) -> &AtomicU64 {
-        &self.nodes[bit.node].words[least as usize][bit.word]
+    fn word(&self, bit: Bit, sleep: Sleep) -> &AtomicU64 {
+        &self.nodes[bit.node].words[sleep as usize][bit.word]
     }
 
-    /// Takes one sleeper for work of this urgency, forks being as P0, from the first of these nodes
-    /// that has one; the caller unparks it. The work must be pushed before.
-    pub fn claim(
-        &self,
-        urgency: Priority,
-        nodes: impl Iterator<Item = usize> + Clone,
-    ) -> Option<usize> {
+    /// Takes one sleeper, an idle one before one that waits, from the first of these nodes that has
+    /// one; the caller unparks it. The work must be pushed before.
+    pub fn claim(&self, nodes: impl Iterator<Item = usize> + Clone) -> Option<usize> {
         // ORDERING: with the fence in `announce`, see there.
         fence(Ordering::SeqCst);
-        let levels = (urgency as usize..3).rev();
-        levels
-            .flat_map(|least| nodes.clone().map(move |node| (least, node)))
-            .find_map(|(least, node)| self.nodes[node].claim(least))
+        [Sleep::Idle, Sleep::Waiting]
+            .into_iter()
+            .flat_map(|sleep| nodes.clone().map(move |node| (sleep, node)))
+            .find_map(|(sleep, node)| self.nodes[node].claim(sleep))
     }
 }
 
 impl Node {
-    fn claim(&self, least: usize) -> Option<usize> {
-        for (index, word) in self.words[least].iter().enumerate() {
+    fn claim(&self, sleep: Sleep) -> Option<usize> {
+        for (index, word) in self.words[sleep as usize].iter().enumerate() {
             // ORDERING: relaxed: the fence of the caller orders it after the push, and the
             // read-modify-write below decides who takes the worker.
             let mut sleeping = word.load(Ordering::Relaxed);
@@ -134,7 +140,7 @@ impl Node {
                 sleeping = word.fetch_and(!lowest, Ordering::Relaxed);
                 if sleeping & lowest != 0 {
                     let bit = lowest.trailing_zeros() as usize;
-                    return Some(self.first_worker + index * 64 + bit);
+                    return Some(self.workers[index * 64 + bit]);
                 }
             }
         }
@@ -148,30 +154,25 @@ mod tests {
 
     #[test]
     fn the_nearest_sleeper_is_claimed_once() {
-        let sleepers = Sleepers::new(&[2, 70, 1]);
+        let sleepers = Sleepers::new(vec![vec![0, 1], (2..72).collect(), vec![72]]);
         let bit = |node, worker| sleepers.bit(node, worker);
-        for (node, worker) in [(0, 1), (1, 69), (2, 72)] {
-            sleepers.announce(bit(node, worker), Priority::P2);
+        for (node, worker) in [(0, 1), (1, 71), (2, 72)] {
+            sleepers.announce(bit(node, worker), Sleep::Idle);
         }
-        let claim = |nodes: &[usize]| sleepers.claim(Priority::P1, nodes.iter().copied());
-        assert_eq!(claim(&[1, 2, 0]), Some(69));
+        let claim = |nodes: &[usize]| sleepers.claim(nodes.iter().copied());
+        assert_eq!(claim(&[1, 2, 0]), Some(71));
         assert_eq!(claim(&[1, 2, 0]), Some(72));
         assert_eq!(claim(&[1, 2]), None);
-        sleepers.retract(bit(0, 1), Priority::P2);
+        sleepers.retract(bit(0, 1), Sleep::Idle);
         assert_eq!(claim(&[0]), None);
     }
 
     #[test]
-    fn nobody_is_claimed_for_what_it_does_not_take() {
-        let sleepers = Sleepers::new(&[3]);
-        sleepers.announce(sleepers.bit(0, 0), Priority::P0);
-        sleepers.announce(sleepers.bit(0, 1), Priority::P1);
-        let claim = |urgency| sleepers.claim(urgency, std::iter::once(0));
-        assert_eq!(claim(Priority::P2), None);
-        sleepers.announce(sleepers.bit(0, 2), Priority::P2);
-        assert_eq!(claim(Priority::P0), Some(2), "who takes anything is first");
-        assert_eq!(claim(Priority::P1), Some(1));
-        assert_eq!(claim(Priority::P1), None);
-        assert_eq!(claim(Priority::P0), Some(0));
+    fn who_waits_inside_work_is_claimed_last() {
+        let sleepers = Sleepers::new(vec![vec![0], vec![1]]);
+        sleepers.announce(sleepers.bit(0, 0), Sleep::Waiting);
+        sleepers.announce(sleepers.bit(1, 1), Sleep::Idle);
+        let claim = || sleepers.claim([0, 1].into_iter());
+        assert_eq!([claim(), claim(), claim()], [Some(1), Some(0), None]);
     }
 }

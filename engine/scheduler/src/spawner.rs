@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
 
 use crate::shared::Shared;
-use crate::sync::Ordering;
 use crate::worker::Worker;
 
 /// Asks the spawner for threads.
@@ -27,6 +26,8 @@ pub(crate) enum Request {
         Vec<Worker>,
         Sender<Result<(), (usize, io::Error)>>,
     ),
+    /// The thread of a spare; answers with the spare itself where there is none to be had.
+    Spare(Arc<Shared>, Worker, Sender<Option<Worker>>),
     /// An I/O thread at this node.
     Io(Weak<Shared>, usize),
     /// The thread that watches deadlines.
@@ -74,7 +75,10 @@ impl Spawner {
 
     fn keep(&self, thread: JoinHandle<()>) {
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        threads.retain(|thread| !thread.is_finished());
+        // Joined and not dropped: none outlives its engine, not even on its last steps.
+        for ended in threads.extract_if(.., |thread| thread.is_finished()) {
+            let _ = ended.join();
+        }
         threads.push(thread);
     }
 
@@ -90,6 +94,9 @@ fn serve(requests: &Receiver<Request>) {
             Request::Stop => return,
             Request::Workers(shared, workers, answer) => {
                 let _ = answer.send(start_workers(&shared, workers));
+            }
+            Request::Spare(shared, worker, answer) => {
+                let _ = answer.send(start_spare(&shared, worker));
             }
             Request::Io(engine, node) => start_io(&engine, node),
             Request::Timer(engine) => {
@@ -120,6 +127,23 @@ fn start_workers(shared: &Arc<Shared>, workers: Vec<Worker>) -> Result<(), (usiz
     Ok(())
 }
 
+/// Gives the spare back where the system refuses a thread for it.
+fn start_spare(shared: &Arc<Shared>, spare: Worker) -> Option<Worker> {
+    let engine = Arc::clone(shared);
+    let name = format!("reiver-cpu-{}", spare.index());
+    // A thread that cannot be started drops what it was given.
+    let held = Arc::new(Mutex::new(Some(spare)));
+    let spare = Arc::clone(&held);
+    let take =
+        |held: &Mutex<Option<Worker>>| held.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let started = thread(name, shared, move || {
+        if let Some(spare) = take(&spare) {
+            spare.live_as_spare(engine);
+        }
+    });
+    started.err().and_then(|_| take(&held))
+}
+
 fn start_io(engine: &Weak<Shared>, node: usize) {
     let Some(shared) = engine.upgrade() else {
         return;
@@ -129,8 +153,7 @@ fn start_io(engine: &Weak<Shared>, node: usize) {
         crate::io::live(io, node)
     });
     if let Err(error) = thread {
-        // ORDERING: relaxed: a flag of its own.
-        if !shared.io.said_refused.swap(true, Ordering::Relaxed) {
+        if shared.io.note_refused() {
             tracing::warn!(
                 "the system refuses an I/O thread ({error}); its jobs wait for others, or run one \
                  after the other where there are none"

@@ -7,7 +7,7 @@ use std::collections::BinaryHeap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
-use crate::cell::AnyJob;
+use crate::cell::{AnyJob, contain};
 use crate::error::{JobError, Phase};
 use crate::shared::Shared;
 
@@ -39,6 +39,12 @@ impl Timer {
         state.count += 1;
         let number = state.count;
         let is_next = state.next.peek().is_none_or(|Reverse(next)| at < next.at);
+        if state.next.len() == state.next.capacity() {
+            // Those of jobs that have ended, before it would grow.
+            state.next.retain(|Reverse(due)| due.job.strong_count() > 0);
+            let left = state.next.len();
+            state.next.reserve(left + 1);
+        }
         state.next.push(Reverse(Deadline {
             at,
             number,
@@ -77,8 +83,12 @@ impl Timer {
                     let due = state.next.pop().and_then(|Reverse(due)| due.job.upgrade());
                     drop(state);
                     if let Some(job) = due {
-                        job.end_queued(JobError::DeadlineExceeded {
-                            phase: Phase::Queued,
+                        // It may be the last to hold the job, and its value.
+                        contain(move || {
+                            job.end_queued(JobError::DeadlineExceeded {
+                                phase: Phase::Queued,
+                            });
+                            drop(job);
                         });
                     }
                     state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::cell::AnyJob;
+use crate::cell::{AnyJob, contain};
 use crate::sync::{AtomicBool, Ordering};
 
 /// Cancels the jobs that were given it, and those of its children. Clones are the same token.
@@ -27,6 +27,8 @@ pub struct CancellationToken {
 
 #[derive(Debug, Default)]
 struct Inner {
+    /// Kept, so that a token reaches those below a token that nobody holds any more.
+    parent: Option<Arc<Inner>>,
     cancelled: AtomicBool,
     dependents: Mutex<Dependents>,
 }
@@ -45,7 +47,11 @@ impl CancellationToken {
 
     /// A token that is cancelled with this one, or alone.
     pub fn child(&self) -> CancellationToken {
-        let child = CancellationToken::new();
+        let mut inner = Inner::default();
+        inner.parent = Some(Arc::clone(&self.inner));
+        let child = CancellationToken {
+            inner: Arc::new(inner),
+        };
         let mut dependents = self.inner.dependents();
         if self.is_cancelled() {
             drop(dependents);
@@ -68,15 +74,16 @@ impl CancellationToken {
         self.inner.cancelled.load(Ordering::Acquire)
     }
 
-    /// Sees to it that `job` is told. One that is queued ends here if the token is cancelled.
-    pub(crate) fn register(&self, job: &Arc<dyn AnyJob>) {
+    /// Sees to it that `job` is told. One that is queued ends here if the token is cancelled: true.
+    pub(crate) fn register(&self, job: &Arc<dyn AnyJob>) -> bool {
         let mut dependents = self.inner.dependents();
         if self.is_cancelled() {
             drop(dependents);
-            job.end_queued(crate::JobError::Cancelled);
+            job.end_queued(crate::JobError::Cancelled)
         } else {
             retain_amortised(&mut dependents.jobs, |job| job.strong_count() > 0);
             dependents.jobs.push(Arc::downgrade(job));
+            false
         }
     }
 }
@@ -101,15 +108,31 @@ impl Inner {
             };
             pending.extend(dependents.children.iter().filter_map(Weak::upgrade));
             for job in dependents.jobs.iter().filter_map(Weak::upgrade) {
-                job.end_queued(crate::JobError::Cancelled);
+                // It may be the last to hold the job, and its value.
+                contain(move || {
+                    job.end_queued(crate::JobError::Cancelled);
+                    drop(job);
+                });
             }
         }
     }
 }
 
-/// Forgets what is gone, but only when the list would grow, so that adding stays cheap.
+impl Drop for Inner {
+    /// A list and not recursion, as above.
+    fn drop(&mut self) {
+        let mut parent = self.parent.take();
+        while let Some(mut inner) = parent.and_then(Arc::into_inner) {
+            parent = inner.parent.take();
+        }
+    }
+}
+
+/// Forgets what is gone, but only when the list would grow, so that adding stays cheap: afterwards
+/// there is room for as many again as are left.
 fn retain_amortised<T>(list: &mut Vec<T>, keep: impl FnMut(&T) -> bool) {
     if list.len() == list.capacity() {
         list.retain(keep);
+        list.reserve(list.len() + 1);
     }
 }

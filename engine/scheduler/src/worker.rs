@@ -10,10 +10,9 @@
 //!
 //! What is stolen is the oldest fork of the victim, which is the largest part of its work.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Wake, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_deque::{Steal, Stealer};
 use crossbeam_utils::Backoff;
@@ -25,10 +24,11 @@ use crate::Priority;
 use crate::builder::Pinning;
 use crate::cell::contain;
 use crate::current::Current;
-use crate::queues::Task;
+use crate::queues::{NodeQueues, Task};
 use crate::shared::Shared;
-use crate::sleep::Bit;
+use crate::sleep::{Bit, Sleep};
 use crate::steal_order::{Distance, StealOrder};
+use crate::sync::{Ordering, fence};
 
 /// What a worker thread owns.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub(crate) struct Worker {
     index: usize,
     /// The index of its node.
     node: usize,
+    /// Of a spare: the worker whose seat it shares.
+    twin: Option<usize>,
     /// Newest first for its owner: the fork that is in the cache; oldest first for thieves.
     deque: crossbeam_deque::Worker<Task>,
     parker: Parker,
@@ -49,7 +51,7 @@ pub(crate) struct WorkerFace {
     pub(crate) seat: Seat,
     pub(crate) stealer: Stealer<Task>,
     pub(crate) unparker: Unparker,
-    pub(crate) order: StealOrder,
+    pub(crate) order: Arc<StealOrder>,
 }
 
 struct WorkerWaker(Unparker);
@@ -61,12 +63,13 @@ impl Wake for WorkerWaker {
 }
 
 impl Worker {
-    pub(crate) fn new(index: usize, node: usize, bit: Bit) -> Worker {
+    pub(crate) fn new(index: usize, node: usize, twin: Option<usize>, bit: Bit) -> Worker {
         let parker = Parker::new();
         let waker = Waker::from(Arc::new(WorkerWaker(parker.unparker().clone())));
         Worker {
             index,
             node,
+            twin,
             deque: crossbeam_deque::Worker::new_lifo(),
             parker,
             waker,
@@ -74,7 +77,7 @@ impl Worker {
         }
     }
 
-    pub(crate) fn face(&self, seat: Seat, order: StealOrder) -> WorkerFace {
+    pub(crate) fn face(&self, seat: Seat, order: Arc<StealOrder>) -> WorkerFace {
         let (stealer, unparker) = (self.deque.stealer(), self.parker.unparker().clone());
         WorkerFace {
             seat,
@@ -106,28 +109,64 @@ impl Worker {
 
     /// The life of the thread.
     pub(crate) fn live(self, shared: Arc<Shared>) {
+        self.live_until(shared, |shared, worker, current| {
+            worker.work_until(current, Takes::All, None, |_| shared.is_stopped());
+        });
+    }
+
+    /// The life of the thread of a spare.
+    pub(crate) fn live_as_spare(self, shared: Arc<Shared>) {
+        self.live_until(shared, |shared, worker, current| {
+            let spares = &shared.spares[worker.node];
+            while !shared.is_stopped() {
+                worker.work_until(current, Takes::All, None, |_| {
+                    shared.is_stopped() || spares.rests(worker.index, shared)
+                });
+                while !shared.is_stopped() && spares.still_rests(worker.index) {
+                    worker.parker.park();
+                }
+            }
+        });
+    }
+
+    fn live_until(self, shared: Arc<Shared>, life: impl FnOnce(&Arc<Shared>, &Worker, &Current)) {
         settle(&shared, &self);
         let current = Current::cpu(shared, self);
         let worker = current.worker().expect("this is a CPU worker");
         let shared = current.engine().shared();
-        worker.work_until(&current, Priority::P2, None, |_| shared.is_stopped());
+        life(shared, worker, &current);
+        // What came before it was seen that the engine has stopped; whoever comes later sees it.
+        // ORDERING: with the fence in `from_outside`.
+        fence(Ordering::SeqCst);
+        shared.finish_forks(&current);
         here::set(None);
         Current::leave();
     }
 
-    /// Works until `is_done`, on jobs as urgent as `least` and on forks; gives false if it is not
-    /// done by `until`. `is_done` is asked between tasks and before sleeping, and arranges that the
-    /// waker it is given ends a sleep.
+    /// Works until `is_done`; gives false if it is not done by `until`. `is_done` is asked between
+    /// tasks and before sleeping, and arranges that the waker it is given ends a sleep.
+    ///
+    /// Where it is woken for what it does not take, or has found that there is such work, it hands
+    /// its place to a spare until it is done.
     pub(crate) fn work_until(
         &self,
         current: &Current,
-        least: Priority,
+        takes: Takes,
         until: Option<Instant>,
         mut is_done: impl FnMut(&Waker) -> bool,
     ) -> bool {
         let shared = current.engine().shared();
+        let (mut takes, is_waiting) = (takes, takes != Takes::All);
+        let sleep = if is_waiting {
+            Sleep::Waiting
+        } else {
+            Sleep::Idle
+        };
         // True from the moment that it had nothing to do until it has found something.
         let mut idle = false;
+        let mut place = Place::Own;
+        // From when on it would hand its place on.
+        let mut patient_until = None;
         let backoff = Backoff::new();
         let is_late = || until.is_some_and(|until| Instant::now() >= until);
         let done = loop {
@@ -137,70 +176,108 @@ impl Worker {
             if is_late() {
                 break false;
             }
-            if let Some(task) = self.find(shared, least) {
+            if let Some(task) = self.find(shared, takes) {
                 if idle {
-                    shared.wake_one(self.node, Priority::P0);
+                    shared.pass_on(self.node);
                     idle = false;
                 }
                 backoff.reset();
                 run(task, current);
-            } else if !backoff.is_completed() {
+                continue;
+            }
+            if !backoff.is_completed() {
                 idle = true;
                 backoff.snooze();
-            } else {
-                idle = true;
-                shared.sleepers.announce(self.bit, least);
-                // The search after the announcement, see `sleep`.
-                if let Some(task) = self.find(shared, least) {
-                    shared.sleepers.retract(self.bit, least);
-                    shared.wake_one(self.node, Priority::P0);
-                    idle = false;
-                    backoff.reset();
-                    run(task, current);
+                continue;
+            }
+            if place == Place::HandedOn {
+                // It was announced before, and whoever claimed it has been passed on: now others
+                // are claimed.
+                self.park(shared, until);
+                continue;
+            }
+            idle = true;
+            shared.sleepers.announce(self.bit, sleep);
+            // The search after the announcement, see `sleep`.
+            if let Some(task) = self.find(shared, takes) {
+                shared.sleepers.retract(self.bit, sleep);
+                shared.pass_on(self.node);
+                idle = false;
+                backoff.reset();
+                run(task, current);
+                continue;
+            }
+            if is_done(&self.waker) {
+                shared.sleepers.retract(self.bit, sleep);
+                break true;
+            }
+            let mut wake_at = until;
+            if is_waiting && place == Place::Own && self.leaves_work(shared, takes) {
+                let now = Instant::now();
+                let patient = *patient_until.get_or_insert(match takes {
+                    Takes::Forks => now + PATIENCE,
+                    Takes::Own | Takes::All => now,
+                });
+                if now >= patient {
+                    shared.sleepers.retract(self.bit, sleep);
+                    if shared.spares[self.node].replace(shared) {
+                        place = Place::HandedOn;
+                    } else if current.depth() < MOST_NESTED {
+                        place = Place::Kept;
+                        takes = Takes::All;
+                    } else {
+                        self.parker.park_timeout(PATIENCE);
+                    }
                     continue;
                 }
-                let done = is_done(&self.waker);
-                if !done {
-                    shared.metrics.note_park(self.index);
-                    match until {
-                        None => self.parker.park(),
-                        Some(until) => self.parker.park_deadline(until),
-                    }
-                    backoff.reset();
-                }
-                shared.sleepers.retract(self.bit, least);
-                if done {
-                    break true;
-                }
+                wake_at = Some(until.map_or(patient, |until| until.min(patient)));
             }
+            self.park(shared, wake_at);
+            shared.sleepers.retract(self.bit, sleep);
+            backoff.reset();
         };
+        if place == Place::HandedOn {
+            shared.spares[self.node].give_back();
+        }
         if idle {
             // It may have been claimed for work that it now leaves to others.
-            shared.wake_one(self.node, Priority::P0);
+            shared.pass_on(self.node);
         }
         done
     }
 
-    fn find(&self, shared: &Shared, least: Priority) -> Option<Task> {
+    fn park(&self, shared: &Shared, until: Option<Instant>) {
+        shared.metrics.note_park(self.index);
+        match until {
+            None => self.parker.park(),
+            Some(until) => self.parker.park_deadline(until),
+        }
+    }
+
+    fn find(&self, shared: &Shared, takes: Takes) -> Option<Task> {
+        let own = self.pop();
+        if own.is_some() || takes == Takes::Own {
+            return own;
+        }
+        let all = takes == Takes::All;
         let jobs = |node: usize, priority: Priority| {
-            let wanted = priority <= least;
-            wanted
-                .then(|| shared.queues[node].take(priority, node == self.node))
+            all.then(|| shared.queues[node].take(priority, node == self.node))
                 .flatten()
         };
         let far = &shared.machine.near[self.node];
         let order = &shared.workers[self.index].order;
-        self.pop()
-            .or_else(|| far.iter().find_map(|&node| jobs(node, Priority::P0)))
+        far.iter()
+            .find_map(|&node| jobs(node, Priority::P0))
             .or_else(|| self.steal_from_mates(shared, order))
             .or_else(|| shared.queues[self.node].take_fork())
             .or_else(|| jobs(self.node, Priority::P1))
             .or_else(|| {
                 order.remote.iter().find_map(|(node, victims)| {
                     let node = shared.machine.index_of(*node)?;
+                    let victims = victims.iter().map(|victim| victim.worker);
                     let task = victims
-                        .iter()
-                        .find_map(|victim| steal(shared, victim.worker))
+                        .chain(shared.active_spares(node))
+                        .find_map(|victim| steal(shared, victim))
                         .or_else(|| shared.queues[node].take_fork())
                         .or_else(|| jobs(node, Priority::P1))?;
                     shared.metrics.note_steal(self.index, Distance::Remote);
@@ -211,13 +288,62 @@ impl Worker {
     }
 
     fn steal_from_mates(&self, shared: &Shared, order: &StealOrder) -> Option<Task> {
-        order.same_node.iter().find_map(|victim| {
-            let task = steal(shared, victim.worker)?;
-            shared.metrics.note_steal(self.index, victim.distance);
-            Some(task)
-        })
+        let mates = order
+            .same_node
+            .iter()
+            .map(|victim| (victim.worker, victim.distance));
+        // A spare has the order of the worker whose seat it shares, in which that one is not.
+        let twin = self.twin.map(|twin| (twin, Distance::SameCache));
+        let spares = shared.active_spares(self.node);
+        let spares = spares.map(|spare| (spare, Distance::SameNode));
+        mates
+            .chain(twin)
+            .chain(spares)
+            .filter(|&(victim, _)| victim != self.index)
+            .find_map(|(victim, distance)| {
+                let task = steal(shared, victim)?;
+                shared.metrics.note_steal(self.index, distance);
+                Some(task)
+            })
+    }
+
+    /// True if there is work that it does not take while it waits.
+    fn leaves_work(&self, shared: &Shared, takes: Takes) -> bool {
+        let has_jobs = |(node, queues): (usize, &NodeQueues)| {
+            queues.has_jobs(node == self.node) || (takes == Takes::Own && queues.has_forks())
+        };
+        let has_forks =
+            || takes == Takes::Own && shared.workers.iter().any(|other| !other.stealer.is_empty());
+        shared.queues.iter().enumerate().any(has_jobs) || has_forks()
     }
 }
+
+/// What a worker does while it works until something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Takes {
+    /// Everything: it waits for nothing.
+    All,
+    /// Forks: inside a join or a scope.
+    Forks,
+    /// Forks of its own: inside a wait for a job.
+    Own,
+}
+
+/// What has become of a worker's place while it waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Own,
+    HandedOn,
+    /// Nobody was there to take it: it does other work itself.
+    Kept,
+}
+
+/// How long a join waits for what was stolen from it before its place is handed on: longer than most
+/// stolen work takes, so that no thread is woken in vain.
+const PATIENCE: Duration = Duration::from_millis(1);
+/// So many jobs on one stack, and no more are begun there while others wait: a stack of 2 MiB has
+/// room for them.
+const MOST_NESTED: usize = 32;
 
 fn steal(shared: &Shared, victim: usize) -> Option<Task> {
     loop {
@@ -249,19 +375,13 @@ fn settle(shared: &Shared, worker: &Worker) {
     }));
 }
 
-/// Runs a task. Panics of jobs are caught where they are run; this is the net for what a value's
-/// destructor may do after that.
+/// Runs a task. Panics of jobs are caught where they are run, those of forks handed to whoever waits;
+/// this is the net for what the destructors of values and payloads may do after that.
 pub(crate) fn run(task: Task, current: &Current) {
     match task {
         Task::Job(job) => contain(|| {
             job.run(current);
         }),
-        Task::Fork(fork) => {
-            let outcome = catch_unwind(AssertUnwindSafe(|| fork.execute()));
-            debug_assert!(
-                outcome.is_ok(),
-                "a fork hands its panic to whoever waits for it"
-            );
-        }
+        Task::Fork(fork) => current.within(fork.job(), || contain(|| fork.execute())),
     }
 }

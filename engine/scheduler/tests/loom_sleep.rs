@@ -11,8 +11,7 @@
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::thread;
-use reiver::Priority::P2;
-use reiver::model::{Sleepers, State};
+use reiver::model::{Sleep::Idle, Sleepers, State};
 
 /// A queue of which only the length matters.
 struct Machine {
@@ -25,14 +24,14 @@ struct Machine {
 impl Machine {
     fn new(workers: usize) -> Machine {
         Machine {
-            sleepers: Sleepers::new(&[workers]),
+            sleepers: Sleepers::new(vec![(0..workers).collect()]),
             work: AtomicUsize::new(0),
             unparked: [AtomicBool::new(false), AtomicBool::new(false)],
         }
     }
 
     fn wake_one(&self) {
-        if let Some(worker) = self.sleepers.claim(P2, [0].into_iter()) {
+        if let Some(worker) = self.sleepers.claim([0].into_iter()) {
             self.unparked[worker].swap(true, Ordering::SeqCst);
         }
     }
@@ -54,12 +53,12 @@ impl Machine {
     fn idle(&self, worker: usize) -> bool {
         let bit = self.sleepers.bit(0, worker);
         loop {
-            self.sleepers.announce(bit, P2);
+            self.sleepers.announce(bit, Idle);
             let found = self.find();
             if !found && !self.unparked[worker].swap(false, Ordering::SeqCst) {
                 return false;
             }
-            self.sleepers.retract(bit, P2);
+            self.sleepers.retract(bit, Idle);
             if found || self.find() {
                 self.wake_one();
                 return true;
@@ -102,7 +101,7 @@ fn a_wake_is_not_swallowed() {
     model.preemption_bound = Some(4);
     model.check(|| {
         let machine = Arc::new(Machine::new(2));
-        machine.sleepers.announce(machine.sleepers.bit(0, 1), P2);
+        machine.sleepers.announce(machine.sleepers.bit(0, 1), Idle);
         machine.push();
         let pusher = {
             let machine = Arc::clone(&machine);

@@ -1,3 +1,4 @@
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
@@ -395,4 +396,80 @@ fn intake_that_races_with_shutdown_loses_no_job() {
             assert_eq!(engine.metrics().total().submitted, total);
         });
     }
+}
+
+#[test]
+fn a_token_reaches_those_below_one_that_nobody_holds() {
+    let root = CancellationToken::new();
+    let leaf = {
+        let middle = root.child();
+        middle.child()
+    };
+    root.cancel();
+    assert!(leaf.is_cancelled());
+}
+
+#[test]
+fn an_engine_can_be_ended_by_what_a_cancelled_job_held() {
+    for _ in 0..50 {
+        let engine = Arc::new(engine(1));
+        let held = Held::new(&engine);
+        let token = CancellationToken::new();
+        let holds = Arc::clone(&engine);
+        let job = engine.job().cancel_with(&token);
+        let job = job.submit(move |_| drop(holds)).unwrap();
+        held.let_go_alone();
+        drop(engine);
+        // Whether it has run by now or not, the last to hold the engine is dropped somewhere.
+        token.cancel();
+        let _ = job.join();
+    }
+}
+
+#[test]
+fn an_engine_can_be_ended_by_a_waker() {
+    struct Ends(Mutex<Option<Engine>>);
+    impl std::task::Wake for Ends {
+        fn wake(self: Arc<Self>) {
+            drop(self.0.lock().unwrap().take());
+        }
+    }
+    let engine = engine(1);
+    let (go, wait) = sync_channel::<()>(0);
+    let mut job = engine.submit(move |_| wait.recv().unwrap());
+    let ends = Arc::new(Ends(Mutex::new(Some(engine))));
+    let waker = std::task::Waker::from(Arc::clone(&ends));
+    let mut context = std::task::Context::from_waker(&waker);
+    assert!(std::pin::pin!(&mut job).poll(&mut context).is_pending());
+    go.send(()).unwrap();
+    assert!(job.join().is_ok());
+    while ends.0.lock().unwrap().is_some() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_shutdown_by_a_part_of_a_job_does_not_count_that_job() {
+    let engine = engine(1);
+    let job = engine.job().class(Class::Io).submit(|ctx| {
+        let engine = ctx.engine();
+        engine.install(|| engine.shutdown(LONG).is_clean())
+    });
+    assert!(job.unwrap().join().unwrap());
+}
+
+#[test]
+fn a_job_that_drops_its_engine_can_still_fork() {
+    let engine = Arc::new(Mutex::new(Some(engine(1))));
+    let inside = Arc::clone(&engine);
+    let (go, wait) = sync_channel::<()>(0);
+    let job = engine.lock().unwrap().as_ref().map(|engine| {
+        engine.job().class(Class::Io).submit(move |_| {
+            wait.recv().unwrap();
+            drop(inside.lock().unwrap().take());
+            reiver::join(|| 1, || 2)
+        })
+    });
+    go.send(()).unwrap();
+    assert_eq!(job.unwrap().unwrap().join().unwrap(), (1, 2));
 }

@@ -236,3 +236,61 @@ fn jobs_are_taken_by_the_worker_that_is_free() {
     }
     held.let_go();
 }
+
+/// Panics again when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("the payload's destructor panics");
+    }
+}
+
+#[test]
+fn payloads_that_panic_when_they_are_dropped_unwind_through_nothing() {
+    for engine in engines() {
+        let ended = AtomicUsize::new(0);
+        let scoped = AssertUnwindSafe(|| {
+            engine.scope(|scope| {
+                for _ in 0..50 {
+                    scope.spawn(|_| {
+                        ended.fetch_add(1, Ordering::Relaxed);
+                        std::panic::panic_any(Bomb);
+                    });
+                }
+            });
+        });
+        std::mem::forget(catch_unwind(scoped).unwrap_err());
+        assert_eq!(ended.into_inner(), 50);
+        let side = || std::panic::panic_any(Bomb);
+        let joined = AssertUnwindSafe(|| engine.join(side, side));
+        std::mem::forget(catch_unwind(joined).map(|((), ())| ()).unwrap_err());
+        let job = engine.submit(|_| std::panic::panic_any(Bomb));
+        std::mem::forget(job.join().unwrap_err());
+        assert_eq!(engine.join(|| 1, || 2), (1, 2));
+    }
+}
+
+#[test]
+fn a_fork_is_a_part_of_the_job_that_made_it_whoever_runs_it() {
+    let engine = engine(2);
+    let far = std::time::Duration::from_secs(1000);
+    let both = std::sync::Arc::new(std::sync::Barrier::new(2));
+    for has_deadline in [true, false] {
+        let both = std::sync::Arc::clone(&both);
+        let job = engine.job();
+        let job = if has_deadline { job.deadline(far) } else { job };
+        let job = job.submit(move |ctx| {
+            let stolen = || {
+                both.wait();
+                let inner = ctx.engine().submit(|ctx| ctx.deadline());
+                inner.join().unwrap()
+            };
+            let (_, inner) = reiver::join(|| both.wait(), stolen);
+            (ctx.deadline(), inner)
+        });
+        let (own, inner) = job.unwrap().join().unwrap();
+        assert_eq!(own.is_some(), has_deadline);
+        assert_eq!(inner, own);
+    }
+}

@@ -5,6 +5,7 @@ mod forks;
 mod jobs;
 mod metrics;
 mod placement;
+mod waits;
 mod watchdog;
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -34,6 +35,11 @@ impl Held {
         });
         begun.recv().unwrap();
         Held { go, job }
+    }
+
+    /// Lets it go and does not wait for it.
+    fn let_go_alone(self) {
+        self.go.send(()).unwrap();
     }
 
     fn let_go(self) {

@@ -1,0 +1,125 @@
+//! Spare workers, which take the place of those that wait inside work of their own.
+//!
+//! A worker that waits for a job does no other job meanwhile: on top of the one that waits, another
+//! might wait for that very one, and neither would ever end; and stacks would grow with the queue.
+//! So it hands its place on: where there is work that it leaves, a spare thread of its node becomes a
+//! worker like any other. Once the wait is over there is one worker too many, and a spare rests as
+//! soon as it is between tasks. For that long, and no longer, more threads run than there are CPUs.
+//!
+//! Spares are seats that are there from the start, so that everybody can steal from them; their
+//! threads are started when first needed, and then rest until they are needed again. They are
+//! bounded; where there are none left, the worker that waits does other work itself, on its own
+//! stack, up to a depth.
+
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::shared::Shared;
+use crate::spawner::Request;
+use crate::worker::Worker;
+
+/// Spares of a node with so many workers. Each is a deque and a thread that sleeps: for a job that
+/// waits on every worker, and as many again that those wait for, several times over.
+pub(crate) fn spares_for(workers: usize) -> usize {
+    (4 * workers).clamp(16, 256)
+}
+
+/// The spares of one node.
+#[derive(Debug, Default)]
+pub(crate) struct Spares {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Those that have no thread yet.
+    unstarted: Vec<Worker>,
+    /// The numbers of those whose threads rest.
+    resting: Vec<usize>,
+    /// Those that work.
+    active: usize,
+    /// Workers that have handed their place on.
+    replaced: usize,
+}
+
+impl Spares {
+    pub(crate) fn new(unstarted: Vec<Worker>) -> Spares {
+        let state = State {
+            unstarted,
+            ..State::default()
+        };
+        Spares {
+            state: Mutex::new(state),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands the place of a worker of this node on. False if there is no spare left, or no thread to
+    /// be had for one.
+    pub(crate) fn replace(&self, shared: &Arc<Shared>) -> bool {
+        let unstarted = {
+            let mut state = self.state();
+            if state.active > state.replaced {
+                // One that has not come to rest since it was needed last.
+                state.replaced += 1;
+                return true;
+            }
+            if let Some(spare) = state.resting.pop() {
+                state.replaced += 1;
+                state.active += 1;
+                shared.note_spares(1);
+                shared.workers[spare].unparker.unpark();
+                return true;
+            }
+            // Threads are short where one was refused; whoever starts them may be busy for long.
+            let is_short = shared.io.is_refused();
+            let Some(unstarted) = state.unstarted.pop_if(|_| !is_short) else {
+                return false;
+            };
+            state.replaced += 1;
+            state.active += 1;
+            unstarted
+        };
+        shared.note_spares(1);
+        let (answer, answers): (Sender<Option<Worker>>, _) = channel();
+        let request = Request::Spare(Arc::clone(shared), unstarted, answer);
+        shared.spawner.ask(request);
+        // No answer at all: the engine ends, and with it the wait.
+        let refused = match answers.recv() {
+            Ok(None) => return true,
+            Ok(Some(worker)) => Some(worker),
+            Err(_) => None,
+        };
+        let mut state = self.state();
+        state.replaced -= 1;
+        state.active -= 1;
+        state.unstarted.extend(refused);
+        shared.note_spares(-1);
+        false
+    }
+
+    /// A worker that had handed its place on has it back.
+    pub(crate) fn give_back(&self) {
+        self.state().replaced -= 1;
+    }
+
+    /// A spare is between tasks: true if it is one too many, and is to rest now.
+    pub(crate) fn rests(&self, spare: usize, shared: &Shared) -> bool {
+        let mut state = self.state();
+        let rests = state.active > state.replaced;
+        if rests {
+            state.active -= 1;
+            state.resting.push(spare);
+            shared.note_spares(-1);
+        }
+        rests
+    }
+
+    /// True while it is to rest on.
+    pub(crate) fn still_rests(&self, spare: usize) -> bool {
+        self.state().resting.contains(&spare)
+    }
+}

@@ -1,0 +1,156 @@
+//! Jobs that wait for jobs: whatever waits for whatever, as long as it goes round in no circle.
+
+use std::sync::Arc;
+use std::sync::mpsc::{channel, sync_channel};
+
+use reiver::{Class, Engine, JobContext, NodeId, Priority, Topology};
+
+use crate::engine;
+use crate::watchdog::watched;
+
+/// Waits on an I/O thread until it is told.
+fn io_wait(ctx: &JobContext, wait: std::sync::mpsc::Receiver<()>) {
+    let io = ctx.engine().job().class(Class::Io);
+    let io = io.submit(move |_| wait.recv().unwrap()).unwrap();
+    io.join().unwrap();
+}
+
+#[test]
+fn a_job_may_wait_for_one_that_waits_on_the_same_worker() {
+    for workers in [1, 2] {
+        for _ in 0..50 {
+            let engine = engine(workers);
+            let (go, wait) = sync_channel::<()>(1);
+            let waits = engine.submit(move |ctx| {
+                io_wait(ctx, wait);
+                1
+            });
+            let mut last = waits;
+            for _ in 0..4 {
+                last = engine.submit(move |_| last.join().unwrap() + 1);
+            }
+            // Time for a worker to begin them all on top of each other, if it did that.
+            assert_eq!(engine.submit(|_| 0).join().unwrap(), 0);
+            go.send(()).unwrap();
+            assert_eq!(last.join().unwrap(), 5);
+        }
+    }
+}
+
+#[test]
+fn thousands_of_jobs_wait_at_once() {
+    let engine = engine(2);
+    let (go, wait) = channel::<()>();
+    let gate = engine.job().class(Class::Io).submit(move |_| {
+        let _ = wait.recv();
+    });
+    let gate = Arc::new(std::sync::Mutex::new(gate.ok()));
+    let jobs: Vec<_> = (0..5_000)
+        .map(|number| {
+            let gate = Arc::clone(&gate);
+            engine.submit(move |ctx| {
+                // The first waits for the gate, the others for somebody who blocks for a moment.
+                let first = gate.lock().unwrap().take();
+                match first {
+                    Some(gate) => gate.join().unwrap(),
+                    None => {
+                        let io = ctx.engine().job().class(Class::Io);
+                        io.submit(|_| std::thread::yield_now())
+                            .unwrap()
+                            .join()
+                            .unwrap();
+                    }
+                }
+                number
+            })
+        })
+        .collect();
+    drop(go);
+    for (number, job) in jobs.into_iter().enumerate() {
+        assert_eq!(job.join().unwrap(), number);
+    }
+}
+
+#[test]
+fn a_join_lets_the_job_run_that_its_other_side_waits_for() {
+    watched();
+    let topology = Topology::synthetic("NUMANode:2 Core:1").unwrap();
+    let engine = Engine::builder().topology(topology).build().unwrap();
+    for _ in 0..20 {
+        let job = engine.job().node(NodeId(0)).submit(|ctx| {
+            let both = std::sync::Barrier::new(2);
+            let strict = || {
+                both.wait();
+                // On the worker of node 1, which waits for a job of the node that waits for it.
+                let job = ctx.engine().job().node(NodeId(0));
+                job.submit(|ctx| ctx.node()).unwrap().join().unwrap()
+            };
+            ctx.engine().join(|| both.wait(), strict).1
+        });
+        assert_eq!(job.unwrap().join().unwrap(), NodeId(0));
+    }
+}
+
+#[test]
+fn the_urgent_may_wait_for_what_is_not() {
+    let engine = engine(1);
+    let urgent = engine.job().priority(Priority::P0).submit(|ctx| {
+        let io = ctx.engine().job().class(Class::Io);
+        let io = io.submit(|ctx| {
+            let last = ctx.engine().job().priority(Priority::P2);
+            last.submit(|_| 5).unwrap().join().unwrap()
+        });
+        io.unwrap().join().unwrap()
+    });
+    assert_eq!(urgent.unwrap().join().unwrap(), 5);
+}
+
+#[test]
+fn one_io_thread_runs_what_it_waits_for_on_any_node() {
+    watched();
+    let topology = Topology::synthetic("NUMANode:2 Core:1").unwrap();
+    let engine = Engine::builder()
+        .topology(topology)
+        .io_workers(0..=1)
+        .build()
+        .unwrap();
+    let outer = engine.job().class(Class::Io).node(NodeId(0));
+    let nodes = outer.submit(|ctx| {
+        let inner = ctx.engine().job().class(Class::Io).node(NodeId(1));
+        let inner = inner.submit(|ctx| ctx.node()).unwrap();
+        (ctx.node(), inner.join().unwrap())
+    });
+    assert_eq!(nodes.unwrap().join().unwrap(), (NodeId(0), NodeId(1)));
+}
+
+#[test]
+fn an_engine_that_waited_a_lot_has_no_more_workers_than_before() {
+    let engine = engine(2);
+    for _ in 0..200 {
+        let job = engine.submit(|ctx| {
+            let io = ctx.engine().job().class(Class::Io).submit(|_| ());
+            io.unwrap().join().unwrap();
+        });
+        job.join().unwrap();
+    }
+    // As many run at once as there are workers, and no more.
+    let most = Arc::new(std::sync::Mutex::new((0, 0)));
+    let jobs: Vec<_> = (0..200)
+        .map(|_| {
+            let most = Arc::clone(&most);
+            engine.submit(move |_| {
+                let mut count = most.lock().unwrap();
+                count.0 += 1;
+                count.1 = count.0.max(count.1);
+                drop(count);
+                std::thread::yield_now();
+                most.lock().unwrap().0 -= 1;
+            })
+        })
+        .collect();
+    for job in jobs {
+        job.join().unwrap();
+    }
+    assert!(most.lock().unwrap().1 <= 2, "{most:?}");
+    assert_eq!(engine.metrics().workers(), 2);
+}
