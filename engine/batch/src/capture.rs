@@ -20,6 +20,7 @@ pub struct Captured {
     spilled_bytes: u64,
     /// Bytes that had no place, for a full disk.
     lost_bytes: u64,
+    last: Option<u8>,
     /// Where a failed attempt's output is kept for people to read.
     log: Option<PathBuf>,
 }
@@ -38,6 +39,11 @@ impl Captured {
     /// Bytes that were written but could not be kept, for a full disk.
     pub fn lost_bytes(&self) -> u64 {
         self.lost_bytes
+    }
+
+    /// True if there is something, and it does not end with a newline.
+    pub fn ends_within_a_line(&self) -> bool {
+        self.last.is_some_and(|last| last != b'\n')
     }
 
     /// Where a failed attempt's output is kept for people to read.
@@ -89,6 +95,7 @@ impl Captured {
     /// Takes more. What has no place in memory goes to a file in `folder`, made if need be, or in
     /// the system's folder for temporary files.
     pub(crate) fn push(&mut self, bytes: &[u8], folder: &Path) {
+        self.last = bytes.last().copied().or(self.last);
         if self.spilled.is_none() && self.memory.len() + bytes.len() <= IN_MEMORY {
             self.memory.extend_from_slice(bytes);
             return;

@@ -5,6 +5,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::time::Duration;
 
+use reiver_batch::shell::quote;
+
 use crate::args::Color;
 
 /// How text for one stream looks.
@@ -70,6 +72,22 @@ pub(crate) fn plain(text: &str) -> String {
     plain
 }
 
+/// A word as one pastes it into a shell. What cannot be shown as it is, bytes that are no text among
+/// it, is written as escapes, which most shells know.
+pub(crate) fn to_paste(word: &[u8]) -> String {
+    match std::str::from_utf8(word) {
+        Ok(text) if plain(text) == text => quote(text).into_owned(),
+        _ => {
+            let escaped = word.iter().map(|&byte| match byte {
+                b'\'' | b'\\' => format!("\\{}", char::from(byte)),
+                b' '..=b'~' => char::from(byte).to_string(),
+                _ => format!("\\x{byte:02x}"),
+            });
+            format!("$'{}'", escaped.collect::<String>())
+        }
+    }
+}
+
 /// A duration as people say it: `0.012 s`, `3.4 s`, `2 min 5 s`.
 pub(crate) struct Pretty(pub(crate) Duration);
 
@@ -99,6 +117,13 @@ mod tests {
     fn a_name_cannot_steer_the_terminal() {
         assert_eq!(plain("a\u{1b}[31mb\nc\u{7}"), "a\\u{1b}[31mb\\nc\\u{7}");
         assert_eq!(plain("größe"), "größe");
+    }
+
+    #[test]
+    fn what_is_pasted_is_one_word_and_steers_nothing() {
+        assert_eq!(to_paste(b"plain"), "plain");
+        assert_eq!(to_paste("größe 1".as_bytes()), "'größe 1'");
+        assert_eq!(to_paste(b"a\tb'\\\xff1"), r"$'a\x09b\'\\\xff1'");
     }
 
     #[test]

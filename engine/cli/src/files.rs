@@ -3,9 +3,10 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use reiver_batch::job_file::JobFile;
 use reiver_batch::plan::{Limits, Overrides, plan};
 use reiver_batch::source::Lines;
-use reiver_batch::{Plan, Severity, Source, read};
+use reiver_batch::{Diagnostic, Plan, Severity, Source, SourceId, read};
 use reiver_topology::Topology;
 
 use crate::args::Files;
@@ -29,18 +30,25 @@ pub(crate) fn planned(
     overrides: &Overrides,
     console: &Console,
 ) -> Result<Planned, u8> {
-    let sources =
-        read::open_all(&files.files, files.format.map(Into::into)).map_err(|unreadable| {
-            for error in unreadable {
-                say(&format!("reiver: {error}"));
-            }
-            exit::REFUSED
-        })?;
     let machine = machine_limits().map_err(|error| {
         say(&format!("reiver: {error}"));
         exit::ENGINE_FAILED
     })?;
-    Ok(planned_from(sources, overrides, machine, console))
+    let (sources, unreadable) = read::open_all(&files.files, files.format.map(Into::into));
+    if unreadable.is_empty() {
+        return Ok(planned_from(sources, overrides, machine, console));
+    }
+    // What is wrong within those that can be read is told too; not what they say of each other, for
+    // some are missing.
+    let sources: Vec<Arc<Source>> = sources.into_iter().map(Arc::new).collect();
+    let (_, mut findings) = read_all(&sources);
+    for shown in show(&mut findings, &sources, console).lines() {
+        say(shown);
+    }
+    for error in unreadable {
+        say(&format!("reiver: {error}"));
+    }
+    Err(exit::REFUSED)
 }
 
 /// As [`planned`], of sources that are in memory.
@@ -51,39 +59,40 @@ pub(crate) fn planned_from(
     console: &Console,
 ) -> Planned {
     let sources: Vec<Arc<Source>> = sources.into_iter().map(Arc::new).collect();
-    let mut findings = Vec::new();
-    let mut read_files = Vec::new();
-    for (id, source) in (0..).map(reiver_batch::SourceId).zip(&sources) {
-        let (file, found) = read::read(id, source);
-        read_files.push(file);
-        findings.extend(found);
-    }
-    let (plan, found) = plan(sources.clone(), read_files, overrides, machine);
+    let (files, mut findings) = read_all(&sources);
+    let (plan, found) = plan(sources.clone(), files, overrides, machine);
     findings.extend(found);
-    findings.sort_by_key(|finding| (finding.source, finding.span.start));
-    let is_error = |severity| severity == Severity::Error;
-    let errors = findings
-        .iter()
-        .filter(|finding| is_error(finding.severity))
-        .count();
-    let warnings = findings.len() - errors;
-    let shown = if findings.is_empty() {
-        String::new()
-    } else {
-        let lines: Vec<Lines<'_>> = sources.iter().map(|source| Lines::of(source)).collect();
-        let shown = findings.iter();
-        shown
-            .map(|finding| mistakes::show(finding, &lines, console))
-            .collect()
-    };
-    let plan = plan.filter(|_| errors == 0);
+    let shown = show(&mut findings, &sources, console);
+    let is_error = |finding: &&Diagnostic| finding.severity == Severity::Error;
+    let errors = findings.iter().filter(is_error).count();
     Planned {
-        plan,
+        plan: plan.filter(|_| errors == 0),
         shown,
         errors,
-        warnings,
+        warnings: findings.len() - errors,
         sources,
     }
+}
+
+fn read_all(sources: &[Arc<Source>]) -> (Vec<JobFile>, Vec<Diagnostic>) {
+    let ids = (0..).map(SourceId);
+    let read = ids.zip(sources).map(|(id, source)| read::read(id, source));
+    let (files, findings): (Vec<_>, Vec<_>) = read.unzip();
+    (files, findings.into_iter().flatten().collect())
+}
+
+/// Findings as text, in the order of their places, each once.
+fn show(findings: &mut Vec<Diagnostic>, sources: &[Arc<Source>], console: &Console) -> String {
+    if findings.is_empty() {
+        return String::new();
+    }
+    findings.sort_by_key(|finding| (finding.source, finding.span.start));
+    findings.dedup();
+    let lines: Vec<Lines<'_>> = sources.iter().map(|source| Lines::of(source)).collect();
+    let shown = findings.iter();
+    shown
+        .map(|finding| mistakes::show(finding, &lines, console))
+        .collect()
 }
 
 impl Planned {

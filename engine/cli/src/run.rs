@@ -1,6 +1,7 @@
 //! `reiver run`.
 
 use std::io::{self, IsTerminal};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use clap::ValueEnum;
@@ -8,10 +9,9 @@ use reiver_batch::event::Sink;
 use reiver_batch::json::JsonLines;
 use reiver_batch::plan::Overrides;
 use reiver_batch::run::{Control, Options, new_run_id};
-use reiver_batch::shell::quote;
 
 use crate::args::{Limit, Output, RunArgs};
-use crate::console::{Console, count, say};
+use crate::console::{Console, count, say, to_paste};
 use crate::files::planned;
 use crate::terminal::Terminal;
 use crate::{answer, dry_run, exit, signals, trouble};
@@ -93,9 +93,12 @@ fn carry_out(plan: &Arc<reiver_batch::Plan>, args: &RunArgs, console: Console) -
 fn alone(plan: &reiver_batch::Plan, args: &RunArgs) -> Option<String> {
     let mut words = vec!["reiver".to_owned(), "run".to_owned()];
     for source in plan.sources() {
-        let given = source.given.to_str().filter(|_| !source.is_stream)?;
-        let dash = if given.starts_with('-') { "./" } else { "" };
-        words.push(quote(&format!("{dash}{given}")).into_owned());
+        if source.is_stream {
+            return None;
+        }
+        let given = source.given.as_bytes();
+        let dash: &[u8] = if given.starts_with(b"-") { b"./" } else { b"" };
+        words.push(to_paste(&[dash, given].concat()));
     }
     let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
     if let Some(format) = args

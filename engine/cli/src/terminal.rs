@@ -14,10 +14,9 @@ use reiver_batch::Plan;
 use reiver_batch::capture::Captured;
 use reiver_batch::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Sink, Status, Summary};
 use reiver_batch::plan::{JobIndex, Stderr, Stdout};
-use reiver_batch::shell;
 
 use crate::bar::Bar;
-use crate::console::{Console, Pretty, Tone, count, plain, say};
+use crate::console::{Console, Pretty, Tone, count, plain, say, to_paste};
 use crate::signals;
 
 /// Where there is no terminal, how often the state is said.
@@ -80,14 +79,17 @@ impl Terminal {
         }
         self.aside(|| {
             if self.is_json {
-                let _ = end.stdout.write_to(&mut io::stderr().lock());
+                self.print_error(&end.stdout);
             } else if !end.stdout.is_empty() {
                 let mut out = io::stdout().lock();
                 end.stdout.write_to(&mut out)?;
                 out.flush()?;
+                if self.bar.is_some() && self.one_place && end.stdout.ends_within_a_line() {
+                    // What is drawn next would be drawn over it.
+                    say("");
+                }
             }
-            // Where standard error is gone nobody is left to be told.
-            let _ = end.stderr.write_to(&mut io::stderr().lock());
+            self.print_error(&end.stderr);
             for (what, stream) in [("stdout", &end.stdout), ("stderr", &end.stderr)] {
                 if stream.lost_bytes() > 0 {
                     let lost = stream.lost_bytes();
@@ -98,6 +100,15 @@ impl Terminal {
             }
             Ok(())
         })
+    }
+
+    /// Prints a stream to standard error, where our own lines come after it. Where that is gone nobody
+    /// is left to be told.
+    fn print_error(&self, stream: &Captured) {
+        let _ = stream.write_to(&mut io::stderr().lock());
+        if stream.ends_within_a_line() {
+            say("");
+        }
     }
 
     /// What went wrong, with what helps to see why.
@@ -136,17 +147,17 @@ impl Terminal {
                 text += &kept_in(what, log);
             }
         }
-        let started = plan.attempt(job, attempt);
-        if let Stdout::File(path) = &started.stdout {
-            text += &kept_in("stdout", path);
+        if !matches!(end.leader, LeaderEnd::NotStarted(_)) {
+            let started = plan.attempt(job, attempt);
+            if let Stdout::File(path) = &started.stdout {
+                text += &kept_in("stdout", path);
+            }
+            if let Stderr::File(path) = &started.stderr {
+                text += &kept_in("stderr", path);
+            }
         }
-        if let Stderr::File(path) = &started.stderr {
-            text += &kept_in("stderr", path);
-        }
-        let name = plan.name(job);
-        // A name that cannot be shown as it is cannot be pasted either.
-        if let Some(alone) = self.alone.as_ref().filter(|_| plain(&name) == name) {
-            text += &format!("\n  alone: {alone} {}", shell::quote(&name));
+        if let Some(alone) = &self.alone {
+            text += &format!("\n  alone: {alone} {}", to_paste(plan.name(job).as_bytes()));
         }
         text
     }

@@ -55,7 +55,9 @@ impl Matrix {
             return None;
         }
         let unfolded = Unfolding::new(matrix).unfold(matrix);
-        if unfolded.cells == 0 {
+        // An axis that is empty has been refused where it was read.
+        let is_read = matrix.axes.iter().all(|(_, values)| !values.is_empty());
+        if unfolded.cells == 0 && is_read {
             let mut finding = whole.warning("this matrix has no cells, so the job never runs");
             finding.help = Some("give it an axis or an `include`, or exclude less".into());
             findings.push(finding);

@@ -398,7 +398,13 @@ impl Keys<'_> {
 
     fn matrix(&mut self, value: &Value) -> Option<Spanned<MatrixKeys>> {
         let mut matrix = MatrixKeys::default();
-        for (key, value) in self.table(value)? {
+        let table = self.table(value)?;
+        if table.is_empty() {
+            self.findings
+                .error(value.span.clone(), "the matrix is empty")
+                .help("give it an axis, or leave it out");
+        }
+        for (key, value) in table {
             match key.value.as_str() {
                 "include" => matrix.include = self.cells(value, "include"),
                 "exclude" => matrix.exclude = self.cells(value, "exclude"),

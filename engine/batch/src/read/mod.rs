@@ -8,9 +8,9 @@ mod text;
 mod toml;
 mod tree;
 
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::job_file::{JobFile, JobKeys, LimitKeys};
@@ -62,20 +62,35 @@ pub struct Unreadable {
     pub error: io::Error,
 }
 
-/// Reads all files of a run; `form` overrides what their names say.
-///
-/// # Errors
-/// Every file that cannot be opened. Standard input that is named twice is one of them.
-pub fn open_all(files: &[OsString], form: Option<Form>) -> Result<Vec<Source>, Vec<Unreadable>> {
+/// Opens all files of a run; `form` overrides what their names say. A file that is named twice, be it
+/// by two names, is read once and refused once.
+pub fn open_all(files: &[OsString], form: Option<Form>) -> (Vec<Source>, Vec<Unreadable>) {
     let mut sources = Vec::new();
     let mut unreadable = Vec::new();
-    let mut streams = HashSet::new();
+    let mut known: Vec<((u64, u64), &OsString)> = Vec::new();
     for file in files {
-        let opened = if file == "-" && !streams.insert(file) {
-            Err(io::Error::other("standard input can be read only once"))
+        let identity = if file == "-" {
+            // No file has this number.
+            Some((u64::MAX, u64::MAX))
         } else {
-            Source::open(file, form)
+            let metadata = std::fs::metadata(file).ok();
+            let metadata = metadata.filter(|metadata| metadata.is_file());
+            metadata.map(|metadata| (metadata.dev(), metadata.ino()))
         };
+        let first = identity.and_then(|own| known.iter().find(|(other, _)| *other == own));
+        let opened = match first {
+            Some((_, _)) if file == "-" => {
+                Err(io::Error::other("standard input can be read only once"))
+            }
+            Some((_, first)) => {
+                let first = first.display();
+                Err(io::Error::other(format!(
+                    "the run has it already, as {first}"
+                )))
+            }
+            None => Source::open(file, form),
+        };
+        known.extend(identity.filter(|_| first.is_none()).map(|own| (own, file)));
         match opened {
             Ok(source) => sources.push(source),
             Err(error) => unreadable.push(Unreadable {
@@ -84,11 +99,7 @@ pub fn open_all(files: &[OsString], form: Option<Form>) -> Result<Vec<Source>, V
             }),
         }
     }
-    if unreadable.is_empty() {
-        Ok(sources)
-    } else {
-        Err(unreadable)
-    }
+    (sources, unreadable)
 }
 
 /// What reading has to say, gathered.

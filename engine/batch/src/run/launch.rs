@@ -17,7 +17,8 @@ use std::path::Path;
 use std::ptr;
 
 use super::process::Pid;
-use crate::plan::{Attempt, Command, Stderr, Stdout};
+use super::streams::{Streams, set_blocking};
+use crate::plan::{Attempt, Command};
 use crate::shell::plain_words;
 
 /// A process that was started.
@@ -40,7 +41,7 @@ pub(crate) struct Launcher {
 
 /// The search path of a shell that was given none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-const SHELL: &CStr = c"/bin/sh";
+pub(super) const SHELL: &CStr = c"/bin/sh";
 /// Set by every launch.
 const PWD: &str = "PWD";
 
@@ -70,29 +71,15 @@ impl Launcher {
         marks: &[(&'static str, OsString)],
     ) -> Result<Launched, String> {
         check_folder(&attempt.cwd)?;
-        let stdin = match &attempt.stdin {
-            None => None,
-            Some(path) => Some(File::open(path).map_err(about("stdin", path))?),
-        };
-        let (stdout, stdout_reader) = match &attempt.stdout {
-            Stdout::File(path) => (output_file("stdout", path)?, None),
-            Stdout::Captured => pipe().map(|(reader, writer)| (writer, Some(reader)))?,
-        };
-        let (stderr, stderr_reader) = match &attempt.stderr {
-            Stderr::Stdout => (None, None),
-            Stderr::File(path) => (Some(output_file("stderr", path)?), None),
-            Stderr::Captured => pipe().map(|(reader, writer)| (Some(writer), Some(reader)))?,
-        };
-        let streams = [
-            stdin
-                .as_ref()
-                .map_or(self.null.as_raw_fd(), AsRawFd::as_raw_fd),
-            stdout.as_raw_fd(),
-            stderr.as_ref().unwrap_or(&stdout).as_raw_fd(),
-        ];
+        let streams = Streams::open(attempt)?;
+        let descriptors = streams.descriptors(self.null.as_raw_fd());
         let added = self.added_variables(attempt, marks)?;
         let spawn = |program: &CStr, arguments: &[CString]| {
-            self.spawn(program, arguments, &added, &attempt.cwd, streams)
+            let (added, cwd) = (&added, &attempt.cwd);
+            match streams.around(program, arguments) {
+                None => self.spawn(program, arguments, added, cwd, descriptors),
+                Some((shell, words)) => self.spawn(&shell, &words, added, cwd, descriptors),
+            }
         };
         let search = || self.search_path(attempt);
 
@@ -125,8 +112,8 @@ impl Launcher {
         };
         Ok(Launched {
             pid,
-            stdout: stdout_reader,
-            stderr: stderr_reader,
+            stdout: streams.stdout_reader,
+            stderr: streams.stderr_reader,
         })
     }
 
@@ -235,7 +222,7 @@ fn checked(error: c_int) -> io::Result<()> {
     }
 }
 
-fn about<'a>(what: &'a str, path: &'a Path) -> impl Fn(io::Error) -> String + 'a {
+pub(super) fn about<'a>(what: &'a str, path: &'a Path) -> impl Fn(io::Error) -> String + 'a {
     move |error| format!("{what} {}: {error}", path.display())
 }
 
@@ -257,36 +244,6 @@ fn is_accessible(path: &CStr) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
-    }
-}
-
-fn output_file(what: &str, path: &Path) -> Result<OwnedFd, String> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(folder).map_err(about(what, folder))?;
-    File::create(path)
-        .map(OwnedFd::from)
-        .map_err(about(what, path))
-}
-
-/// A pipe whose reader does not block.
-fn pipe() -> Result<(OwnedFd, OwnedFd), String> {
-    let (reader, writer) = io::pipe().map_err(|error| format!("a pipe: {error}"))?;
-    let reader = OwnedFd::from(reader);
-    set_status(&reader, libc::O_NONBLOCK).map_err(|error| format!("a pipe: {error}"))?;
-    Ok((reader, writer.into()))
-}
-
-fn set_blocking(file: &OwnedFd) -> io::Result<()> {
-    set_status(file, 0)
-}
-
-fn set_status(file: &OwnedFd, flags: c_int) -> io::Result<()> {
-    // SAFETY: the descriptor is open for as long as it is borrowed.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
     }
 }
 

@@ -14,6 +14,7 @@ mod coordinator;
 mod descriptors;
 mod launch;
 mod process;
+mod streams;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};

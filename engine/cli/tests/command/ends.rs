@@ -226,3 +226,30 @@ fn reivers_own_death_is_no_jobs_affair_until_it_ends() {
     case.write("go", "");
     case.wait_for("ended");
 }
+
+#[test]
+fn a_named_pipe_that_nobody_opens_holds_up_its_own_job_alone() {
+    let case = Case::toml(
+        "[[job]]\nname = 'reads'\nstdin = 'nobody'\ncommand = ['cat']\ntimeout = '300ms'\n\
+         [[job]]\nname = 'writes'\nstdout = 'no-one'\nstderr = 'stdout'\nrun = 'true'\ntimeout = '300ms'\n\
+         [[job]]\nname = 'other'\nrun = 'true'\n\
+         [[job]]\nname = 'after'\nrun = 'touch after'\nneeds = ['other']",
+    );
+    case.through_shell("mkfifo nobody no-one").expect(0);
+    let (events, done) = case.events(&["-j2"]);
+    done.expect(1);
+    assert!(case.has("after"));
+    let timeouts = events.iter().filter(|event| event["reason"] == "timeout");
+    assert_eq!(timeouts.count(), 2);
+}
+
+#[test]
+fn two_jobs_talk_through_a_named_pipe() {
+    let case = Case::toml(
+        "[[job]]\nname = 'reads'\nstdin = 'pipe'\ncommand = ['wc', '-c']\n\
+         [[job]]\nname = 'writes'\nstdout = 'pipe'\nrun = 'head -c 1000000 /dev/zero'",
+    );
+    case.through_shell("mkfifo pipe").expect(0);
+    let done = case.reiver(&["run", "jobs.toml", "-j2"]).expect(0);
+    assert_eq!(done.stdout.trim(), "1000000");
+}

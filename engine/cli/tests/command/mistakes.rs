@@ -87,7 +87,8 @@ fn values_of_the_wrong_kind() {
         ("success-codes = [0, 256]", "4:21"),
         ("success-codes = []", "4:17"),
         ("needs = 'a'", "4:9"),
-        ("matrix = { a = [] }", "4:"),
+        ("matrix = { a = [] }", "4:16: the axis `a` is empty"),
+        ("matrix = {}", "4:10: the matrix is empty"),
         ("matrix = { name = [1] }", "4:"),
         ("matrix = { a = [1], exclude = [{ b = 1 }] }", "4:"),
         ("stderr = ['x']", "4:10"),
@@ -140,6 +141,15 @@ fn placeholders_whose_quoting_cannot_be_told() {
     ] {
         toml(&format!("[[job]]\nname = 'j'\nrun = \"{line}\"\n"), &["3:"]);
     }
+}
+
+#[test]
+fn nesting_without_end_is_one_mistake() {
+    let deep = format!("a = {}", "[".repeat(100_000));
+    let case = Case::new();
+    case.write("deep.toml", deep);
+    let done = case.reiver(&["check", "deep.toml"]).expect(2);
+    assert!(done.stdout.lines().count() < 20, "{}", done.stdout);
 }
 
 #[test]
@@ -203,10 +213,24 @@ fn files_that_are_none() {
         "all of them: {}",
         done.stderr
     );
+    case.write("wrong.toml", "colour = 1");
+    let done = case.reiver(&["run", "wrong.toml", "gone.toml"]).expect(2);
+    assert!(
+        done.stderr.contains("wrong.toml:1:1: unknown key"),
+        "{}",
+        done.stderr
+    );
     let done = case.reiver(&["run", "-", "-"]).expect(2);
     assert!(done.stderr.contains("only once"), "{}", done.stderr);
     case.write("one.toml", "");
-    case.reiver(&["run", "one.toml", "one.toml"]).expect(2);
+    for other in ["one.toml", "./one.toml"] {
+        let done = case.reiver(&["run", "one.toml", other]).expect(2);
+        assert!(
+            done.stderr.contains("has it already, as one.toml"),
+            "{}",
+            done.stderr
+        );
+    }
 }
 
 #[test]

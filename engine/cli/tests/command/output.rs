@@ -1,7 +1,7 @@
 //! What comes out, where, and when.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 
 use crate::case::{Case, Done, marked};
 
@@ -217,4 +217,57 @@ fn output_that_has_no_place_is_said_to_be_lost_and_the_run_has_failed() {
         done.stderr
     );
     assert!(done.stderr.contains("2 succeeded"), "{}", done.stderr);
+}
+
+#[test]
+fn one_file_for_both_streams_holds_both() {
+    let case = Case::toml(
+        "[[job]]\nstdout = 'same'\nstderr = './same'\nrun = 'echo 1; echo 2 >&2; echo 3'\n\
+         [[job]]\nstdout = 'one'\nstderr = 'one'\nrun = 'echo 1; echo 2 >&2; echo 3'",
+    );
+    case.run().expect(0);
+    assert_eq!(case.read("one"), "1\n2\n3\n");
+    assert_eq!(case.read("same"), "1\n2\n3\n");
+}
+
+#[test]
+fn our_own_lines_begin_on_lines_of_their_own() {
+    let case = Case::toml("[[job]]\nname = 'j'\nrun = 'printf out; printf err >&2; exit 1'");
+    let done = case.run().expect(1);
+    assert_eq!(done.stdout, "out", "what is the job's stays as it is");
+    assert!(done.stderr.starts_with("err\nfailed: j"), "{}", done.stderr);
+    let (_, done) = case.events(&[]);
+    assert!(
+        done.stderr.starts_with("out\nerr\nfailed: j"),
+        "{}",
+        done.stderr
+    );
+}
+
+#[test]
+fn what_was_never_started_has_no_log() {
+    let case = Case::toml("[[job]]\nstdout = '/proc/no/such'\nrun = 'true'");
+    let done = case.run().expect(1);
+    assert!(
+        done.stderr.contains("not started: stdout"),
+        "{}",
+        done.stderr
+    );
+    assert!(!done.stderr.contains("kept in"), "{}", done.stderr);
+}
+
+#[test]
+fn on_a_terminal_nothing_that_was_printed_is_drawn_over() {
+    let case = Case::toml("[[job]]\nrun = 'printf important'\n[[job]]\nrun = 'sleep 0.5'");
+    let line = "script -qec \"$REIVER run jobs.toml -j1\" /dev/null </dev/null";
+    let done = case.through_shell(line);
+    if done.code == 127 {
+        let _ = writeln!(std::io::stderr(), "skipped: there is no `script` here");
+        return;
+    }
+    // A line that the bar is drawn on again is cleared before: nothing may stand on it.
+    let printed = done.stdout.find("important").expect("it is printed");
+    let after = &done.stdout[printed + "important".len()..];
+    assert!(after.starts_with("\r\n"), "{after:?}");
+    assert!(done.stdout.contains("2 succeeded"), "{}", done.stdout);
 }
