@@ -93,7 +93,9 @@ impl Attempts {
                         .chain(value.into_encoded_bytes())
                         .collect()
                 });
-                Watch::new(self, settings, leader, launched, Marks(marks), begin).follow()
+                let readers = launched.stdout.iter().chain(&launched.stderr);
+                let marks = Marks::new(marks, readers);
+                Watch::new(self, settings, leader, launched, marks, begin).follow()
             }
         };
         if let Status::Failed(_) = end.status {

@@ -4,9 +4,11 @@
 //! of this process, and whoever else lives in it, keep theirs.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 
 use crate::event::LeaderEnd;
 
@@ -181,15 +183,48 @@ fn parse_stat(stat: &[u8]) -> Option<Entry> {
     })
 }
 
-/// The words of an attempt's environment by which what it started is known.
+/// By what is known what an attempt has started, wherever it has gone.
 #[derive(Debug)]
-pub(crate) struct Marks(pub(crate) [Vec<u8>; 3]);
+pub(crate) struct Marks {
+    /// Words of its environment.
+    words: [Vec<u8>; 3],
+    /// The pipes of its output, as `/proc` calls them: nobody else was given them. They are kept by
+    /// what drops its environment.
+    pipes: Vec<OsString>,
+}
 
 impl Marks {
+    /// Of the words that are set for the attempt, and the readers of its pipes.
+    pub(crate) fn new<'p>(
+        words: [Vec<u8>; 3],
+        readers: impl IntoIterator<Item = &'p OwnedFd>,
+    ) -> Marks {
+        let name = |reader: &OwnedFd| {
+            let link = fs::read_link(format!("/proc/self/fd/{}", reader.as_raw_fd()));
+            link.ok().map(PathBuf::into_os_string)
+        };
+        Marks {
+            words,
+            pipes: readers.into_iter().filter_map(name).collect(),
+        }
+    }
+
     fn are_in(&self, pid: Pid) -> bool {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         let words: Vec<&[u8]> = environment.split(|&byte| byte == 0).collect();
-        self.0.iter().all(|mark| words.contains(&mark.as_slice()))
+        self.words
+            .iter()
+            .all(|mark| words.contains(&mark.as_slice()))
+            || self.are_held_by(pid)
+    }
+
+    fn are_held_by(&self, pid: Pid) -> bool {
+        let open = fs::read_dir(format!("/proc/{pid}/fd"));
+        let mut open = open.into_iter().flatten().flatten();
+        open.any(|entry| {
+            let link = fs::read_link(entry.path()).map(PathBuf::into_os_string);
+            link.is_ok_and(|link| self.pipes.contains(&link))
+        })
     }
 }
 

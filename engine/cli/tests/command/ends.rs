@@ -253,3 +253,14 @@ fn two_jobs_talk_through_a_named_pipe() {
     let done = case.reiver(&["run", "jobs.toml", "-j2"]).expect(0);
     assert_eq!(done.stdout.trim(), "1000000");
 }
+
+#[test]
+fn a_daemon_that_drops_its_environment_is_ended_with_its_attempt() {
+    let case = Case::toml(
+        "[[job]]\ntimeout = '300ms'\nkill-after = '200ms'\n\
+         run = 'env -i setsid -f sh -c \"echo \\$\\$ > pid; exec sleep 1000\"; sleep 1000'",
+    );
+    case.run().expect(1);
+    let pid: u32 = case.read("pid").trim().parse().unwrap();
+    assert!(!lives(pid));
+}
