@@ -442,10 +442,11 @@ fn an_engine_can_be_ended_by_a_waker() {
     let mut context = std::task::Context::from_waker(&waker);
     assert!(std::pin::pin!(&mut job).poll(&mut context).is_pending());
     go.send(()).unwrap();
-    assert!(job.join().is_ok());
+    // Joining would put another waker in its place.
     while ends.0.lock().unwrap().is_some() {
         std::thread::yield_now();
     }
+    assert!(job.is_finished());
 }
 
 #[test]
