@@ -194,8 +194,8 @@ where
         let body = self.take_body();
         let engine = self.meta.engine.upgrade();
         self.end(Err(error), engine.as_deref(), Phase::Queued, body);
-        if let Some(engine) = engine.filter(|_| self.meta.class == Class::Cpu) {
-            engine.note_dead();
+        if let Some(engine) = engine {
+            engine.note_dead(self.meta.class);
         }
         true
     }

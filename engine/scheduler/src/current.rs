@@ -224,25 +224,26 @@ impl Current {
         if !is_engine || !meta.state.is_queued() {
             return;
         }
-        match (&self.role, meta.class, meta.place) {
-            (Role::Cpu(worker), Class::Cpu, Place::Strict(node)) if node != worker.node() => {}
-            (Role::Cpu(_), Class::Cpu, _) => {
-                if job.run(self) {
-                    shared.note_dead();
-                }
+        let ran = match (&self.role, meta.class, meta.place) {
+            (Role::Cpu(worker), Class::Cpu, Place::Strict(node)) => {
+                node == worker.node() && Arc::clone(&job).run(self)
             }
             // I/O threads go where their jobs are.
             (Role::Io(at), Class::Io, Place::Strict(node)) if node != at.get() => {
                 let home = at.replace(node);
                 crate::io::settle(shared, node);
-                job.run(self);
+                let ran = Arc::clone(&job).run(self);
                 at.set(home);
                 crate::io::settle(shared, home);
+                ran
             }
-            (Role::Io(_), Class::Io, _) => {
-                job.run(self);
+            (Role::Cpu(_), Class::Cpu, _) | (Role::Io(_), Class::Io, _) => {
+                Arc::clone(&job).run(self)
             }
-            (Role::Cpu(_), Class::Io, _) | (Role::Io(_), Class::Cpu, _) => {}
+            (Role::Cpu(_), Class::Io, _) | (Role::Io(_), Class::Cpu, _) => false,
+        };
+        if ran {
+            shared.note_dead(job.meta().class);
         }
     }
 }

@@ -17,7 +17,7 @@ use reiver_topology::here::{self, Here};
 use reiver_topology::place;
 
 use crate::builder::Pinning;
-use crate::cell::{AnyJob, Place};
+use crate::cell::{AnyJob, Place, contain};
 use crate::current::Current;
 use crate::queues::Task;
 use crate::shared::Shared;
@@ -154,6 +154,22 @@ impl Io {
             }
         }
         job.map(|(_, job)| job)
+    }
+
+    /// Takes out what no longer waits.
+    pub(crate) fn sweep(&self) {
+        let mut dead = Vec::new();
+        let mut state = self.state();
+        for jobs in state.nodes.iter_mut().flat_map(|node| &mut node.jobs) {
+            let (live, ended) = std::mem::take(jobs)
+                .into_iter()
+                .partition::<VecDeque<_>, _>(|job| job.meta().state.is_queued());
+            *jobs = live;
+            dead.extend(ended);
+        }
+        drop(state);
+        // Somebody else's destructors, outside of the lock.
+        dead.into_iter().for_each(|job| contain(|| drop(job)));
     }
 
     /// Takes all that waits.

@@ -52,9 +52,9 @@ pub(crate) struct Shared {
     /// By class: how many jobs may wait, and how many do.
     capacity: [Option<usize>; 2],
     queued: [CachePadded<AtomicUsize>; 2],
-    /// CPU jobs that have left the queue other than by its end: what they left there is swept out
-    /// when it is most of it.
-    dead: AtomicUsize,
+    /// By class: jobs that have left their queue other than by its end. What they left there is swept
+    /// out when it is most of it.
+    dead: [AtomicUsize; 2],
     sweeping: Mutex<()>,
     /// Jobs that were taken and have not ended.
     unfinished: CachePadded<AtomicUsize>,
@@ -118,7 +118,7 @@ impl Shared {
             spares: spares.into(),
             spare_numbers: spare_numbers.into(),
             active_spares: AtomicUsize::new(0),
-            dead: AtomicUsize::new(0),
+            dead: Default::default(),
             sweeping: Mutex::default(),
             queues: machine
                 .nodes
@@ -289,20 +289,25 @@ impl Shared {
         }
     }
 
-    /// A CPU job has ended that still lies in a queue.
-    pub(crate) fn note_dead(&self) {
+    /// A job of a class has ended, or begun, that still lies in a queue.
+    pub(crate) fn note_dead(&self, class: Class) {
         /// Fewer are not worth a sweep.
         const FEW: usize = 4096;
+        let counter = &self.dead[class as usize];
         // ORDERING: relaxed: a hint for when to look.
-        let dead = self.dead.fetch_add(1, Ordering::Relaxed) + 1;
-        let live = self.queued[Class::Cpu as usize].load(Ordering::Relaxed);
+        let dead = counter.fetch_add(1, Ordering::Relaxed) + 1;
+        let live = self.queued[class as usize].load(Ordering::Relaxed);
         if dead < FEW.max(live) {
             return;
         }
         let Ok(_sweeping) = self.sweeping.try_lock() else {
             return;
         };
-        self.dead.store(0, Ordering::Relaxed);
+        counter.store(0, Ordering::Relaxed);
+        if class == Class::Io {
+            self.io.sweep();
+            return;
+        }
         for (node, queues) in self.queues.iter().enumerate() {
             let left = queues.sweep(|job| job.meta().state.is_queued());
             // A worker that looked meanwhile may have missed one.

@@ -1,0 +1,53 @@
+//! What has ended is forgotten, even where no worker comes to its place in the queue. In a process of
+//! its own, so that nobody else's memory is measured.
+
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use reiver::{CancellationToken, Class, Engine};
+
+/// Resident bytes of the process.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
+
+#[test]
+fn jobs_that_were_cancelled_or_have_ended_leave_nothing_in_queues_and_lists() {
+    // Four times what is held to be too much.
+    const JOBS: usize = 200_000;
+    let payload = [1_u8; 1024];
+    let engine = Engine::builder()
+        .cpu_workers(1)
+        .io_workers(0..=1)
+        .build()
+        .unwrap();
+    let before = resident();
+    for class in [Class::Cpu, Class::Io] {
+        let (go, wait) = sync_channel::<()>(0);
+        let (says, begun) = sync_channel(0);
+        let held = engine.job().class(class).submit(move |_| {
+            says.send(()).unwrap();
+            wait.recv().unwrap();
+        });
+        begun.recv().unwrap();
+        for _ in 0..JOBS {
+            let token = CancellationToken::new();
+            let job = engine.job().class(class).cancel_with(&token);
+            drop(job.submit(move |_| payload).unwrap());
+            token.cancel();
+        }
+        assert!(resident() < before + JOBS * payload.len() / 4, "{class:?}");
+        go.send(()).unwrap();
+        held.unwrap().join().unwrap();
+    }
+    // Deadlines of jobs that have ended long before, and children of one token.
+    let root = CancellationToken::new();
+    for _ in 0..JOBS {
+        let job = engine.job().deadline(Duration::from_secs(3600));
+        let job = job.cancel_with(&root.child()).submit(move |_| payload[0]);
+        job.unwrap().join().unwrap();
+    }
+    assert!(resident() < before + JOBS * payload.len() / 4);
+}
