@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use reiver_topology::Topology;
 
 use crate::Class;
+use crate::barrier;
 use crate::engine::Engine;
 use crate::error::BuildError;
 use crate::io::Io;
@@ -132,6 +133,7 @@ impl EngineBuilder {
 
     fn assemble(self, threadless: bool) -> Result<Parts, BuildError> {
         self.check()?;
+        barrier::register();
         let topology = match self.topology {
             Some(topology) => topology,
             None => Topology::detect()?,

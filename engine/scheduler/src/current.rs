@@ -3,8 +3,9 @@
 //! A CPU worker that waits for a job hands its place to a spare meanwhile; an I/O thread, and a
 //! thread that is no engine's, just sleeps.
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::cell::Cell;
+use std::ops::Deref;
+use std::ptr;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::thread::{self, Thread};
@@ -24,17 +25,39 @@ pub(crate) struct Current {
     /// Does not own the engine: dropping it ends nothing.
     engine: Engine,
     role: Role,
-    /// What the thread is in, the innermost last: a job, or a fork of one, or a fork of none.
-    frames: RefCell<Vec<Option<JobFrame>>>,
+    /// What the thread is in, the innermost first; each lies in the frame of who is in it.
+    frames: Cell<*const Frame>,
+}
+
+/// A job, a fork of one, or a fork of none, that a thread is in.
+#[derive(Debug)]
+struct Frame {
+    job: Option<JobFrame>,
+    below: *const Frame,
 }
 
 /// A job that some thread is in. Forks carry that of whoever made them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct JobFrame(*const dyn AnyJob);
 
-impl JobFrame {
-    fn address(self) -> usize {
-        self.0.cast::<()>().addr()
+/// A thread that has become one of an engine; it is what it was before once this is dropped.
+#[derive(Debug)]
+pub(crate) struct Entered {
+    current: Box<Current>,
+    before: *const Current,
+}
+
+impl Deref for Entered {
+    type Target = Current;
+
+    fn deref(&self) -> &Current {
+        &self.current
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        CURRENT.set(self.before);
     }
 }
 
@@ -42,36 +65,32 @@ impl JobFrame {
 enum Role {
     Cpu(Worker),
     /// The index of the node that an I/O thread is at.
-    Io(std::cell::Cell<usize>),
+    Io(Cell<usize>),
 }
 
 thread_local! {
-    static CURRENT: RefCell<Option<Rc<Current>>> = const { RefCell::new(None) };
+    /// Null, or what an `Entered` of this thread holds. Without a destructor, so that it can be read
+    /// to the very end of a thread.
+    static CURRENT: Cell<*const Current> = const { Cell::new(ptr::null()) };
 }
 
 impl Current {
-    pub(crate) fn cpu(shared: Arc<Shared>, worker: Worker) -> Rc<Current> {
+    pub(crate) fn cpu(shared: Arc<Shared>, worker: Worker) -> Entered {
         Current::enter(shared, Role::Cpu(worker))
     }
 
-    pub(crate) fn io(shared: Arc<Shared>, node: usize) -> Rc<Current> {
-        Current::enter(shared, Role::Io(std::cell::Cell::new(node)))
+    pub(crate) fn io(shared: Arc<Shared>, node: usize) -> Entered {
+        Current::enter(shared, Role::Io(Cell::new(node)))
     }
 
-    fn enter(shared: Arc<Shared>, role: Role) -> Rc<Current> {
-        let engine = Engine::borrowed(shared);
-        let current = Rc::new(Current {
-            engine,
+    fn enter(shared: Arc<Shared>, role: Role) -> Entered {
+        let current = Box::new(Current {
+            engine: Engine::borrowed(shared),
             role,
-            frames: RefCell::default(),
+            frames: Cell::new(ptr::null()),
         });
-        CURRENT.set(Some(Rc::clone(&current)));
-        current
-    }
-
-    /// Forgets the thread's engine: its last act.
-    pub(crate) fn leave() {
-        CURRENT.set(None);
+        let before = CURRENT.replace(&raw const *current);
+        Entered { current, before }
     }
 
     /// Does what is brought to an engine that has no threads, or none any more: as its worker, on the
@@ -80,32 +99,22 @@ impl Current {
         shared: &Arc<Shared>,
         body: impl FnOnce(&Current, &Worker) -> R,
     ) -> R {
-        struct Restore(Option<Rc<Current>>);
-        impl Drop for Restore {
-            fn drop(&mut self) {
-                CURRENT.set(self.0.take());
+        Current::with(|current| {
+            let own = current.filter(|current| current.is_of(shared));
+            if let Some((current, worker)) = own.and_then(|own| Some((own, own.worker()?))) {
+                return body(current, worker);
             }
-        }
-
-        let before = CURRENT.with(|current| current.borrow().clone());
-        let own = before.as_deref().filter(|current| current.is_of(shared));
-        if let Some((current, worker)) = own.and_then(|own| Some((own, own.worker()?))) {
-            return body(current, worker);
-        }
-        let _restore = Restore(before);
-        let worker = Worker::new(0, 0, None, shared.sleepers.bit(0, 0));
-        let current = Current::cpu(Arc::clone(shared), worker);
-        body(&current, current.worker().expect("it was just made one"))
+            let current = Current::cpu(Arc::clone(shared), Worker::guest(shared));
+            body(&current, current.worker().expect("it was just made one"))
+        })
     }
 
-    /// Calls `code` with the current engine thread. Also while thread-locals are being destroyed,
-    /// when there is none any more.
+    /// Calls `code` with the current engine thread.
     pub(crate) fn with<R>(code: impl FnOnce(Option<&Current>) -> R) -> R {
-        let current = CURRENT
-            .try_with(|current| current.borrow().clone())
-            .ok()
-            .flatten();
-        code(current.as_deref())
+        let current = CURRENT.get();
+        // SAFETY: null, or set by an `Entered` of this thread, which sets it back before it is gone;
+        // it lies in a frame below this one, and so outlives `code`.
+        code(unsafe { current.as_ref() })
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -113,7 +122,7 @@ impl Current {
     }
 
     pub(crate) fn is_of(&self, shared: &Shared) -> bool {
-        std::ptr::eq(Arc::as_ptr(self.engine.shared()), shared)
+        ptr::eq(Arc::as_ptr(self.engine.shared()), shared)
     }
 
     /// The index of the node the thread works for.
@@ -145,58 +154,49 @@ impl Current {
 
     /// What the thread is in, of what lies within each other the last.
     pub(crate) fn innermost(&self) -> Option<JobFrame> {
-        self.frames.borrow().last().copied().flatten()
+        self.frames().next().flatten()
     }
 
     /// The deadline of the job that the thread is in.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.with_jobs(|jobs| jobs.last().and_then(|job| job.as_ref()?.deadline))
+        self.innermost().and_then(|job| job.meta().deadline)
     }
 
     /// How much the thread is in, one within the other.
     pub(crate) fn depth(&self) -> usize {
-        self.frames.borrow().len()
+        self.frames().count()
     }
 
     /// The addresses of the jobs of an engine that the thread is in, each once.
     pub(crate) fn jobs_of(&self, shared: &Shared) -> Vec<usize> {
-        let of_engine = self.with_jobs(|jobs| {
-            let is_of = |job: &Option<&Meta>| {
-                job.is_some_and(|job| std::ptr::eq(job.engine.as_ptr(), shared))
-            };
-            jobs.iter().map(is_of).collect::<Vec<bool>>()
-        });
-        let frames = self.frames.borrow();
-        let frames = frames.iter().zip(of_engine).filter(|(_, is_of)| *is_of);
-        let mut addresses: Vec<usize> = frames
-            .filter_map(|(frame, _)| frame.map(JobFrame::address))
-            .collect();
+        let is_of = |job: &JobFrame| ptr::eq(job.meta().engine.as_ptr(), shared);
+        let jobs = self.frames().flatten().filter(is_of);
+        let mut addresses: Vec<usize> = jobs.map(|job| job.0.cast::<()>().addr()).collect();
         addresses.sort_unstable();
         addresses.dedup();
         addresses
     }
 
-    /// Calls `code` with what is known of the jobs that the thread is in.
-    fn with_jobs<R>(&self, code: impl FnOnce(&[Option<&Meta>]) -> R) -> R {
-        let frames = self.frames.borrow();
-        let meta = |frame: &Option<JobFrame>| {
-            frame.map(|frame| {
-                // SAFETY: a frame is pushed with a job that is alive, which `running` holds for as
-                // long as the job runs; whoever made a fork waits for it inside that job. The frame
-                // is popped before either ends.
-                let job: &dyn AnyJob = unsafe { &*frame.0 };
-                job.meta()
-            })
-        };
-        let jobs: Vec<Option<&Meta>> = frames.iter().map(meta).collect();
-        code(&jobs)
+    fn frames(&self) -> impl Iterator<Item = Option<JobFrame>> {
+        let mut next = self.frames.get();
+        std::iter::from_fn(move || {
+            // SAFETY: null, or a frame of `within`, which takes it away before it is gone; whoever
+            // goes through them does so in a frame above.
+            let frame = unsafe { next.as_ref() }?;
+            next = frame.below;
+            Some(frame.job)
+        })
     }
 
-    /// Calls `body` as a part of what `frame` says.
-    pub(crate) fn within<R>(&self, frame: Option<JobFrame>, body: impl FnOnce() -> R) -> R {
-        self.frames.borrow_mut().push(frame);
+    /// Calls `body`, which does not unwind, as a part of what `job` says.
+    pub(crate) fn within<R>(&self, job: Option<JobFrame>, body: impl FnOnce() -> R) -> R {
+        let below = self.frames.get();
+        let frame = Frame { job, below };
+        self.frames.set(&raw const frame);
+        let away = OnUnwind;
         let result = body();
-        self.frames.borrow_mut().pop();
+        std::mem::forget(away);
+        self.frames.set(below);
         result
     }
 
@@ -220,7 +220,7 @@ impl Current {
     pub(crate) fn run_if_queued(&self, job: Arc<dyn AnyJob>) {
         let meta = job.meta();
         let shared = self.engine.shared();
-        let is_engine = std::ptr::eq(meta.engine.as_ptr(), Arc::as_ptr(shared));
+        let is_engine = ptr::eq(meta.engine.as_ptr(), Arc::as_ptr(shared));
         if !is_engine || !meta.state.is_queued() {
             return;
         }
@@ -267,6 +267,26 @@ pub(crate) fn block_until(until: Option<Instant>, mut is_done: impl FnMut(&Waker
             }
         },
     )
+}
+
+impl JobFrame {
+    fn meta(&self) -> &Meta {
+        // SAFETY: it was made of a job that is alive, which `running` holds for as long as the job
+        // runs; whoever made a fork of it waits for the fork inside the job. So it is alive for as
+        // long as any frame holds it.
+        let job: &dyn AnyJob = unsafe { &*self.0 };
+        job.meta()
+    }
+}
+
+/// Ends the process where something unwinds that must not.
+struct OnUnwind;
+
+impl Drop for OnUnwind {
+    fn drop(&mut self) {
+        eprintln!("reiver: a panic came out of where panics are caught; this is a bug");
+        std::process::abort();
+    }
 }
 
 struct ThreadWaker(Thread);

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::thread;
 
+use crossbeam_utils::sync::Unparker;
 use reiver_topology::NodeId;
 
 use crate::current::{Current, JobFrame, block_until};
@@ -40,6 +41,10 @@ impl Fork {
         self.job
     }
 
+    fn is_at(&self, address: *const ()) -> bool {
+        self.data == address
+    }
+
     /// Runs it. Its outcome, or its panic, goes to whoever waits for it.
     pub(crate) fn execute(self) {
         // SAFETY: the constructors pair a pointer with the function that knows its type, whoever
@@ -48,18 +53,26 @@ impl Fork {
     }
 }
 
-/// Set once; wakes one waiting thread.
+/// Set once; wakes the one that waits for it.
 #[derive(Debug)]
 struct Latch {
     set: AtomicBool,
-    waker: Waker,
+    waits: Waits,
+}
+
+/// Who waits for a latch.
+#[derive(Debug)]
+enum Waits {
+    /// A worker, by what outlives every fork of its engine.
+    Worker(*const Unparker),
+    Other(Waker),
 }
 
 impl Latch {
-    fn new(waker: Waker) -> Latch {
+    fn new(waits: Waits) -> Latch {
         Latch {
             set: AtomicBool::new(false),
-            waker,
+            waits,
         }
     }
 
@@ -71,15 +84,26 @@ impl Latch {
     /// Sets the latch.
     ///
     /// # Safety
-    /// `latch` is valid when this is called. It may be gone once it is set, so the waker is cloned
-    /// before.
+    /// `latch` is valid when this is called, on a thread of the engine that its fork is of. It may
+    /// be gone once it is set, so who waits is read before.
     unsafe fn set(latch: *const Latch) {
         // SAFETY: valid until it is set.
-        let waker = unsafe { (*latch).waker.clone() };
+        let waits = match unsafe { &(*latch).waits } {
+            Waits::Worker(unparker) => Waits::Worker(*unparker),
+            Waits::Other(waker) => Waits::Other(waker.clone()),
+        };
         // SAFETY: as above; this is the last use.
         // ORDERING: release, with the acquire in `is_set`: publishes the result.
         unsafe { (*latch).set.store(true, Ordering::Release) };
-        waker.wake();
+        match waits {
+            Waits::Worker(unparker) => {
+                // SAFETY: it is the engine's, which this thread of it holds; or that of a worker
+                // without a thread of its own, whose forks nobody else executes.
+                let unparker = unsafe { &*unparker };
+                unparker.unpark();
+            }
+            Waits::Other(waker) => waker.wake(),
+        }
     }
 }
 
@@ -91,13 +115,19 @@ struct StackFork<F, R> {
 }
 
 impl<F: FnOnce() -> R + Send, R: Send> StackFork<F, R> {
-    fn new(body: F, waker: Waker) -> StackFork<F, R> {
+    fn new(body: F, waits: Waits) -> StackFork<F, R> {
         let body = UnsafeCell::new(Some(body));
         StackFork {
             body,
             result: UnsafeCell::new(None),
-            latch: Latch::new(waker),
+            latch: Latch::new(waits),
         }
+    }
+
+    /// The closure, which nobody has executed.
+    fn into_body(self) -> F {
+        let body = self.body.into_inner();
+        body.expect("a fork that was taken back has not been executed")
     }
 
     /// # Safety
@@ -168,7 +198,12 @@ where
     RA: Send,
     RB: Send,
 {
-    Engine::of_thread(|engine| engine.join(a, b))
+    Current::with(
+        |current| match current.and_then(|current| Some((current, current.worker()?))) {
+            Some((current, worker)) => join_here(current, worker, a, b),
+            None => Engine::of_thread(|engine| engine.join(a, b)),
+        },
+    )
 }
 
 /// Calls `body` with a scope on which it can spawn work that borrows, and waits for all of it.
@@ -256,7 +291,7 @@ fn from_outside<R: Send>(
     // The waker of whoever waits is known only inside the wait, so the fork is made there.
     block_until(None, |waker| {
         if let Some(body) = on_worker.take() {
-            let fork = fork.insert(Box::new(StackFork::new(body, waker.clone())));
+            let fork = fork.insert(Box::new(StackFork::new(body, Waits::Other(waker.clone()))));
             // SAFETY: the fork is on the heap, is neither moved nor dropped before the wait is over,
             // which ends when its latch is set, and is pushed once.
             let task = Task::Fork(unsafe { fork.as_fork(job) });
@@ -303,18 +338,30 @@ where
     RA: Send,
     RB: Send,
 {
-    let fork = StackFork::new(b, worker.waker().clone());
+    let shared = current.engine().shared();
+    let fork = StackFork::new(b, Waits::Worker(worker.unparker(shared)));
     let address: *const () = std::ptr::from_ref(&fork).cast();
     let bound = Bound;
-    // SAFETY: this function does not return, nor unwind, before the latch is set: `a` is caught,
-    // and what panics between here and there ends the process. It is pushed once.
+    // SAFETY: this function does not return, nor unwind, before the latch is set or the fork is taken
+    // back: `a` is caught, and what panics between here and there ends the process. It is pushed once.
     worker.push(Task::Fork(unsafe { fork.as_fork(current.innermost()) }));
-    current.engine().shared().wake_one(worker.node());
+    shared.wake_for_fork(worker.node());
     let a = catch_unwind(AssertUnwindSafe(a));
     // What lies above the fork on the deque was spawned by `a` on scopes around this join.
     while !fork.latch.is_set() {
         match worker.pop() {
-            Some(Task::Fork(own)) if own.data == address => own.execute(),
+            Some(Task::Fork(own)) if own.is_at(address) => {
+                // Nobody else has it, nor will: it is a call like any other.
+                bound.release();
+                return match a {
+                    Ok(a) => (a, fork.into_body()()),
+                    Err(panic) => {
+                        let b = catch_unwind(AssertUnwindSafe(fork.into_body()));
+                        std::mem::forget(b.err());
+                        resume_unwind(panic)
+                    }
+                };
+            }
             Some(other) => run(other, current),
             None => {
                 worker.work_until(current, Takes::Forks, None, |_| fork.latch.is_set());
@@ -388,7 +435,7 @@ impl<'scope> Scope<'scope> {
             match current.and_then(Current::worker) {
                 Some(worker) => {
                     worker.push(task);
-                    shared.wake_one(worker.node());
+                    shared.wake_for_fork(worker.node());
                 }
                 None => shared.push_fork(shared.node_of_caller(), task),
             }

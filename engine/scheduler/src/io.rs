@@ -238,7 +238,6 @@ pub(crate) fn live(shared: Arc<Shared>, mut node: usize) {
         run(Task::Job(job), &current);
     }
     here::set(None);
-    Current::leave();
 }
 
 /// Where the system refuses the first I/O thread: runs what waits, on a thread that is none.
@@ -247,7 +246,6 @@ pub(crate) fn stand_in(shared: &Arc<Shared>) {
     while let Some(job) = shared.io.next_without_threads() {
         run(Task::Job(job), &current);
     }
-    Current::leave();
 }
 
 /// Puts the thread at a node.

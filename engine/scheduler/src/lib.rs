@@ -21,6 +21,7 @@
 //! The engine never spins while it has nothing to do, never runs a blocking job on a computing
 //! worker, and never moves memory by itself.
 
+mod barrier;
 #[cfg(not(reiver_loom))]
 mod builder;
 #[cfg(not(reiver_loom))]

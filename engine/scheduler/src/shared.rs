@@ -256,6 +256,14 @@ impl Shared {
         self.wake(self.sleepers.claim(near));
     }
 
+    /// Wakes a sleeper, if there is one, for a fork that its owner has pushed. Costs a load where
+    /// nobody sleeps.
+    pub(crate) fn wake_for_fork(&self, node: usize) {
+        if self.sleepers.anybody() {
+            self.wake_one(node);
+        }
+    }
+
     /// A worker of a node may have been woken for what it does not do: somebody else is. One of its
     /// own node, if there is one, for that may be what the work is for.
     pub(crate) fn pass_on(&self, node: usize) {

@@ -12,6 +12,10 @@
 //! | 3. searches again; found: [`retract`](Sleepers::retract)s and goes to work | clears the nearest that is set |
 //! | 4. parks; afterwards retracts | 3. unparks the worker whose bit *it* cleared |
 //!
+//! Whoever pushes a fork does so often, and first asks with a load whether [`anybody`](Sleepers::anybody)
+//! sleeps at all; its fence is the cheap side of [`barrier`](crate::barrier), the idle worker's the
+//! dear one.
+//!
 //! *No lost wake-up.* Of the two fences one comes first. If it is the worker's, the pusher reads the
 //! bit and unparks the worker. If it is the pusher's, the worker's second search finds the work.
 //!
@@ -27,12 +31,18 @@
 //!
 //! `tests/loom_sleep.rs` checks this; with either fence taken out the model fails.
 
-use crate::sync::{AtomicU64, Ordering, fence};
+use crossbeam_utils::CachePadded;
+
+use crate::barrier;
+use crate::sync::{AtomicU64, AtomicUsize, Ordering, fence};
 
 /// The sleeping workers, by node.
 #[derive(Debug)]
 pub struct Sleepers {
     nodes: Box<[Node]>,
+    /// How many bits are set. In a block of its own: read at every fork, written when somebody falls
+    /// asleep or wakes.
+    count: CachePadded<AtomicUsize>,
 }
 
 /// Padded, so that nodes that put workers to sleep do not disturb each other.
@@ -78,6 +88,7 @@ impl Sleepers {
         };
         Sleepers {
             nodes: workers_of_node.into_iter().map(node).collect(),
+            count: CachePadded::new(AtomicUsize::new(0)),
         }
     }
 
@@ -99,18 +110,33 @@ impl Sleepers {
     /// Says that the worker is about to sleep. It must search once more before it parks.
     pub fn announce(&self, bit: Bit, sleep: Sleep) {
         // ORDERING: relaxed, for the fence orders it; the word publishes nothing but itself.
-        self.word(bit, sleep).fetch_or(bit.mask, Ordering::Relaxed);
-        // ORDERING: with the fence in `claim`: the bit is visible there, or what was pushed before
-        // it is visible to the search that follows.
-        fence(Ordering::SeqCst);
+        let before = self.word(bit, sleep).fetch_or(bit.mask, Ordering::Relaxed);
+        if before & bit.mask == 0 {
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
+        // ORDERING: with the fences in `claim` and in `anybody`: the bit and the count are visible
+        // there, or what was pushed before it is visible to the search that follows.
+        barrier::heavy();
     }
 
     /// Says that the worker is awake.
     pub fn retract(&self, bit: Bit, sleep: Sleep) {
         // ORDERING: relaxed: whoever still reads the bit as set fails to clear it, or unparks a
         // worker that is awake, which costs it one search.
-        self.word(bit, sleep)
+        let before = self
+            .word(bit, sleep)
             .fetch_and(!bit.mask, Ordering::Relaxed);
+        if before & bit.mask != 0 {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// True if anybody may sleep, for whoever has just pushed a fork of its own: it is worth a
+    /// [`claim`](Sleepers::claim). Costs a load.
+    pub fn anybody(&self) -> bool {
+        // ORDERING: with the fence in `announce`, see there.
+        barrier::light();
+        self.count.load(Ordering::Relaxed) != 0
     }
 
     fn word(&self, bit: Bit, sleep: Sleep) -> &AtomicU64 {
@@ -126,6 +152,10 @@ impl Sleepers {
             .into_iter()
             .flat_map(|sleep| nodes.clone().map(move |node| (sleep, node)))
             .find_map(|(sleep, node)| self.nodes[node].claim(sleep))
+            .inspect(|_| {
+                // Nobody is harmed if this comes before the other's addition.
+                self.count.fetch_sub(1, Ordering::Relaxed);
+            })
     }
 }
 

@@ -38,9 +38,12 @@ pub(crate) struct Worker {
     node: usize,
     /// Of a spare: the worker whose seat it shares.
     twin: Option<usize>,
+    /// It has no thread of its own: whoever brings work to an engine without threads is it for then.
+    is_guest: bool,
     /// Newest first for its owner: the fork that is in the cache; oldest first for thieves.
     deque: crossbeam_deque::Worker<Task>,
     parker: Parker,
+    unparker: Unparker,
     waker: Waker,
     bit: Bit,
 }
@@ -65,15 +68,26 @@ impl Wake for WorkerWaker {
 impl Worker {
     pub(crate) fn new(index: usize, node: usize, twin: Option<usize>, bit: Bit) -> Worker {
         let parker = Parker::new();
-        let waker = Waker::from(Arc::new(WorkerWaker(parker.unparker().clone())));
+        let unparker = parker.unparker().clone();
+        let waker = Waker::from(Arc::new(WorkerWaker(unparker.clone())));
         Worker {
             index,
             node,
             twin,
+            is_guest: false,
             deque: crossbeam_deque::Worker::new_lifo(),
             parker,
+            unparker,
             waker,
             bit,
+        }
+    }
+
+    /// A worker for the current thread, for as long as it lives.
+    pub(crate) fn guest(shared: &Shared) -> Worker {
+        Worker {
+            is_guest: true,
+            ..Worker::new(0, 0, None, shared.sleepers.bit(0, 0))
         }
     }
 
@@ -93,6 +107,16 @@ impl Worker {
 
     pub(crate) fn node(&self) -> usize {
         self.node
+    }
+
+    /// What unparks it, and outlives every fork of it that others may execute.
+    pub(crate) fn unparker(&self, shared: &Shared) -> *const Unparker {
+        if self.is_guest {
+            // Its deque is nobody else's: there are none.
+            &raw const self.unparker
+        } else {
+            &raw const shared.workers[self.index].unparker
+        }
     }
 
     pub(crate) fn waker(&self) -> &Waker {
@@ -140,7 +164,6 @@ impl Worker {
         fence(Ordering::SeqCst);
         shared.finish_forks(&current);
         here::set(None);
-        Current::leave();
     }
 
     /// Works until `is_done`; gives false if it is not done by `until`. `is_done` is asked between
