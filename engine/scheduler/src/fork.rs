@@ -9,6 +9,7 @@ use std::any::Any;
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::thread;
@@ -23,33 +24,40 @@ use crate::shared::Shared;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering, fence};
 use crate::worker::{Takes, Worker, run};
 
-/// A part of a join, scope or install, its type forgotten.
+/// A part of a join, scope or install, its type forgotten: a pointer to its head, so that a deque
+/// moves a word.
 #[derive(Debug)]
-pub(crate) struct Fork {
-    data: *const (),
-    execute: unsafe fn(*const ()),
+pub(crate) struct Fork(*const Head);
+
+/// What a fork begins with, whatever it is.
+#[derive(Debug)]
+struct Head {
+    execute: unsafe fn(*const Head),
     /// The job that it is a part of.
     job: Option<JobFrame>,
 }
 
-// SAFETY: a fork is only ever made of a `StackFork` or of a boxed closure that are `Send`; the
+// SAFETY: a fork is only ever made of a `StackFork` or a `HeapFork`, whose closures are `Send`; the
 // pointer is used once, by whoever executes it. What it says of its job may be read anywhere.
 unsafe impl Send for Fork {}
 
 impl Fork {
     pub(crate) fn job(&self) -> Option<JobFrame> {
-        self.job
+        // SAFETY: whoever made it keeps it alive until it has run.
+        unsafe { (*self.0).job }
     }
 
-    fn is_at(&self, address: *const ()) -> bool {
-        self.data == address
+    fn is_at(&self, head: *const Head) -> bool {
+        ptr::eq(self.0, head)
     }
 
     /// Runs it. Its outcome, or its panic, goes to whoever waits for it.
     pub(crate) fn execute(self) {
-        // SAFETY: the constructors pair a pointer with the function that knows its type, whoever
-        // made it keeps it alive until it has run, and a queue hands it out once.
-        unsafe { (self.execute)(self.data) }
+        // SAFETY: whoever made it keeps it alive until it has run.
+        let execute = unsafe { (*self.0).execute };
+        // SAFETY: the constructors pair a head with the function that knows what it is the head of,
+        // and a queue hands it out once.
+        unsafe { execute(self.0) }
     }
 }
 
@@ -108,16 +116,21 @@ impl Latch {
 }
 
 /// A closure on the stack of whoever waits for it.
+#[repr(C)]
 struct StackFork<F, R> {
+    /// First, so that a pointer to it is one to the whole.
+    head: Head,
     body: UnsafeCell<Option<F>>,
     result: UnsafeCell<Option<thread::Result<R>>>,
     latch: Latch,
 }
 
 impl<F: FnOnce() -> R + Send, R: Send> StackFork<F, R> {
-    fn new(body: F, waits: Waits) -> StackFork<F, R> {
+    fn new(body: F, waits: Waits, job: Option<JobFrame>) -> StackFork<F, R> {
         let body = UnsafeCell::new(Some(body));
+        let execute = Self::execute;
         StackFork {
+            head: Head { execute, job },
             body,
             result: UnsafeCell::new(None),
             latch: Latch::new(waits),
@@ -133,18 +146,14 @@ impl<F: FnOnce() -> R + Send, R: Send> StackFork<F, R> {
     /// # Safety
     /// The fork outlives its execution (whoever made it waits for the latch), and is executed once:
     /// by a queue, or here by its owner once the queue has given it back.
-    unsafe fn as_fork(&self, job: Option<JobFrame>) -> Fork {
-        Fork {
-            data: std::ptr::from_ref(self).cast(),
-            execute: Self::execute,
-            job,
-        }
+    unsafe fn as_fork(&self) -> Fork {
+        Fork(ptr::from_ref(self).cast())
     }
 
     /// # Safety
-    /// `data` is a `StackFork<F, R>` that is executed for the first time.
-    unsafe fn execute(data: *const ()) {
-        let this = data.cast::<StackFork<F, R>>();
+    /// `head` is that of a `StackFork<F, R>` that is executed for the first time.
+    unsafe fn execute(head: *const Head) {
+        let this = head.cast::<StackFork<F, R>>();
         // SAFETY: it is alive until the latch is set.
         let body = unsafe { &(*this).body };
         // SAFETY: nobody else touches the body.
@@ -291,11 +300,15 @@ fn from_outside<R: Send>(
     // The waker of whoever waits is known only inside the wait, so the fork is made there.
     block_until(None, |waker| {
         if let Some(body) = on_worker.take() {
-            let fork = fork.insert(Box::new(StackFork::new(body, Waits::Other(waker.clone()))));
+            let fork = fork.insert(Box::new(StackFork::new(
+                body,
+                Waits::Other(waker.clone()),
+                job,
+            )));
             // SAFETY: the fork is on the heap, is neither moved nor dropped before the wait is over,
             // which ends when its latch is set, and is pushed once.
-            let task = Task::Fork(unsafe { fork.as_fork(job) });
-            shared.push_fork(shared.node_of_caller(), task);
+            let pushed = unsafe { fork.as_fork() };
+            shared.push_fork(shared.node_of_caller(), pushed);
             // ORDERING: with the fence at the end of a worker: it finds the fork, or this sees that
             // the engine has stopped.
             fence(Ordering::SeqCst);
@@ -339,18 +352,18 @@ where
     RB: Send,
 {
     let shared = current.engine().shared();
-    let fork = StackFork::new(b, Waits::Worker(worker.unparker(shared)));
-    let address: *const () = std::ptr::from_ref(&fork).cast();
+    let waits = Waits::Worker(worker.unparker(shared));
+    let fork = StackFork::new(b, waits, current.innermost());
     let bound = Bound;
     // SAFETY: this function does not return, nor unwind, before the latch is set or the fork is taken
     // back: `a` is caught, and what panics between here and there ends the process. It is pushed once.
-    worker.push(Task::Fork(unsafe { fork.as_fork(current.innermost()) }));
+    worker.push(unsafe { fork.as_fork() });
     shared.wake_for_fork(worker.node());
     let a = catch_unwind(AssertUnwindSafe(a));
     // What lies above the fork on the deque was spawned by `a` on scopes around this join.
     while !fork.latch.is_set() {
         match worker.pop() {
-            Some(Task::Fork(own)) if own.is_at(address) => {
+            Some(own) if own.is_at(&raw const fork.head) => {
                 // Nobody else has it, nor will: it is a call like any other.
                 bound.release();
                 return match a {
@@ -362,7 +375,7 @@ where
                     }
                 };
             }
-            Some(other) => run(other, current),
+            Some(other) => run(Task::Fork(other), current),
             None => {
                 worker.work_until(current, Takes::Forks, None, |_| fork.latch.is_set());
             }
@@ -428,16 +441,16 @@ impl ScopeCore {
 impl<'scope> Scope<'scope> {
     /// Spawns `body`; it has ended when the scope ends.
     pub fn spawn(&self, body: impl FnOnce(&Scope<'scope>) + Send + 'scope) {
-        let task = self.task(body);
+        let fork = self.fork(body);
         let shared = &self.core.shared;
         Current::with(|current| {
             let current = current.filter(|current| current.is_of(shared));
             match current.and_then(Current::worker) {
                 Some(worker) => {
-                    worker.push(task);
+                    worker.push(fork);
                     shared.wake_for_fork(worker.node());
                 }
-                None => shared.push_fork(shared.node_of_caller(), task),
+                None => shared.push_fork(shared.node_of_caller(), fork),
             }
         });
     }
@@ -450,10 +463,10 @@ impl<'scope> Scope<'scope> {
             .machine
             .home(node)
             .unwrap_or_else(|_| shared.node_of_caller());
-        shared.push_fork(node, self.task(body));
+        shared.push_fork(node, self.fork(body));
     }
 
-    fn task(&self, body: impl FnOnce(&Scope<'scope>) + Send + 'scope) -> Task {
+    fn fork(&self, body: impl FnOnce(&Scope<'scope>) + Send + 'scope) -> Fork {
         // ORDERING: relaxed: the scope cannot end meanwhile, for its body, or the work that calls
         // this, is pending too.
         self.core.pending.fetch_add(1, Ordering::Relaxed);
@@ -468,22 +481,32 @@ impl<'scope> Scope<'scope> {
             }
             scope.core.one_ended();
         };
-        Task::Fork(heap_fork(body, self.core.job))
+        heap_fork(body, self.core.job)
     }
+}
+
+/// A closure on the heap.
+#[repr(C)]
+struct HeapFork<F> {
+    /// First, as in a `StackFork`.
+    head: Head,
+    body: F,
 }
 
 /// A fork that owns its closure. It must be executed, or it leaks.
 fn heap_fork<F: FnOnce() + Send>(body: F, job: Option<JobFrame>) -> Fork {
-    unsafe fn execute<F: FnOnce()>(data: *const ()) {
-        // SAFETY: `data` is the box that `heap_fork` let go of, and comes here once.
-        let body = unsafe { Box::from_raw(data.cast_mut().cast::<F>()) };
-        body();
+    unsafe fn execute<F: FnOnce()>(head: *const Head) {
+        // SAFETY: `head` is that of the box that `heap_fork` let go of, and comes here once.
+        let fork = unsafe { Box::from_raw(head.cast_mut().cast::<HeapFork<F>>()) };
+        (fork.body)();
     }
-    Fork {
-        data: Box::into_raw(Box::new(body)).cast_const().cast(),
-        execute: execute::<F>,
-        job,
-    }
+    let execute = execute::<F>;
+    let head = Head { execute, job };
+    Fork(
+        Box::into_raw(Box::new(HeapFork { head, body }))
+            .cast_const()
+            .cast(),
+    )
 }
 
 fn scope_here<'scope, R>(

@@ -25,9 +25,9 @@ pub(crate) enum Task {
 /// The injectors of one node.
 #[derive(Debug, Default)]
 pub(crate) struct NodeQueues {
-    forks: Injector<Task>,
-    shared: [Injector<Task>; 3],
-    strict: [Injector<Task>; 3],
+    forks: Injector<Fork>,
+    shared: [Injector<Arc<dyn AnyJob>>; 3],
+    strict: [Injector<Arc<dyn AnyJob>>; 3],
 }
 
 pub(crate) const PRIORITIES: [Priority; 3] = [Priority::P0, Priority::P1, Priority::P2];
@@ -35,10 +35,10 @@ pub(crate) const PRIORITIES: [Priority; 3] = [Priority::P0, Priority::P1, Priori
 impl NodeQueues {
     pub(crate) fn push(&self, priority: Priority, strict: bool, job: Arc<dyn AnyJob>) {
         let queues = if strict { &self.strict } else { &self.shared };
-        queues[priority as usize].push(Task::Job(job));
+        queues[priority as usize].push(job);
     }
 
-    pub(crate) fn push_fork(&self, fork: Task) {
+    pub(crate) fn push_fork(&self, fork: Fork) {
         self.forks.push(fork);
     }
 
@@ -47,7 +47,7 @@ impl NodeQueues {
     }
 
     pub(crate) fn has_jobs(&self, strict_too: bool) -> bool {
-        let has = |queues: &[Injector<Task>; 3]| queues.iter().any(|queue| !queue.is_empty());
+        let has = |queues: &[Injector<_>; 3]| queues.iter().any(|queue| !queue.is_empty());
         has(&self.shared) || (strict_too && has(&self.strict))
     }
 
@@ -58,9 +58,9 @@ impl NodeQueues {
         for queue in self.shared.iter().chain(&self.strict) {
             for _ in 0..queue.len() {
                 match take(queue) {
-                    Some(Task::Job(job)) if !is_live(&job) => contain(|| drop(job)),
-                    Some(task) => {
-                        queue.push(task);
+                    Some(job) if !is_live(&job) => contain(|| drop(job)),
+                    Some(job) => {
+                        queue.push(job);
                         left += 1;
                     }
                     None => break,
@@ -70,12 +70,12 @@ impl NodeQueues {
         left
     }
 
-    pub(crate) fn take_fork(&self) -> Option<Task> {
+    pub(crate) fn take_fork(&self) -> Option<Fork> {
         take(&self.forks)
     }
 
-    /// The next task of a priority; of the node's own only for its own workers.
-    pub(crate) fn take(&self, priority: Priority, strict_too: bool) -> Option<Task> {
+    /// The next job of a priority; of the node's own only for its own workers.
+    pub(crate) fn take(&self, priority: Priority, strict_too: bool) -> Option<Arc<dyn AnyJob>> {
         let strict = strict_too
             .then(|| take(&self.strict[priority as usize]))
             .flatten();
@@ -83,10 +83,10 @@ impl NodeQueues {
     }
 }
 
-fn take(injector: &Injector<Task>) -> Option<Task> {
+fn take<T>(injector: &Injector<T>) -> Option<T> {
     loop {
         match injector.steal() {
-            Steal::Success(task) => return Some(task),
+            Steal::Success(taken) => return Some(taken),
             Steal::Empty => return None,
             // Somebody else made progress.
             Steal::Retry => {}

@@ -15,6 +15,7 @@ use crate::cell::{AnyJob, Meta, Place, contain};
 use crate::current::{Current, block_until};
 use crate::engine::RunningJob;
 use crate::error::{JobError, Phase, SubmitError};
+use crate::fork::Fork;
 use crate::io::{Io, Wanted};
 use crate::machine::Machine;
 use crate::metrics::Counters;
@@ -227,9 +228,9 @@ impl Shared {
     }
 
     /// Pushes a fork from outside.
-    pub(crate) fn push_fork(self: &Arc<Self>, node: usize, fork: Task) {
+    pub(crate) fn push_fork(self: &Arc<Self>, node: usize, fork: Fork) {
         if self.threadless {
-            return Current::as_worker(self, |current, _| run(fork, current));
+            return Current::as_worker(self, |current, _| run(Task::Fork(fork), current));
         }
         self.queues[node].push_fork(fork);
         self.wake_one(node);
@@ -293,7 +294,7 @@ impl Shared {
     /// Runs the forks that came from outside, whatever they wait for: the engine has stopped.
     pub(crate) fn finish_forks(&self, current: &Current) {
         while let Some(fork) = self.queues.iter().find_map(NodeQueues::take_fork) {
-            run(fork, current);
+            run(Task::Fork(fork), current);
         }
     }
 
@@ -452,18 +453,13 @@ impl Shared {
         Current::with(|current| current.map_or(Vec::new(), |current| current.jobs_of(self)))
     }
 
-    /// Ends all that is queued, and from now on whatever still comes; forks stay.
+    /// Ends all jobs that are queued, and from now on whatever still comes.
     pub(crate) fn end_queued(&self) -> usize {
         self.ending().ends_queued = true;
         let mut jobs = self.io.drain();
         for queues in &self.queues {
             for priority in PRIORITIES {
-                while let Some(task) = queues.take(priority, true) {
-                    match task {
-                        Task::Job(job) => jobs.push(job),
-                        Task::Fork(_) => queues.push_fork(task),
-                    }
-                }
+                jobs.extend(std::iter::from_fn(|| queues.take(priority, true)));
             }
         }
         let ended = jobs.into_iter().filter(|job| {

@@ -24,6 +24,7 @@ use crate::Priority;
 use crate::builder::Pinning;
 use crate::cell::contain;
 use crate::current::Current;
+use crate::fork::Fork;
 use crate::queues::{NodeQueues, Task};
 use crate::shared::Shared;
 use crate::sleep::{Bit, Sleep};
@@ -41,7 +42,7 @@ pub(crate) struct Worker {
     /// It has no thread of its own: whoever brings work to an engine without threads is it for then.
     is_guest: bool,
     /// Newest first for its owner: the fork that is in the cache; oldest first for thieves.
-    deque: crossbeam_deque::Worker<Task>,
+    deque: crossbeam_deque::Worker<Fork>,
     parker: Parker,
     unparker: Unparker,
     waker: Waker,
@@ -52,7 +53,7 @@ pub(crate) struct Worker {
 #[derive(Debug)]
 pub(crate) struct WorkerFace {
     pub(crate) seat: Seat,
-    pub(crate) stealer: Stealer<Task>,
+    pub(crate) stealer: Stealer<Fork>,
     pub(crate) unparker: Unparker,
     pub(crate) order: Arc<StealOrder>,
 }
@@ -123,11 +124,11 @@ impl Worker {
         &self.waker
     }
 
-    pub(crate) fn push(&self, task: Task) {
-        self.deque.push(task);
+    pub(crate) fn push(&self, fork: Fork) {
+        self.deque.push(fork);
     }
 
-    pub(crate) fn pop(&self) -> Option<Task> {
+    pub(crate) fn pop(&self) -> Option<Fork> {
         self.deque.pop()
     }
 
@@ -278,21 +279,22 @@ impl Worker {
     }
 
     fn find(&self, shared: &Shared, takes: Takes) -> Option<Task> {
-        let own = self.pop();
+        let own = self.pop().map(Task::Fork);
         if own.is_some() || takes == Takes::Own {
             return own;
         }
         let all = takes == Takes::All;
         let jobs = |node: usize, priority: Priority| {
-            all.then(|| shared.queues[node].take(priority, node == self.node))
-                .flatten()
+            let job = all.then(|| shared.queues[node].take(priority, node == self.node));
+            job.flatten().map(Task::Job)
         };
+        let forks_of = |node: usize| shared.queues[node].take_fork().map(Task::Fork);
         let far = &shared.machine.near[self.node];
         let order = &shared.workers[self.index].order;
         far.iter()
             .find_map(|&node| jobs(node, Priority::P0))
-            .or_else(|| self.steal_from_mates(shared, order))
-            .or_else(|| shared.queues[self.node].take_fork())
+            .or_else(|| self.steal_from_mates(shared, order).map(Task::Fork))
+            .or_else(|| forks_of(self.node))
             .or_else(|| jobs(self.node, Priority::P1))
             .or_else(|| {
                 order.remote.iter().find_map(|(node, victims)| {
@@ -301,7 +303,8 @@ impl Worker {
                     let task = victims
                         .chain(shared.active_spares(node))
                         .find_map(|victim| steal(shared, victim))
-                        .or_else(|| shared.queues[node].take_fork())
+                        .map(Task::Fork)
+                        .or_else(|| forks_of(node))
                         .or_else(|| jobs(node, Priority::P1))?;
                     shared.metrics.note_steal(self.index, Distance::Remote);
                     Some(task)
@@ -310,7 +313,7 @@ impl Worker {
             .or_else(|| far.iter().find_map(|&node| jobs(node, Priority::P2)))
     }
 
-    fn steal_from_mates(&self, shared: &Shared, order: &StealOrder) -> Option<Task> {
+    fn steal_from_mates(&self, shared: &Shared, order: &StealOrder) -> Option<Fork> {
         let mates = order
             .same_node
             .iter()
@@ -324,9 +327,9 @@ impl Worker {
             .chain(spares)
             .filter(|&(victim, _)| victim != self.index)
             .find_map(|(victim, distance)| {
-                let task = steal(shared, victim)?;
+                let fork = steal(shared, victim)?;
                 shared.metrics.note_steal(self.index, distance);
-                Some(task)
+                Some(fork)
             })
     }
 
@@ -368,10 +371,10 @@ const PATIENCE: Duration = Duration::from_millis(1);
 /// room for them.
 const MOST_NESTED: usize = 32;
 
-fn steal(shared: &Shared, victim: usize) -> Option<Task> {
+fn steal(shared: &Shared, victim: usize) -> Option<Fork> {
     loop {
         match shared.workers[victim].stealer.steal() {
-            Steal::Success(task) => return Some(task),
+            Steal::Success(fork) => return Some(fork),
             Steal::Empty => return None,
             Steal::Retry => {}
         }
