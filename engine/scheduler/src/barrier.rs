@@ -29,6 +29,7 @@ pub(crate) fn register() {
 }
 
 /// The cheap side.
+#[inline]
 pub(crate) fn light() {
     #[cfg(not(reiver_loom))]
     if REGISTERED.load(Ordering::Relaxed) {

@@ -11,6 +11,7 @@ use std::task::{Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
+use crossbeam_utils::sync::Unparker;
 use reiver_topology::NodeId;
 
 use crate::Class;
@@ -27,6 +28,8 @@ pub(crate) struct Current {
     role: Role,
     /// What the thread is in, the innermost first; each lies in the frame of who is in it.
     frames: Cell<*const Frame>,
+    /// Of a CPU worker: what unparks it, and outlives every fork of it that others may execute.
+    unparker: Cell<*const Unparker>,
 }
 
 /// A job, a fork of one, or a fork of none, that a thread is in.
@@ -88,7 +91,12 @@ impl Current {
             engine: Engine::borrowed(shared),
             role,
             frames: Cell::new(ptr::null()),
+            unparker: Cell::new(ptr::null()),
         });
+        if let Some(worker) = current.worker() {
+            // The deque of a worker that is only a guest is nobody else's.
+            current.set_unparker(worker.unparker());
+        }
         let before = CURRENT.replace(&raw const *current);
         Entered { current, before }
     }
@@ -117,6 +125,17 @@ impl Current {
         code(unsafe { current.as_ref() })
     }
 
+    /// The worker has a face, which lives as long as the engine.
+    pub(crate) fn set_unparker(&self, unparker: &Unparker) {
+        self.unparker.set(ptr::from_ref(unparker));
+    }
+
+    #[inline]
+    pub(crate) fn unparker(&self) -> *const Unparker {
+        self.unparker.get()
+    }
+
+    #[inline]
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }
@@ -145,6 +164,7 @@ impl Current {
         }
     }
 
+    #[inline]
     pub(crate) fn worker(&self) -> Option<&Worker> {
         match &self.role {
             Role::Cpu(worker) => Some(worker),
@@ -153,6 +173,7 @@ impl Current {
     }
 
     /// What the thread is in, of what lies within each other the last.
+    #[inline]
     pub(crate) fn innermost(&self) -> Option<JobFrame> {
         self.frames().next().flatten()
     }

@@ -106,6 +106,7 @@ impl Engine {
         }
     }
 
+    #[inline]
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }

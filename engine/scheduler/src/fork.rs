@@ -47,6 +47,7 @@ impl Fork {
         unsafe { (*self.0).job }
     }
 
+    #[inline]
     fn is_at(&self, head: *const Head) -> bool {
         ptr::eq(self.0, head)
     }
@@ -84,6 +85,7 @@ impl Latch {
         }
     }
 
+    #[inline]
     fn is_set(&self) -> bool {
         // ORDERING: acquire, with the release in `set`: the result is visible.
         self.set.load(Ordering::Acquire)
@@ -137,10 +139,16 @@ impl<F: FnOnce() -> R + Send, R: Send> StackFork<F, R> {
         }
     }
 
-    /// The closure, which nobody has executed.
-    fn into_body(self) -> F {
-        let body = self.body.into_inner();
-        body.expect("a fork that was taken back has not been executed")
+    /// The closure.
+    ///
+    /// # Safety
+    /// Nobody has executed the fork, and nobody else has a pointer to it that they may use.
+    #[inline]
+    unsafe fn take_body(&self) -> F {
+        // SAFETY: nobody else touches the body.
+        let body = unsafe { &mut *self.body.get() };
+        body.take()
+            .expect("a fork that was taken back has not been executed")
     }
 
     /// # Safety
@@ -352,7 +360,7 @@ where
     RB: Send,
 {
     let shared = current.engine().shared();
-    let waits = Waits::Worker(worker.unparker(shared));
+    let waits = Waits::Worker(current.unparker());
     let fork = StackFork::new(b, waits, current.innermost());
     let bound = Bound;
     // SAFETY: this function does not return, nor unwind, before the latch is set or the fork is taken
@@ -361,26 +369,28 @@ where
     shared.wake_for_fork(worker.node());
     let a = catch_unwind(AssertUnwindSafe(a));
     // What lies above the fork on the deque was spawned by `a` on scopes around this join.
-    while !fork.latch.is_set() {
+    loop {
         match worker.pop() {
             Some(own) if own.is_at(&raw const fork.head) => {
-                // Nobody else has it, nor will: it is a call like any other.
+                // It is a call like any other now.
                 bound.release();
+                // SAFETY: the deque has given it back, and hands out a fork once.
+                let b = unsafe { fork.take_body() };
                 return match a {
-                    Ok(a) => (a, fork.into_body()()),
+                    Ok(a) => (a, b()),
                     Err(panic) => {
-                        let b = catch_unwind(AssertUnwindSafe(fork.into_body()));
+                        let b = catch_unwind(AssertUnwindSafe(b));
                         std::mem::forget(b.err());
                         resume_unwind(panic)
                     }
                 };
             }
             Some(other) => run(Task::Fork(other), current),
-            None => {
-                worker.work_until(current, Takes::Forks, None, |_| fork.latch.is_set());
-            }
+            // Somebody has stolen it.
+            None => break,
         }
     }
+    worker.work_until(current, Takes::Forks, None, |_| fork.latch.is_set());
     bound.release();
     match (a, fork.into_result()) {
         (Ok(a), Ok(b)) => (a, b),

@@ -259,6 +259,7 @@ impl Shared {
 
     /// Wakes a sleeper, if there is one, for a fork that its owner has pushed. Costs a load where
     /// nobody sleeps.
+    #[inline]
     pub(crate) fn wake_for_fork(&self, node: usize) {
         if self.sleepers.anybody() {
             self.wake_one(node);

@@ -133,6 +133,7 @@ impl Sleepers {
 
     /// True if anybody may sleep, for whoever has just pushed a fork of its own: it is worth a
     /// [`claim`](Sleepers::claim). Costs a load.
+    #[inline]
     pub fn anybody(&self) -> bool {
         // ORDERING: with the fence in `announce`, see there.
         barrier::light();

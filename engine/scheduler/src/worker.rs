@@ -39,8 +39,6 @@ pub(crate) struct Worker {
     node: usize,
     /// Of a spare: the worker whose seat it shares.
     twin: Option<usize>,
-    /// It has no thread of its own: whoever brings work to an engine without threads is it for then.
-    is_guest: bool,
     /// Newest first for its owner: the fork that is in the cache; oldest first for thieves.
     deque: crossbeam_deque::Worker<Fork>,
     parker: Parker,
@@ -75,7 +73,6 @@ impl Worker {
             index,
             node,
             twin,
-            is_guest: false,
             deque: crossbeam_deque::Worker::new_lifo(),
             parker,
             unparker,
@@ -86,10 +83,7 @@ impl Worker {
 
     /// A worker for the current thread, for as long as it lives.
     pub(crate) fn guest(shared: &Shared) -> Worker {
-        Worker {
-            is_guest: true,
-            ..Worker::new(0, 0, None, shared.sleepers.bit(0, 0))
-        }
+        Worker::new(0, 0, None, shared.sleepers.bit(0, 0))
     }
 
     pub(crate) fn face(&self, seat: Seat, order: Arc<StealOrder>) -> WorkerFace {
@@ -106,28 +100,25 @@ impl Worker {
         self.index
     }
 
+    #[inline]
     pub(crate) fn node(&self) -> usize {
         self.node
     }
 
-    /// What unparks it, and outlives every fork of it that others may execute.
-    pub(crate) fn unparker(&self, shared: &Shared) -> *const Unparker {
-        if self.is_guest {
-            // Its deque is nobody else's: there are none.
-            &raw const self.unparker
-        } else {
-            &raw const shared.workers[self.index].unparker
-        }
+    pub(crate) fn unparker(&self) -> &Unparker {
+        &self.unparker
     }
 
     pub(crate) fn waker(&self) -> &Waker {
         &self.waker
     }
 
+    #[inline]
     pub(crate) fn push(&self, fork: Fork) {
         self.deque.push(fork);
     }
 
+    #[inline]
     pub(crate) fn pop(&self) -> Option<Fork> {
         self.deque.pop()
     }
@@ -159,6 +150,7 @@ impl Worker {
         let current = Current::cpu(shared, self);
         let worker = current.worker().expect("this is a CPU worker");
         let shared = current.engine().shared();
+        current.set_unparker(&shared.workers[worker.index].unparker);
         life(shared, worker, &current);
         // What came before it was seen that the engine has stopped; whoever comes later sees it.
         // ORDERING: with the fence in `from_outside`.
