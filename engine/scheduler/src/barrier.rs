@@ -44,8 +44,12 @@ pub(crate) fn light() {
 /// The dear side.
 pub(crate) fn heavy() {
     #[cfg(not(reiver_loom))]
-    if REGISTERED.load(Ordering::Relaxed) && membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
-        return;
+    if REGISTERED.load(Ordering::Relaxed) {
+        if membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
+            return;
+        }
+        // A sandbox that the process has entered since: from now on both sides are full fences.
+        REGISTERED.store(false, Ordering::Relaxed);
     }
     // ORDERING: with `light`; that is a full fence too where the kernel has refused.
     fence(Ordering::SeqCst);
