@@ -39,6 +39,27 @@ fn joins(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn sums(criterion: &mut Criterion) {
+    use rayon::prelude::*;
+
+    let data: Vec<f64> = (0..10_000_000_u32).map(f64::from).collect();
+    let squares = |part: &[f64]| part.iter().map(|x| x * x).sum::<f64>();
+    let mut group = criterion.benchmark_group("sum of squares of 10M f64");
+    let engine = reiver::Engine::builder().cpu_workers(2).build();
+    let engine = engine.expect("an engine");
+    group.bench_function("reiver par_map_reduce", |bench| {
+        bench.iter(|| {
+            engine.par_map_reduce(0..data.len(), 0, |part| squares(&data[part]), |a, b| a + b)
+        });
+    });
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build();
+    let pool = pool.expect("a pool");
+    group.bench_function("rayon par_chunks", |bench| {
+        bench.iter(|| pool.install(|| data.par_chunks(10_000).map(squares).sum::<f64>()));
+    });
+    group.finish();
+}
+
 fn jobs(criterion: &mut Criterion) {
     const JOBS: usize = 10_000;
     let mut group = criterion.benchmark_group("10,000 jobs from outside");
@@ -73,5 +94,5 @@ fn jobs(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, joins, jobs);
+criterion_group!(benches, joins, sums, jobs);
 criterion_main!(benches);

@@ -2,7 +2,8 @@
 //!
 //! Work is done near its data, and stolen from the nearest neighbour first. An [`Engine`] has
 //! workers grouped by node; they run
-//! - forks: [`join`] and [`scope`] borrow freely and return when all is done;
+//! - forks: [`join`] and [`scope`] borrow freely and return when all is done; [`par_for`] and its like
+//!   split ranges by them;
 //! - jobs: closures with a [`Class`], a [`Priority`], a deadline and a [`CancellationToken`], whose
 //!   [`JobHandle`] is waited for or awaited. Jobs that block run on threads of their own.
 //!
@@ -46,6 +47,8 @@ mod machine;
 #[cfg(not(reiver_loom))]
 mod metrics;
 #[cfg(not(reiver_loom))]
+mod parallel;
+#[cfg(not(reiver_loom))]
 mod queues;
 #[cfg(not(reiver_loom))]
 mod shared;
@@ -84,6 +87,7 @@ pub use {
     histogram::Histogram,
     job::{JobBuilder, JobContext, JobHandle},
     metrics::{JobCounts, Metrics, Steals},
+    parallel::{par_chunks_mut, par_for, par_for_ranges, par_map_reduce, par_reduce},
     token::CancellationToken,
 };
 

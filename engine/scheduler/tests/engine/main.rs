@@ -4,6 +4,7 @@ mod ends;
 mod forks;
 mod jobs;
 mod metrics;
+mod parallel;
 mod placement;
 mod waits;
 mod watchdog;
