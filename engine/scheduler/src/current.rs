@@ -30,6 +30,8 @@ pub(crate) struct Current {
     frames: Cell<*const Frame>,
     /// Of a CPU worker: what unparks it, and outlives every fork of it that others may execute.
     unparker: Cell<*const Unparker>,
+    /// Its place has been handed on while code that blocks runs.
+    blocks: Cell<bool>,
 }
 
 /// A job, a fork of one, or a fork of none, that a thread is in.
@@ -92,6 +94,7 @@ impl Current {
             role,
             frames: Cell::new(ptr::null()),
             unparker: Cell::new(ptr::null()),
+            blocks: Cell::new(false),
         });
         if let Some(worker) = current.worker() {
             // The deque of a worker that is only a guest is nobody else's.
@@ -123,6 +126,15 @@ impl Current {
         // SAFETY: null, or set by an `Entered` of this thread, which sets it back before it is gone;
         // it lies in a frame below this one, and so outlives `code`.
         code(unsafe { current.as_ref() })
+    }
+
+    /// True while its place has been handed on by [`Engine::blocking`].
+    pub(crate) fn blocks(&self) -> bool {
+        self.blocks.get()
+    }
+
+    pub(crate) fn set_blocks(&self, blocks: bool) {
+        self.blocks.set(blocks);
     }
 
     /// The worker has a face, which lives as long as the engine.

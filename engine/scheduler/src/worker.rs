@@ -180,7 +180,13 @@ impl Worker {
         };
         // True from the moment that it had nothing to do until it has found something.
         let mut idle = false;
-        let mut place = Place::Own;
+        // Inside code that blocks, a spare has it already.
+        let was_handed_on = current.blocks();
+        let mut place = if was_handed_on {
+            Place::HandedOn
+        } else {
+            Place::Own
+        };
         // From when on it would hand its place on.
         let mut patient_until = None;
         let backoff = Backoff::new();
@@ -252,7 +258,7 @@ impl Worker {
             shared.sleepers.retract(self.bit, sleep);
             backoff.reset();
         };
-        if place == Place::HandedOn {
+        if place == Place::HandedOn && !was_handed_on {
             shared.spares[self.node].give_back();
         }
         if idle {

@@ -123,6 +123,23 @@ fn one_io_thread_runs_what_it_waits_for_on_any_node() {
     assert_eq!(nodes.unwrap().join().unwrap(), (NodeId(0), NodeId(1)));
 }
 
+/// Runs some jobs, and gives how many of them were run by spare threads.
+fn run_by_spares(engine: &Engine) -> usize {
+    let workers = engine.metrics().workers();
+    let jobs: Vec<_> = (0..200)
+        .map(|_| {
+            engine.submit(move |_| {
+                std::thread::yield_now();
+                let name = std::thread::current().name().unwrap().to_owned();
+                let number: usize = name.rsplit('-').next().unwrap().parse().unwrap();
+                number >= workers
+            })
+        })
+        .collect();
+    let jobs = jobs.into_iter();
+    jobs.map(|job| usize::from(job.join().unwrap())).sum()
+}
+
 #[test]
 fn an_engine_that_waited_a_lot_has_no_more_workers_than_before() {
     let engine = engine(2);
@@ -133,24 +150,54 @@ fn an_engine_that_waited_a_lot_has_no_more_workers_than_before() {
         });
         job.join().unwrap();
     }
-    // As many run at once as there are workers, and no more.
-    let most = Arc::new(std::sync::Mutex::new((0, 0)));
-    let jobs: Vec<_> = (0..200)
-        .map(|_| {
-            let most = Arc::clone(&most);
-            engine.submit(move |_| {
-                let mut count = most.lock().unwrap();
-                count.0 += 1;
-                count.1 = count.0.max(count.1);
-                drop(count);
-                std::thread::yield_now();
-                most.lock().unwrap().0 -= 1;
-            })
-        })
-        .collect();
-    for job in jobs {
-        job.join().unwrap();
-    }
-    assert!(most.lock().unwrap().1 <= 2, "{most:?}");
+    // Nobody waits any more: each spare that has not come to rest yet may take one job, and no more.
+    assert!(run_by_spares(&engine) <= 2);
     assert_eq!(engine.metrics().workers(), 2);
+}
+
+#[test]
+fn what_blocks_inside_a_cpu_job_holds_up_nobody() {
+    let engine = engine(1);
+    let (go, wait) = channel::<u32>();
+    let blocks = engine.submit(move |ctx| {
+        let engine = ctx.engine();
+        // Once within the other is as once; joins inside work on.
+        let heard = engine.blocking(|| engine.blocking(|| wait.recv().unwrap()));
+        engine.blocking(|| engine.join(|| heard, || heard + 1))
+    });
+    for number in 0..20 {
+        assert_eq!(engine.submit(move |_| number).join().unwrap(), number);
+    }
+    go.send(3).unwrap();
+    assert_eq!(blocks.join().unwrap(), (3, 4));
+    // Anywhere else it is a call.
+    assert_eq!(engine.blocking(|| 5), 5);
+    let io = engine
+        .job()
+        .class(Class::Io)
+        .submit(|ctx| ctx.engine().blocking(|| 6));
+    assert_eq!(io.unwrap().join().unwrap(), 6);
+}
+
+#[test]
+fn a_panic_in_what_blocks_gives_the_place_back() {
+    let engine = engine(1);
+    for _ in 0..100 {
+        let job = engine.submit(|ctx| ctx.engine().blocking(|| std::panic::panic_any(1)));
+        let outcome: Result<(), reiver::JobError> = job.join();
+        assert!(outcome.is_err());
+    }
+    // As above.
+    assert!(run_by_spares(&engine) <= 1);
+}
+
+#[test]
+fn a_lock_held_across_a_join_is_waited_for_and_not_for_ever() {
+    let engine = engine(2);
+    let lock = std::sync::Mutex::new(0_u64);
+    engine.par_for(0..2_000, 1, |_| {
+        let mut held = engine.blocking(|| lock.lock().unwrap());
+        *held += 1;
+    });
+    assert_eq!(lock.into_inner().unwrap(), 2_000);
 }
