@@ -4,6 +4,10 @@
 //! A fork lies on the stack of the worker that made it, and its deque holds a pointer there. The
 //! worker takes it back and runs it itself, or, where a thief was faster, does other work until the
 //! fork's latch is set.
+//!
+//! Tried, and slower in instructions a join (callgrind, fib by joins): a waker in each latch and deque
+//! entries of a pointer and a function and the job (210), moving the fork out when it is taken back
+//! (172). As it stands: 152.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
