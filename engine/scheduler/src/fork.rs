@@ -1,5 +1,5 @@
-//! Fork and join, scopes, and moving onto a worker: work that borrows, so whoever starts it waits
-//! for its end, whatever happens.
+//! Fork and join, and moving onto a worker: work that borrows, so whoever starts it waits for its end,
+//! whatever happens.
 //!
 //! A fork lies on the stack of the worker that made it, and its deque holds a pointer there. The
 //! worker takes it back and runs it itself, or, where a thief was faster, does other work until the
@@ -9,23 +9,20 @@
 //! entries of a pointer and a function and the job (210), moving the fork out when it is taken back
 //! (172). As it stands: 152.
 
-use std::any::Any;
 use std::cell::UnsafeCell;
-use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::Waker;
 use std::thread;
 
 use crossbeam_utils::sync::Unparker;
-use reiver_topology::NodeId;
 
 use crate::current::{Current, JobFrame, block_until};
 use crate::engine::Engine;
 use crate::queues::Task;
 use crate::shared::Shared;
-use crate::sync::{AtomicBool, AtomicUsize, Ordering, fence};
+use crate::sync::{AtomicBool, Ordering, fence};
 use crate::worker::{Takes, Worker, run};
 
 /// A part of a join, scope or install, its type forgotten: a pointer to its head, so that a deque
@@ -227,26 +224,6 @@ where
     )
 }
 
-/// Calls `body` with a scope on which it can spawn work that borrows, and waits for all of it.
-///
-/// On a worker of an engine it runs there, else it enters the global engine.
-///
-/// # Panics
-/// If `body` or anything spawned panics, once everything has ended.
-///
-/// ```
-/// let mut halves = [0, 0];
-/// let (left, right) = halves.split_at_mut(1);
-/// reiver::scope(|scope| {
-///     scope.spawn(|_| left[0] = 1);
-///     scope.spawn(|_| right[0] = 2);
-/// });
-/// assert_eq!(halves, [1, 2]);
-/// ```
-pub fn scope<'scope, R: Send>(body: impl FnOnce(&Scope<'scope>) -> R + Send) -> R {
-    Engine::of_thread(|engine| engine.scope(body))
-}
-
 impl Engine {
     /// As [`join`](crate::join), on a worker of this engine.
     ///
@@ -262,14 +239,6 @@ impl Engine {
         self.on_worker(|current, worker| join_here(current, worker, a, b))
     }
 
-    /// As [`scope`](crate::scope), on a worker of this engine.
-    ///
-    /// # Panics
-    /// As there.
-    pub fn scope<'scope, R: Send>(&self, body: impl FnOnce(&Scope<'scope>) -> R + Send) -> R {
-        self.on_worker(|current, worker| scope_here(current, worker, body))
-    }
-
     /// Runs `body` on a worker of this engine and waits for its value; on such a worker, simply
     /// runs it. A worker of another engine does that engine's work while it waits.
     ///
@@ -279,50 +248,7 @@ impl Engine {
         self.on_worker(|_, _| body())
     }
 
-    /// Runs `body`, which blocks: on a worker of this engine another thread takes the worker's place
-    /// meanwhile, elsewhere it is simply called. So a lock, a channel or a file may be waited for
-    /// inside a CPU job without a core standing still, and without waiting in vain for what another
-    /// job would do.
-    ///
-    /// Costs waking a thread, or the first times starting one, some 10 to 50 µs; where a node's spare
-    /// threads are all taken it is as if it were not there.
-    ///
-    /// ```
-    /// use std::sync::mpsc::channel;
-    ///
-    /// let engine = reiver::Engine::builder().cpu_workers(1).build()?;
-    /// let (says, hears) = channel();
-    /// let waits = engine.submit(move |ctx| ctx.engine().blocking(|| hears.recv()));
-    /// engine.submit(move |_| says.send(7)).join()?.unwrap();
-    /// assert_eq!(waits.join()?, Ok(7));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn blocking<R>(&self, body: impl FnOnce() -> R) -> R {
-        struct GiveBack<'c>(&'c Current, &'c Worker);
-
-        impl Drop for GiveBack<'_> {
-            fn drop(&mut self) {
-                let GiveBack(current, worker) = self;
-                current.set_blocks(false);
-                current.engine().shared().spares[worker.node()].give_back();
-            }
-        }
-
-        Current::with(|current| {
-            let shared = self.shared();
-            let current = current.filter(|current| current.is_of(shared) && !current.blocks());
-            let _place = current
-                .and_then(|current| Some((current, current.worker()?)))
-                .filter(|(_, worker)| shared.spares[worker.node()].replace(shared))
-                .map(|(current, worker)| {
-                    current.set_blocks(true);
-                    GiveBack(current, worker)
-                });
-            body()
-        })
-    }
-
-    fn on_worker<R: Send>(&self, body: impl FnOnce(&Current, &Worker) -> R + Send) -> R {
+    pub(crate) fn on_worker<R: Send>(&self, body: impl FnOnce(&Current, &Worker) -> R + Send) -> R {
         let shared = self.shared();
         Current::with(|current| match current {
             Some(current) if current.is_of(shared) => match current.worker() {
@@ -382,10 +308,10 @@ fn from_outside<R: Send>(
 
 /// What forks borrow is bound to this frame until they have ended: if anything unwinds through it
 /// before, the process ends, for somebody may be writing there.
-struct Bound;
+pub(crate) struct Bound;
 
 impl Bound {
-    fn release(self) {
+    pub(crate) fn release(self) {
         std::mem::forget(self);
     }
 }
@@ -449,99 +375,6 @@ where
     }
 }
 
-/// On which work that borrows can be spawned; see [`scope`](crate::scope).
-pub struct Scope<'scope> {
-    core: Arc<ScopeCore>,
-    /// Invariant: what is spawned may both read and write what it borrows.
-    marker: PhantomData<fn(&'scope ()) -> &'scope ()>,
-}
-
-// SAFETY: all but what it says of its job is so by itself, and that may be read anywhere.
-unsafe impl Send for ScopeCore {}
-// SAFETY: as above.
-unsafe impl Sync for ScopeCore {}
-
-struct ScopeCore {
-    shared: Arc<Shared>,
-    /// The job that it is a part of, which waits for it.
-    job: Option<JobFrame>,
-    /// Spawned and not yet ended, and one more for the body.
-    pending: AtomicUsize,
-    waker: Waker,
-    panic: Mutex<Option<Box<dyn Any + Send>>>,
-}
-
-impl ScopeCore {
-    fn keep(&self, panic: Box<dyn Any + Send>) {
-        let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
-        if first.is_none() {
-            *first = Some(panic);
-        } else {
-            // Dropping a payload may panic again; forgetting it leaks a few bytes instead.
-            std::mem::forget(panic);
-        }
-    }
-
-    fn one_ended(&self) {
-        // ORDERING: release, with the acquire in `is_over`: what was done is visible to the scope.
-        if self.pending.fetch_sub(1, Ordering::Release) == 1 {
-            self.waker.wake_by_ref();
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        // ORDERING: acquire, see `one_ended`; read-modify-writes in between keep its chain.
-        self.pending.load(Ordering::Acquire) == 0
-    }
-}
-
-impl<'scope> Scope<'scope> {
-    /// Spawns `body`; it has ended when the scope ends.
-    pub fn spawn(&self, body: impl FnOnce(&Scope<'scope>) + Send + 'scope) {
-        let fork = self.fork(body);
-        let shared = &self.core.shared;
-        Current::with(|current| {
-            let current = current.filter(|current| current.is_of(shared));
-            match current.and_then(Current::worker) {
-                Some(worker) => {
-                    worker.push(fork);
-                    shared.wake_for_fork(worker.node());
-                }
-                None => shared.push_fork(shared.node_of_caller(), fork),
-            }
-        });
-    }
-
-    /// Spawns `body` on a node: its workers take it first, others once those have nothing of their
-    /// own. A node that the machine does not have is ignored.
-    pub fn spawn_on(&self, node: NodeId, body: impl FnOnce(&Scope<'scope>) + Send + 'scope) {
-        let shared = &self.core.shared;
-        let node = shared
-            .machine
-            .home(node)
-            .unwrap_or_else(|_| shared.node_of_caller());
-        shared.push_fork(node, self.fork(body));
-    }
-
-    fn fork(&self, body: impl FnOnce(&Scope<'scope>) + Send + 'scope) -> Fork {
-        // ORDERING: relaxed: the scope cannot end meanwhile, for its body, or the work that calls
-        // this, is pending too.
-        self.core.pending.fetch_add(1, Ordering::Relaxed);
-        let core = Arc::clone(&self.core);
-        let body = move || {
-            let scope = Scope {
-                core,
-                marker: PhantomData,
-            };
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(&scope))) {
-                scope.core.keep(panic);
-            }
-            scope.core.one_ended();
-        };
-        heap_fork(body, self.core.job)
-    }
-}
-
 /// A closure on the heap.
 #[repr(C)]
 struct HeapFork<F> {
@@ -551,7 +384,7 @@ struct HeapFork<F> {
 }
 
 /// A fork that owns its closure. It must be executed, or it leaks.
-fn heap_fork<F: FnOnce() + Send>(body: F, job: Option<JobFrame>) -> Fork {
+pub(crate) fn heap_fork<F: FnOnce() + Send>(body: F, job: Option<JobFrame>) -> Fork {
     unsafe fn execute<F: FnOnce()>(head: *const Head) {
         // SAFETY: `head` is that of the box that `heap_fork` let go of, and comes here once.
         let fork = unsafe { Box::from_raw(head.cast_mut().cast::<HeapFork<F>>()) };
@@ -564,50 +397,4 @@ fn heap_fork<F: FnOnce() + Send>(body: F, job: Option<JobFrame>) -> Fork {
             .cast_const()
             .cast(),
     )
-}
-
-fn scope_here<'scope, R>(
-    current: &Current,
-    worker: &Worker,
-    body: impl FnOnce(&Scope<'scope>) -> R,
-) -> R {
-    let core = Arc::new(ScopeCore {
-        shared: Arc::clone(current.engine().shared()),
-        job: current.innermost(),
-        pending: AtomicUsize::new(1),
-        waker: worker.waker().clone(),
-        panic: Mutex::new(None),
-    });
-    let scope = Scope {
-        core: Arc::clone(&core),
-        marker: PhantomData,
-    };
-    // Nothing that was spawned outlives this function: it ends only when all of it has, whether the
-    // body returns or panics.
-    let bound = Bound;
-    let outcome = catch_unwind(AssertUnwindSafe(|| body(&scope)));
-    core.one_ended();
-    worker.work_until(current, Takes::Forks, None, |_| core.is_over());
-    bound.release();
-    let panic = core
-        .panic
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
-    match (outcome, panic) {
-        (Ok(value), None) => value,
-        (Err(panic), other) => {
-            std::mem::forget(other);
-            resume_unwind(panic)
-        }
-        (Ok(_), Some(panic)) => resume_unwind(panic),
-    }
-}
-
-impl std::fmt::Debug for Scope<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // ORDERING: relaxed: for people.
-        let pending = self.core.pending.load(Ordering::Relaxed);
-        f.debug_struct("Scope").field("pending", &pending).finish()
-    }
 }

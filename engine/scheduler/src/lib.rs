@@ -51,6 +51,8 @@ mod parallel;
 #[cfg(not(reiver_loom))]
 mod queues;
 #[cfg(not(reiver_loom))]
+mod scope;
+#[cfg(not(reiver_loom))]
 mod shared;
 #[cfg_attr(
     not(reiver_loom),
@@ -83,11 +85,12 @@ pub use {
     builder::{EngineBuilder, Pinning},
     engine::{Engine, RunningJob, ShutdownReport},
     error::{BuildError, Interrupted, JobError, PanicPayload, Phase, SubmitError},
-    fork::{Scope, join, scope},
+    fork::join,
     histogram::Histogram,
     job::{JobBuilder, JobContext, JobHandle},
     metrics::{JobCounts, Metrics, Steals},
     parallel::{par_chunks_mut, par_for, par_for_ranges, par_map_reduce, par_reduce},
+    scope::{Scope, scope},
     token::CancellationToken,
 };
 

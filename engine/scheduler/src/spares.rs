@@ -14,6 +14,8 @@
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::current::Current;
+use crate::engine::Engine;
 use crate::shared::Shared;
 use crate::spawner::Request;
 use crate::worker::Worker;
@@ -121,5 +123,50 @@ impl Spares {
     /// True while it is to rest on.
     pub(crate) fn still_rests(&self, spare: usize) -> bool {
         self.state().resting.contains(&spare)
+    }
+}
+
+impl Engine {
+    /// Runs `body`, which blocks: on a worker of this engine another thread takes the worker's place
+    /// meanwhile, elsewhere it is simply called. So a lock, a channel or a file may be waited for
+    /// inside a CPU job without a core standing still, and without waiting in vain for what another
+    /// job would do.
+    ///
+    /// Costs waking a thread, or the first times starting one, some 10 to 50 µs; where a node's spare
+    /// threads are all taken it is as if it were not there.
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    ///
+    /// let engine = reiver::Engine::builder().cpu_workers(1).build()?;
+    /// let (says, hears) = channel();
+    /// let waits = engine.submit(move |ctx| ctx.engine().blocking(|| hears.recv()));
+    /// engine.submit(move |_| says.send(7)).join()?.unwrap();
+    /// assert_eq!(waits.join()?, Ok(7));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn blocking<R>(&self, body: impl FnOnce() -> R) -> R {
+        struct GiveBack<'c>(&'c Current, &'c Worker);
+
+        impl Drop for GiveBack<'_> {
+            fn drop(&mut self) {
+                let GiveBack(current, worker) = self;
+                current.set_blocks(false);
+                current.engine().shared().spares[worker.node()].give_back();
+            }
+        }
+
+        Current::with(|current| {
+            let shared = self.shared();
+            let current = current.filter(|current| current.is_of(shared) && !current.blocks());
+            let _place = current
+                .and_then(|current| Some((current, current.worker()?)))
+                .filter(|(_, worker)| shared.spares[worker.node()].replace(shared))
+                .map(|(current, worker)| {
+                    current.set_blocks(true);
+                    GiveBack(current, worker)
+                });
+            body()
+        })
     }
 }
