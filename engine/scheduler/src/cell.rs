@@ -14,6 +14,7 @@ use std::time::Instant;
 use crate::current::Current;
 use crate::error::{JobError, PanicPayload, Phase};
 use crate::job::JobContext;
+use crate::panics::contain;
 use crate::shared::Shared;
 use crate::state::State;
 use crate::token::CancellationToken;
@@ -128,15 +129,6 @@ impl<T, F> JobCell<T, F> {
         if let Some(waker) = waker {
             contain(|| waker.wake());
         }
-    }
-}
-
-/// Runs code that is not ours where nobody could take its panic: the panic has been reported by the
-/// panic hook, and ends here.
-pub(crate) fn contain(code: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(code)) {
-        // Dropping a payload may panic again; forgetting it leaks a few bytes instead.
-        std::mem::forget(payload);
     }
 }
 

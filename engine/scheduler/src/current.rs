@@ -17,6 +17,7 @@ use reiver_topology::NodeId;
 use crate::Class;
 use crate::cell::{AnyJob, Meta, Place};
 use crate::engine::Engine;
+use crate::panics::NoUnwind;
 use crate::shared::Shared;
 use crate::worker::{Takes, Worker};
 
@@ -226,9 +227,9 @@ impl Current {
         let below = self.frames.get();
         let frame = Frame { job, below };
         self.frames.set(&raw const frame);
-        let away = OnUnwind;
+        let pointed_to = NoUnwind;
         let result = body();
-        std::mem::forget(away);
+        pointed_to.release();
         self.frames.set(below);
         result
     }
@@ -309,16 +310,6 @@ impl JobFrame {
         // long as any frame holds it.
         let job: &dyn AnyJob = unsafe { &*self.0 };
         job.meta()
-    }
-}
-
-/// Ends the process where something unwinds that must not.
-struct OnUnwind;
-
-impl Drop for OnUnwind {
-    fn drop(&mut self) {
-        eprintln!("reiver: a panic came out of where panics are caught; this is a bug");
-        std::process::abort();
     }
 }
 

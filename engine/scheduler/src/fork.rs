@@ -20,6 +20,7 @@ use crossbeam_utils::sync::Unparker;
 
 use crate::current::{Current, JobFrame, block_until};
 use crate::engine::Engine;
+use crate::panics::NoUnwind;
 use crate::queues::Task;
 use crate::shared::Shared;
 use crate::sync::{AtomicBool, Ordering, fence};
@@ -277,7 +278,7 @@ fn from_outside<R: Send>(
     let job = Current::with(|current| current?.innermost());
     let mut on_worker = Some(on_worker);
     let mut fork: Option<Box<StackFork<_, R>>> = None;
-    let bound = Bound;
+    let pointed_to = NoUnwind;
     // The waker of whoever waits is known only inside the wait, so the fork is made there.
     block_until(None, |waker| {
         if let Some(body) = on_worker.take() {
@@ -299,29 +300,10 @@ fn from_outside<R: Send>(
         }
         fork.as_ref().is_some_and(|fork| fork.latch.is_set())
     });
-    bound.release();
+    pointed_to.release();
     match fork.expect("the wait made it").into_result() {
         Ok(value) => value,
         Err(panic) => resume_unwind(panic),
-    }
-}
-
-/// What forks borrow is bound to this frame until they have ended: if anything unwinds through it
-/// before, the process ends, for somebody may be writing there.
-pub(crate) struct Bound;
-
-impl Bound {
-    pub(crate) fn release(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Bound {
-    fn drop(&mut self) {
-        eprintln!(
-            "reiver: a panic came out of a wait for forks, which cannot go on; this is a bug"
-        );
-        std::process::abort();
     }
 }
 
@@ -335,7 +317,7 @@ where
     let shared = current.engine().shared();
     let waits = Waits::Worker(current.unparker());
     let fork = StackFork::new(b, waits, current.innermost());
-    let bound = Bound;
+    let pointed_to = NoUnwind;
     // SAFETY: this function does not return, nor unwind, before the latch is set or the fork is taken
     // back: `a` is caught, and what panics between here and there ends the process. It is pushed once.
     worker.push(unsafe { fork.as_fork() });
@@ -346,7 +328,7 @@ where
         match worker.pop() {
             Some(own) if own.is_at(&raw const fork.head) => {
                 // It is a call like any other now.
-                bound.release();
+                pointed_to.release();
                 // SAFETY: the deque has given it back, and hands out a fork once.
                 let b = unsafe { fork.take_body() };
                 return match a {
@@ -364,7 +346,7 @@ where
         }
     }
     worker.work_until(current, Takes::Forks, None, |_| fork.latch.is_set());
-    bound.release();
+    pointed_to.release();
     match (a, fork.into_result()) {
         (Ok(a), Ok(b)) => (a, b),
         (Err(panic), Err(other)) => {

@@ -17,8 +17,9 @@ use reiver_topology::here::{self, Here};
 use reiver_topology::place;
 
 use crate::builder::Pinning;
-use crate::cell::{AnyJob, Place, contain};
+use crate::cell::{AnyJob, Place};
 use crate::current::Current;
+use crate::panics::contain;
 use crate::queues::Task;
 use crate::shared::Shared;
 use crate::sync::{AtomicBool, Ordering};

@@ -47,6 +47,8 @@ mod machine;
 #[cfg(not(reiver_loom))]
 mod metrics;
 #[cfg(not(reiver_loom))]
+mod panics;
+#[cfg(not(reiver_loom))]
 mod parallel;
 #[cfg(not(reiver_loom))]
 mod queues;

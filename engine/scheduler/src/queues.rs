@@ -10,8 +10,9 @@ use std::sync::Arc;
 use crossbeam_deque::{Injector, Steal};
 
 use crate::Priority;
-use crate::cell::{AnyJob, contain};
+use crate::cell::AnyJob;
 use crate::fork::Fork;
+use crate::panics::contain;
 
 /// Something for a CPU worker to do.
 #[derive(Debug)]

@@ -14,7 +14,8 @@ use reiver_topology::NodeId;
 
 use crate::current::{Current, JobFrame};
 use crate::engine::Engine;
-use crate::fork::{Bound, Fork, heap_fork};
+use crate::fork::{Fork, heap_fork};
+use crate::panics::NoUnwind;
 use crate::shared::Shared;
 use crate::sync::{AtomicUsize, Ordering};
 use crate::worker::{Takes, Worker};
@@ -160,11 +161,11 @@ fn scope_here<'scope, R>(
     };
     // Nothing that was spawned outlives this function: it ends only when all of it has, whether the
     // body returns or panics.
-    let bound = Bound;
+    let pointed_to = NoUnwind;
     let outcome = catch_unwind(AssertUnwindSafe(|| body(&scope)));
     core.one_ended();
     worker.work_until(current, Takes::Forks, None, |_| core.is_over());
-    bound.release();
+    pointed_to.release();
     let panic = core
         .panic
         .lock()

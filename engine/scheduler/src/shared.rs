@@ -11,7 +11,7 @@ use crossbeam_utils::CachePadded;
 use reiver_topology::NodeId;
 
 use crate::builder::Pinning;
-use crate::cell::{AnyJob, Meta, Place, contain};
+use crate::cell::{AnyJob, Meta, Place};
 use crate::current::{Current, block_until};
 use crate::engine::RunningJob;
 use crate::error::{JobError, Phase, SubmitError};
@@ -19,6 +19,7 @@ use crate::fork::Fork;
 use crate::io::{Io, Wanted};
 use crate::machine::Machine;
 use crate::metrics::Counters;
+use crate::panics::contain;
 use crate::queues::{NodeQueues, PRIORITIES, Task};
 use crate::sleep::Sleepers;
 use crate::spares::Spares;

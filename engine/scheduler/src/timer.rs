@@ -7,8 +7,9 @@ use std::collections::BinaryHeap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
-use crate::cell::{AnyJob, contain};
+use crate::cell::AnyJob;
 use crate::error::{JobError, Phase};
+use crate::panics::contain;
 use crate::shared::Shared;
 
 #[derive(Debug, Default)]

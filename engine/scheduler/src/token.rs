@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::cell::{AnyJob, contain};
+use crate::cell::AnyJob;
+use crate::panics::contain;
 use crate::sync::{AtomicBool, Ordering};
 
 /// Cancels the jobs that were given it, and those of its children. Clones are the same token.

@@ -22,9 +22,9 @@ use reiver_topology::{Seat, place};
 
 use crate::Priority;
 use crate::builder::Pinning;
-use crate::cell::contain;
 use crate::current::Current;
 use crate::fork::Fork;
+use crate::panics::contain;
 use crate::queues::{NodeQueues, Task};
 use crate::shared::Shared;
 use crate::sleep::{Bit, Sleep};
@@ -182,10 +182,10 @@ impl Worker {
         let mut idle = false;
         // Inside code that blocks, a spare has it already.
         let was_handed_on = current.blocks();
-        let mut place = if was_handed_on {
-            Place::HandedOn
+        let mut post = if was_handed_on {
+            Post::HandedOn
         } else {
-            Place::Own
+            Post::Own
         };
         // From when on it would hand its place on.
         let mut patient_until = None;
@@ -212,7 +212,7 @@ impl Worker {
                 backoff.snooze();
                 continue;
             }
-            if place == Place::HandedOn {
+            if post == Post::HandedOn {
                 // It was announced before, and whoever claimed it has been passed on: now others
                 // are claimed.
                 self.park(shared, until);
@@ -234,7 +234,7 @@ impl Worker {
                 break true;
             }
             let mut wake_at = until;
-            if is_waiting && place == Place::Own && self.leaves_work(shared, takes) {
+            if is_waiting && post == Post::Own && self.leaves_work(shared, takes) {
                 let now = Instant::now();
                 let patient = *patient_until.get_or_insert(match takes {
                     Takes::Forks => now + PATIENCE,
@@ -243,9 +243,9 @@ impl Worker {
                 if now >= patient {
                     shared.sleepers.retract(self.bit, sleep);
                     if shared.spares[self.node].replace(shared) {
-                        place = Place::HandedOn;
+                        post = Post::HandedOn;
                     } else if current.depth() < MOST_NESTED {
-                        place = Place::Kept;
+                        post = Post::Kept;
                         takes = Takes::All;
                     } else {
                         self.parker.park_timeout(PATIENCE);
@@ -258,7 +258,7 @@ impl Worker {
             shared.sleepers.retract(self.bit, sleep);
             backoff.reset();
         };
-        if place == Place::HandedOn && !was_handed_on {
+        if post == Post::HandedOn && !was_handed_on {
             shared.spares[self.node].give_back();
         }
         if idle {
@@ -355,7 +355,7 @@ pub(crate) enum Takes {
 
 /// What has become of a worker's place while it waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Post {
     Own,
     HandedOn,
     /// Nobody was there to take it: it does other work itself.
