@@ -4,7 +4,7 @@ use std::ops::{Range, RangeInclusive};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock};
 
-use reiver_topology::Topology;
+use reiver_topology::{Seat, Topology};
 
 use crate::Class;
 use crate::barrier;
@@ -17,9 +17,9 @@ use crate::shared::Shared;
 use crate::sleep::Sleepers;
 use crate::spares::{Spares, spares_for};
 use crate::spawner::{Request, Spawner};
-use crate::steal_order::steal_orders;
+use crate::steal_order::{StealOrder, steal_orders};
 use crate::timer::Timer;
-use crate::worker::Worker;
+use crate::worker::{Worker, WorkerFace};
 
 /// What workers are confined to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -56,6 +56,68 @@ struct Parts {
     workers: Vec<Worker>,
     /// What the spawner will be asked.
     requests: Receiver<Request>,
+}
+
+/// The workers and spares of an engine, and what others know of them.
+struct Crew {
+    workers: Vec<Worker>,
+    /// By node, with their numbers.
+    spares: Vec<(Range<usize>, Spares)>,
+    /// Of the workers, then of the spares.
+    faces: Vec<WorkerFace>,
+    sleepers: Sleepers,
+}
+
+impl Crew {
+    fn new(machine: &Machine, seats: &[Seat], orders: Vec<StealOrder>, threadless: bool) -> Crew {
+        let count = seats.len();
+        let mut of_node: Vec<Vec<usize>> = vec![Vec::new(); machine.nodes.len()];
+        for (index, seat) in seats.iter().enumerate() {
+            let node = machine.index_of(seat.node);
+            of_node[node.expect("a seat's node has workers")].push(index);
+        }
+        // After those that are always there come the spares, node by node, each on the seat of one of
+        // them.
+        let mut twins: Vec<(usize, usize)> = Vec::new();
+        let mut numbers: Vec<Range<usize>> = Vec::new();
+        for (node, mates) in of_node.iter().enumerate() {
+            let first = count + twins.len();
+            let spares = if threadless {
+                0
+            } else {
+                spares_for(mates.len())
+            };
+            twins.extend(mates.iter().cycle().take(spares).map(|&twin| (node, twin)));
+            numbers.push(first..first + spares);
+        }
+        let with_spares = of_node.iter().zip(&numbers);
+        let with_spares = with_spares
+            .map(|(mates, spares)| mates.iter().copied().chain(spares.clone()).collect());
+        let sleepers = Sleepers::new(with_spares.collect());
+
+        let (mut workers, mut faces) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for (index, (seat, order)) in seats.iter().zip(orders).enumerate() {
+            let node = machine
+                .index_of(seat.node)
+                .expect("a seat's node has workers");
+            let worker = Worker::new(index, node, None, sleepers.bit(node, index));
+            faces.push(worker.face(*seat, Arc::new(order)));
+            workers.push(worker);
+        }
+        let mut spares: Vec<Vec<Worker>> = machine.nodes.iter().map(|_| Vec::new()).collect();
+        for (index, (node, twin)) in (count..).zip(twins) {
+            let spare = Worker::new(index, node, Some(twin), sleepers.bit(node, index));
+            faces.push(spare.face(seats[twin], Arc::clone(&faces[twin].order)));
+            spares[node].push(spare);
+        }
+        let spares = numbers.into_iter().zip(spares.into_iter().map(Spares::new));
+        Crew {
+            workers,
+            spares: spares.collect(),
+            faces,
+            sleepers,
+        }
+    }
 }
 
 static GLOBAL: OnceLock<Engine> = OnceLock::new();
@@ -143,65 +205,26 @@ impl EngineBuilder {
         let orders = steal_orders(&topology, &seats);
         let machine = Machine::new(topology, &seats);
 
-        let mut of_node: Vec<Vec<usize>> = vec![Vec::new(); machine.nodes.len()];
-        for (index, seat) in seats.iter().enumerate() {
-            let node = machine.index_of(seat.node);
-            of_node[node.expect("a seat's node has workers")].push(index);
-        }
-        // After those that are always there come the spares, node by node, each on the seat of one of
-        // them.
-        let mut twins: Vec<(usize, usize)> = Vec::new();
-        let mut numbers: Vec<Range<usize>> = Vec::new();
-        for (node, mates) in of_node.iter().enumerate() {
-            let first = wanted + twins.len();
-            let spares = if threadless {
-                0
-            } else {
-                spares_for(mates.len())
-            };
-            twins.extend(mates.iter().cycle().take(spares).map(|&twin| (node, twin)));
-            numbers.push(first..first + spares);
-        }
-        let with_spares = of_node.iter().zip(&numbers);
-        let with_spares = with_spares
-            .map(|(mates, spares)| mates.iter().copied().chain(spares.clone()).collect());
-        let sleepers = Sleepers::new(with_spares.collect());
-
-        let (mut workers, mut faces) = (Vec::with_capacity(wanted), Vec::with_capacity(wanted));
-        for (index, (seat, order)) in seats.iter().zip(orders).enumerate() {
-            let node = machine
-                .index_of(seat.node)
-                .expect("a seat's node has workers");
-            let worker = Worker::new(index, node, None, sleepers.bit(node, index));
-            faces.push(worker.face(*seat, Arc::new(order)));
-            workers.push(worker);
-        }
-        let mut spares: Vec<Vec<Worker>> = machine.nodes.iter().map(|_| Vec::new()).collect();
-        for (index, (node, twin)) in (wanted..).zip(twins) {
-            let spare = Worker::new(index, node, Some(twin), sleepers.bit(node, index));
-            faces.push(spare.face(seats[twin], Arc::clone(&faces[twin].order)));
-            spares[node].push(spare);
-        }
-        let spares = numbers.into_iter().zip(spares.into_iter().map(Spares::new));
-        let faces_count = faces.len();
+        let crew = Crew::new(&machine, &seats, orders, threadless);
+        let with_spares = crew.faces.len();
         let (spawner, requests) = Spawner::new();
         let nodes = machine.nodes.len();
         let shared = Arc::new(Shared::new(
             machine,
-            faces.into(),
-            spares.collect(),
-            sleepers,
+            crew.faces.into(),
+            crew.spares,
+            crew.sleepers,
             self.pinning,
             self.capacity,
             Io::new(nodes, self.io_workers),
             Timer::default(),
-            Counters::new(wanted, faces_count),
+            Counters::new(wanted, with_spares),
             spawner,
             threadless,
         ));
         Ok(Parts {
             shared,
-            workers,
+            workers: crew.workers,
             requests,
         })
     }

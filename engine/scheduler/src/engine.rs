@@ -164,8 +164,7 @@ impl Engine {
     /// [`Interrupted::ShutDown`](crate::Interrupted::ShutDown) at their next checkpoint.
     ///
     /// Threads go on: `join`, `scope` and `install` work until the engine is dropped. Called from
-    /// one of its own jobs it does not wait for that job, and a worker does other work while it
-    /// waits: it returns after the limit where such a job takes longer.
+    /// one of its own jobs it does not wait for that job.
     pub fn shutdown(&self, limit: Duration) -> ShutdownReport {
         let shared = &self.shared;
         shared.close();

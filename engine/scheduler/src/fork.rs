@@ -193,8 +193,9 @@ impl<F: FnOnce() -> R + Send, R: Send> StackFork<F, R> {
 /// On a worker of an engine it runs there, else it enters the global engine. `a` runs on the
 /// current worker, `b` too unless another one takes it meanwhile. Either may borrow freely.
 ///
-/// While it waits for `b` the worker does other work: hold no lock across a join that other work
-/// takes.
+/// While it waits for a stolen `b` the worker runs other forks on the same stack: hold no lock across
+/// a join that another fork takes, and let no fork wait for the job that joins;
+/// [`blocking`](Engine::blocking) is for locks inside.
 ///
 /// # Panics
 /// If either panics, once both have ended; with that of `a` where both do.

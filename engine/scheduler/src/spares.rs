@@ -9,7 +9,7 @@
 //! Spares are seats that are there from the start, so that everybody can steal from them; their
 //! threads are started when first needed, and then rest until they are needed again. They are
 //! bounded; where there are none left, the worker that waits does other work itself, on its own
-//! stack, up to a depth.
+//! stack, up to a depth. [`Engine::blocking`] hands a place on for code that blocks.
 
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -8,6 +8,9 @@
 //! 5. node by node by distance: forks of its workers and from outside, its P1 jobs;
 //! 6. P2 jobs, of its own node, then of others by distance.
 //!
+//! Inside a join or scope it takes forks alone, inside a wait for a job only its own; what it then
+//! leaves lying a spare does in its place, see [`spares`](crate::spares).
+//!
 //! What is stolen is the oldest fork of the victim, which is the largest part of its work.
 
 use std::sync::Arc;
