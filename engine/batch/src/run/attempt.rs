@@ -119,12 +119,13 @@ impl Attempts {
             .unwrap_or_else(PoisonError::into_inner)
             .insert(launched.pid);
         drop(leaders);
-        match process::open(launched.pid) {
-            Ok(leader) => Ok((leader, launched)),
+        match process::end_of(launched.pid) {
+            Ok(end) => Ok((end, launched)),
             Err(error) => {
                 // Without a handle it could not be watched.
                 let _ = process::signal(launched.pid, libc::SIGKILL);
-                process::reap_orphan(launched.pid);
+                // There is nobody to be told how it ended.
+                let _ = process::reap(launched.pid);
                 self.forget(launched.pid);
                 Err(format!("cannot watch the process: {error}"))
             }
@@ -181,7 +182,8 @@ impl Attempts {
                 snapshot
                     .ended_orphans(&leaders)
                     .into_iter()
-                    .for_each(process::reap_orphan);
+                    // Somebody else in this process may have been faster.
+                    .for_each(|orphan| drop(process::reap(orphan)));
             }
         });
     }
@@ -404,7 +406,7 @@ impl<'a> Watch<'a> {
                 }
             }
         }
-        let leader = process::reap(&self.leader).unwrap_or_else(|error| {
+        let leader = process::reap(self.pid).unwrap_or_else(|error| {
             LeaderEnd::NotStarted(format!("its end was taken by somebody else: {error}"))
         });
         self.all.forget(self.pid);

@@ -1,7 +1,7 @@
 //! Processes as the kernel knows them: handles, ends, and who descends from whom.
 //!
-//! Leaders are waited for by handle, strays by their number, never any child whatever: the threads
-//! of this process, and whoever else lives in it, keep theirs.
+//! Leaders and strays are reaped by their numbers, never any child whatever: the threads of this
+//! process, and whoever else lives in it, keep theirs.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -9,6 +9,8 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::sync::Once;
+use std::thread;
 
 use crate::event::LeaderEnd;
 
@@ -23,27 +25,55 @@ fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
     }
 }
 
-/// A handle on a process that is ours to wait for, so that its number cannot be another's yet.
-pub(crate) fn open(pid: Pid) -> io::Result<OwnedFd> {
+/// Something to `poll` that is ready once a child of ours has ended: a pidfd or, where a sandbox or the
+/// kernel has none, a pipe that a thread closes then. The child is not reaped by it.
+pub(crate) fn end_of(pid: Pid) -> io::Result<OwnedFd> {
     // SAFETY: takes two numbers, gives a new descriptor.
-    let fd = checked(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
-    let fd = RawFd::try_from(fd).expect("a descriptor is a small number");
-    // SAFETY: it is new, and nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let opened = checked(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) });
+    match opened {
+        Ok(fd) => {
+            let fd = RawFd::try_from(fd).expect("a descriptor is a small number");
+            // SAFETY: it is new, and nobody else's.
+            Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+        }
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+            static ONCE: Once = Once::new();
+            ONCE.call_once(|| {
+                tracing::warn!("no pidfd_open here ({error}): a thread more waits for each job");
+            });
+            end_by_thread(pid)
+        }
+        Err(error) => Err(error),
+    }
 }
 
-/// Takes the end of a child that has ended; waits if it has not.
-pub(crate) fn reap(process: &OwnedFd) -> io::Result<LeaderEnd> {
-    let id = libc::id_t::try_from(process.as_raw_fd()).expect("a descriptor is not negative");
-    wait(libc::P_PIDFD, id)
+fn end_by_thread(pid: Pid) -> io::Result<OwnedFd> {
+    let (reader, writer) = io::pipe()?;
+    let id = libc::id_t::try_from(pid).expect("a process number is positive");
+    thread::Builder::new()
+        .name("reiver-wait".into())
+        .spawn(move || {
+            // It stays there to be reaped, so that its number stays its own. Where this fails there
+            // is nothing to wait for.
+            let _ = wait(libc::P_PID, id, libc::WEXITED | libc::WNOWAIT);
+            drop(writer);
+        })?;
+    Ok(reader.into())
 }
 
-fn wait(kind: libc::idtype_t, id: libc::id_t) -> io::Result<LeaderEnd> {
+/// Takes the end of a child that has ended; waits if it has not. Nobody else may have taken it, or the
+/// number may be another's by now.
+pub(crate) fn reap(child: Pid) -> io::Result<LeaderEnd> {
+    let id = libc::id_t::try_from(child).expect("a process number is positive");
+    wait(libc::P_PID, id, libc::WEXITED)
+}
+
+fn wait(kind: libc::idtype_t, id: libc::id_t, options: libc::c_int) -> io::Result<LeaderEnd> {
     // SAFETY: an all-zero siginfo_t is a valid one.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     loop {
         // SAFETY: the kernel writes one siginfo_t to `info`.
-        let result = unsafe { libc::waitid(kind, id, &raw mut info, libc::WEXITED) };
+        let result = unsafe { libc::waitid(kind, id, &raw mut info, options) };
         match checked(libc::c_long::from(result)) {
             Ok(_) => break,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -156,14 +186,6 @@ impl Snapshot {
     }
 }
 
-/// Takes the end of an orphan that has ended.
-pub(crate) fn reap_orphan(pid: Pid) {
-    if let Ok(id) = libc::id_t::try_from(pid) {
-        // Somebody else in this process may have been faster.
-        let _ = wait(libc::P_PID, id);
-    }
-}
-
 fn own_pid() -> Pid {
     Pid::try_from(std::process::id()).expect("process numbers are small")
 }
@@ -241,6 +263,27 @@ mod tests {
         );
         assert!(parse_stat(b"").is_none());
         assert!(parse_stat(b"42 (x) Z").is_none());
+    }
+
+    #[test]
+    #[expect(clippy::zombie_processes, reason = "it is reaped by what is tested")]
+    fn an_end_is_seen_with_a_pidfd_and_without() {
+        for end_of in [end_of, end_by_thread] {
+            let child = std::process::Command::new("sh")
+                .args(["-c", "sleep 0.05; exit 7"])
+                .spawn()
+                .expect("there is a shell");
+            let pid = Pid::try_from(child.id()).expect("a small number");
+            let end = end_of(pid).expect("a descriptor");
+            let mut fds = [libc::pollfd {
+                fd: end.as_raw_fd(),
+                events: libc::POLLIN,
+                revents: 0,
+            }];
+            super::super::attempt::poll(&mut fds, None);
+            assert_ne!(fds[0].revents, 0);
+            assert_eq!(reap(pid).expect("it is ours"), LeaderEnd::Exited(7));
+        }
     }
 
     #[test]
