@@ -4,55 +4,56 @@
 //! The dear side asks the kernel (`membarrier`, private expedited) to have every CPU that runs a
 //! thread of this process pass a full fence. So whatever the cheap side has in its store buffer is
 //! visible after it, and whatever the cheap side loads later is what stands now: together they order
-//! as two full fences do. Where the kernel refuses, both are full fences.
+//! as two full fences do. In the models both are full fences.
+//!
+//! Where the kernel refuses, whoever would pass the cheap side has to be told to do without, see
+//! [`Sleepers`](crate::sleep::Sleepers).
 //!
 //! See `membarrier(2)`, and "Asymmetric Dekker Synchronization" (Dice, Huang, Yang, 2001).
 
 #[cfg(not(reiver_loom))]
-use std::sync::atomic::{AtomicBool, compiler_fence};
-
-use crate::sync::{Ordering, fence};
-
-/// True once the process is registered with the kernel.
+use std::sync::atomic::compiler_fence;
 #[cfg(not(reiver_loom))]
-static REGISTERED: AtomicBool = AtomicBool::new(false);
+use std::time::Duration;
 
-/// Makes the cheap side cheap. Before the first thread of an engine starts.
+use crate::sync::Ordering;
+
+/// Makes the process known to the kernel, before the first thread of an engine starts; false where
+/// it refuses.
 #[cfg(not(reiver_loom))]
-pub(crate) fn register() {
-    // ORDERING: relaxed, here and below: who still sees it unset makes a full fence, which orders
-    // with either.
-    if !REGISTERED.load(Ordering::Relaxed) {
-        let registered = membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
-        REGISTERED.store(registered, Ordering::Relaxed);
-    }
+pub(crate) fn register() -> bool {
+    membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)
 }
 
 /// The cheap side.
 #[inline]
 pub(crate) fn light() {
+    // ORDERING: with `heavy`, which makes it a full fence when it matters.
     #[cfg(not(reiver_loom))]
-    if REGISTERED.load(Ordering::Relaxed) {
-        // ORDERING: with `heavy`, which makes it a full fence when it matters.
-        compiler_fence(Ordering::SeqCst);
-        return;
-    }
-    // ORDERING: with `heavy`.
-    fence(Ordering::SeqCst);
+    compiler_fence(Ordering::SeqCst);
+    #[cfg(reiver_loom)]
+    crate::sync::fence(Ordering::SeqCst);
+}
+
+/// The dear side; false if it was none, because the kernel refuses.
+#[cfg(not(reiver_loom))]
+pub(crate) fn heavy() -> bool {
+    membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED)
 }
 
 /// The dear side.
-pub(crate) fn heavy() {
-    #[cfg(not(reiver_loom))]
-    if REGISTERED.load(Ordering::Relaxed) {
-        if membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
-            return;
-        }
-        // A sandbox that the process has entered since: from now on both sides are full fences.
-        REGISTERED.store(false, Ordering::Relaxed);
-    }
-    // ORDERING: with `light`; that is a full fence too where the kernel has refused.
-    fence(Ordering::SeqCst);
+#[cfg(reiver_loom)]
+pub(crate) fn heavy() -> bool {
+    crate::sync::fence(Ordering::SeqCst);
+    true
+}
+
+/// For who must go on when [`heavy`] has been refused although it was granted before (the process has
+/// entered a sandbox): once others have been told to pass no cheap fences any more, waits until the
+/// last that they did pass has had its effect. A store buffer empties within microseconds.
+#[cfg(not(reiver_loom))]
+pub(crate) fn outwait() {
+    std::thread::sleep(Duration::from_millis(1));
 }
 
 #[cfg(not(reiver_loom))]

@@ -69,7 +69,13 @@ struct Crew {
 }
 
 impl Crew {
-    fn new(machine: &Machine, seats: &[Seat], orders: Vec<StealOrder>, threadless: bool) -> Crew {
+    fn new(
+        machine: &Machine,
+        seats: &[Seat],
+        orders: Vec<StealOrder>,
+        threadless: bool,
+        eager: bool,
+    ) -> Crew {
         let count = seats.len();
         let mut of_node: Vec<Vec<usize>> = vec![Vec::new(); machine.nodes.len()];
         for (index, seat) in seats.iter().enumerate() {
@@ -93,21 +99,24 @@ impl Crew {
         let with_spares = of_node.iter().zip(&numbers);
         let with_spares = with_spares
             .map(|(mates, spares)| mates.iter().copied().chain(spares.clone()).collect());
-        let sleepers = Sleepers::new(with_spares.collect());
+        let sleepers = Sleepers::new(with_spares.collect(), eager);
 
         let (mut workers, mut faces) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for (index, (seat, order)) in seats.iter().zip(orders).enumerate() {
             let node = machine
                 .index_of(seat.node)
                 .expect("a seat's node has workers");
-            let worker = Worker::new(index, node, None, sleepers.bit(node, index));
-            faces.push(worker.face(*seat, Arc::new(order)));
+            let (worker, face) =
+                Worker::new((index, node), None, &sleepers, *seat, Arc::new(order));
+            faces.push(face);
             workers.push(worker);
         }
         let mut spares: Vec<Vec<Worker>> = machine.nodes.iter().map(|_| Vec::new()).collect();
         for (index, (node, twin)) in (count..).zip(twins) {
-            let spare = Worker::new(index, node, Some(twin), sleepers.bit(node, index));
-            faces.push(spare.face(seats[twin], Arc::clone(&faces[twin].order)));
+            let order = Arc::clone(&faces[twin].order);
+            let (spare, face) =
+                Worker::new((index, node), Some(twin), &sleepers, seats[twin], order);
+            faces.push(face);
             spares[node].push(spare);
         }
         let spares = numbers.into_iter().zip(spares.into_iter().map(Spares::new));
@@ -195,7 +204,7 @@ impl EngineBuilder {
 
     fn assemble(self, threadless: bool) -> Result<Parts, BuildError> {
         self.check()?;
-        barrier::register();
+        let eager = !barrier::register();
         let topology = match self.topology {
             Some(topology) => topology,
             None => Topology::detect()?,
@@ -205,7 +214,7 @@ impl EngineBuilder {
         let orders = steal_orders(&topology, &seats);
         let machine = Machine::new(topology, &seats);
 
-        let crew = Crew::new(&machine, &seats, orders, threadless);
+        let crew = Crew::new(&machine, &seats, orders, threadless, eager);
         let with_spares = crew.faces.len();
         let (spawner, requests) = Spawner::new();
         let nodes = machine.nodes.len();

@@ -37,9 +37,16 @@ pub(crate) struct Current {
 
 /// A job, a fork of one, or a fork of none, that a thread is in.
 #[derive(Debug)]
-struct Frame {
+pub(crate) struct Frame {
     job: Option<JobFrame>,
     below: *const Frame,
+}
+
+impl Frame {
+    /// The job, or that of the fork.
+    pub(crate) fn job(&self) -> Option<JobFrame> {
+        self.job
+    }
 }
 
 /// A job that some thread is in. Forks carry that of whoever made them.
@@ -122,6 +129,7 @@ impl Current {
     }
 
     /// Calls `code` with the current engine thread.
+    #[inline]
     pub(crate) fn with<R>(code: impl FnOnce(Option<&Current>) -> R) -> R {
         let current = CURRENT.get();
         // SAFETY: null, or set by an `Entered` of this thread, which sets it back before it is gone;
@@ -185,7 +193,13 @@ impl Current {
         }
     }
 
-    /// What the thread is in, of what lies within each other the last.
+    /// What the thread is in, of what lies within each other the last; null if it is in nothing.
+    #[inline]
+    pub(crate) fn frame(&self) -> *const Frame {
+        self.frames.get()
+    }
+
+    /// The job of that.
     #[inline]
     pub(crate) fn innermost(&self) -> Option<JobFrame> {
         self.frames().next().flatten()

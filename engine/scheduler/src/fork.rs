@@ -1,15 +1,15 @@
 //! Fork and join, and moving onto a worker: work that borrows, so whoever starts it waits for its end,
 //! whatever happens.
 //!
-//! A fork lies on the stack of the worker that made it, and its deque holds a pointer there. The
-//! worker takes it back and runs it itself, or, where a thief was faster, does other work until the
-//! fork's latch is set.
+//! A fork lies on the stack of the worker that made it, and its private list holds a pointer there.
+//! The worker takes it back and runs it itself; or somebody was idle meanwhile, and it is in the
+//! worker's deque, or stolen. Then the worker does other work until the fork's latch is set.
 //!
-//! Tried, and slower in instructions a join (callgrind, fib by joins): a waker in each latch and deque
-//! entries of a pointer and a function and the job (210), moving the fork out when it is taken back
-//! (172). As it stands: 152.
+//! Tried, and slower in instructions a join (callgrind, fib by joins): every fork through a
+//! `crossbeam_deque`, with a waker in each latch (210), with an unparker (152).
 
 use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use std::thread;
 
 use crossbeam_utils::sync::Unparker;
 
-use crate::current::{Current, JobFrame, block_until};
+use crate::current::{Current, Frame, JobFrame, block_until};
 use crate::engine::Engine;
 use crate::panics::NoUnwind;
 use crate::queues::Task;
@@ -27,16 +27,16 @@ use crate::sync::{AtomicBool, Ordering, fence};
 use crate::worker::{Takes, Worker, run};
 
 /// A part of a join, scope or install, its type forgotten: a pointer to its head, so that a deque
-/// moves a word.
-#[derive(Debug)]
+/// moves a word. Equal to itself alone.
+#[derive(Debug, PartialEq)]
 pub(crate) struct Fork(*const Head);
 
 /// What a fork begins with, whatever it is.
 #[derive(Debug)]
 struct Head {
     execute: unsafe fn(*const Head),
-    /// The job that it is a part of.
-    job: Option<JobFrame>,
+    /// What its maker was in, or null.
+    frame: *const Frame,
 }
 
 // SAFETY: a fork is only ever made of a `StackFork` or a `HeapFork`, whose closures are `Send`; the
@@ -44,15 +44,17 @@ struct Head {
 unsafe impl Send for Fork {}
 
 impl Fork {
+    /// The job that it is a part of.
     pub(crate) fn job(&self) -> Option<JobFrame> {
         // SAFETY: whoever made it keeps it alive until it has run.
-        unsafe { (*self.0).job }
+        let frame = unsafe { (*self.0).frame };
+        // SAFETY: null, or that of whoever made the fork, or the scope that it is on, who waits for
+        // its end inside that frame.
+        unsafe { frame.as_ref() }.and_then(Frame::job)
     }
 
-    #[inline]
-    fn is_at(&self, head: *const Head) -> bool {
-        ptr::eq(self.0, head)
-    }
+    /// What no fork is equal to.
+    pub(crate) const NONE: Fork = Fork(ptr::null());
 
     /// Runs it. Its outcome, or its panic, goes to whoever waits for it.
     pub(crate) fn execute(self) {
@@ -66,21 +68,40 @@ impl Fork {
 
 /// Set once; wakes the one that waits for it.
 #[derive(Debug)]
-struct Latch {
+struct Latch<W> {
     set: AtomicBool,
-    waits: Waits,
+    waits: W,
 }
 
 /// Who waits for a latch.
-#[derive(Debug)]
-enum Waits {
-    /// A worker, by what outlives every fork of its engine.
-    Worker(*const Unparker),
-    Other(Waker),
+trait Waits {
+    /// What wakes it once the latch may be gone.
+    fn wake_later(&self) -> impl FnOnce() + use<Self>;
 }
 
-impl Latch {
-    fn new(waits: Waits) -> Latch {
+/// A worker, by what outlives every fork of its engine.
+impl Waits for *const Unparker {
+    fn wake_later(&self) -> impl FnOnce() + use<> {
+        let unparker = *self;
+        move || {
+            // SAFETY: it is the engine's, which this thread of it holds; or that of a worker without
+            // a thread of its own, whose forks nobody else executes.
+            let unparker = unsafe { &*unparker };
+            unparker.unpark();
+        }
+    }
+}
+
+impl Waits for Waker {
+    fn wake_later(&self) -> impl FnOnce() + use<> {
+        let waker = self.clone();
+        move || waker.wake()
+    }
+}
+
+impl<W: Waits> Latch<W> {
+    #[inline]
+    fn new(waits: W) -> Latch<W> {
         Latch {
             set: AtomicBool::new(false),
             waits,
@@ -98,45 +119,37 @@ impl Latch {
     /// # Safety
     /// `latch` is valid when this is called, on a thread of the engine that its fork is of. It may
     /// be gone once it is set, so who waits is read before.
-    unsafe fn set(latch: *const Latch) {
+    unsafe fn set(latch: *const Latch<W>) {
         // SAFETY: valid until it is set.
-        let waits = match unsafe { &(*latch).waits } {
-            Waits::Worker(unparker) => Waits::Worker(*unparker),
-            Waits::Other(waker) => Waits::Other(waker.clone()),
-        };
+        let wake = unsafe { (*latch).waits.wake_later() };
         // SAFETY: as above; this is the last use.
         // ORDERING: release, with the acquire in `is_set`: publishes the result.
         unsafe { (*latch).set.store(true, Ordering::Release) };
-        match waits {
-            Waits::Worker(unparker) => {
-                // SAFETY: it is the engine's, which this thread of it holds; or that of a worker
-                // without a thread of its own, whose forks nobody else executes.
-                let unparker = unsafe { &*unparker };
-                unparker.unpark();
-            }
-            Waits::Other(waker) => waker.wake(),
-        }
+        wake();
     }
 }
 
 /// A closure on the stack of whoever waits for it.
 #[repr(C)]
-struct StackFork<F, R> {
+struct StackFork<F, R, W> {
     /// First, so that a pointer to it is one to the whole.
     head: Head,
-    body: UnsafeCell<Option<F>>,
-    result: UnsafeCell<Option<thread::Result<R>>>,
-    latch: Latch,
+    /// Moved out by whoever executes the fork, or takes it back.
+    body: UnsafeCell<MaybeUninit<F>>,
+    /// Written before the latch is set.
+    result: UnsafeCell<MaybeUninit<thread::Result<R>>>,
+    latch: Latch<W>,
 }
 
-impl<F: FnOnce() -> R + Send, R: Send> StackFork<F, R> {
-    fn new(body: F, waits: Waits, job: Option<JobFrame>) -> StackFork<F, R> {
-        let body = UnsafeCell::new(Some(body));
+impl<F: FnOnce() -> R + Send, R: Send, W: Waits> StackFork<F, R, W> {
+    /// It is to be executed or taken back, or its closure leaks.
+    #[inline]
+    fn new(body: F, waits: W, frame: *const Frame) -> StackFork<F, R, W> {
         let execute = Self::execute;
         StackFork {
-            head: Head { execute, job },
-            body,
-            result: UnsafeCell::new(None),
+            head: Head { execute, frame },
+            body: UnsafeCell::new(MaybeUninit::new(body)),
+            result: UnsafeCell::new(MaybeUninit::uninit()),
             latch: Latch::new(waits),
         }
     }
@@ -144,36 +157,40 @@ impl<F: FnOnce() -> R + Send, R: Send> StackFork<F, R> {
     /// The closure.
     ///
     /// # Safety
-    /// Nobody has executed the fork, and nobody else has a pointer to it that they may use.
+    /// Called once, by who was given the fork to execute, or has it back.
     #[inline]
     unsafe fn take_body(&self) -> F {
         // SAFETY: nobody else touches the body.
-        let body = unsafe { &mut *self.body.get() };
-        body.take()
-            .expect("a fork that was taken back has not been executed")
+        let body = unsafe { &*self.body.get() };
+        // SAFETY: it is there until this moves it out.
+        unsafe { body.assume_init_read() }
     }
 
     /// # Safety
     /// The fork outlives its execution (whoever made it waits for the latch), and is executed once:
     /// by a queue, or here by its owner once the queue has given it back.
+    #[inline]
     unsafe fn as_fork(&self) -> Fork {
+        self.itself()
+    }
+
+    /// As [`as_fork`](StackFork::as_fork), to be compared and not executed.
+    #[inline]
+    fn itself(&self) -> Fork {
         Fork(ptr::from_ref(self).cast())
     }
 
     /// # Safety
-    /// `head` is that of a `StackFork<F, R>` that is executed for the first time.
+    /// `head` is that of a `StackFork<F, R, W>` that is executed for the first time.
     unsafe fn execute(head: *const Head) {
-        let this = head.cast::<StackFork<F, R>>();
+        let this = head.cast::<StackFork<F, R, W>>();
         // SAFETY: it is alive until the latch is set.
-        let body = unsafe { &(*this).body };
-        // SAFETY: nobody else touches the body.
-        let body = unsafe { &mut *body.get() };
-        let body = body.take().expect("a fork is executed once");
+        let fork = unsafe { &*this };
+        // SAFETY: this is its execution.
+        let body = unsafe { fork.take_body() };
         let outcome = catch_unwind(AssertUnwindSafe(body));
-        // SAFETY: it is alive until the latch is set.
-        let result = unsafe { &(*this).result };
         // SAFETY: nobody reads the result before the latch is set.
-        unsafe { *result.get() = Some(outcome) };
+        unsafe { (*fork.result.get()).write(outcome) };
         // SAFETY: a place in it, which is only pointed to.
         let latch = unsafe { &raw const (*this).latch };
         // SAFETY: still alive; the last use.
@@ -181,10 +198,9 @@ impl<F: FnOnce() -> R + Send, R: Send> StackFork<F, R> {
     }
 
     fn into_result(self) -> thread::Result<R> {
-        debug_assert!(self.latch.is_set());
-        self.result
-            .into_inner()
-            .expect("a fork whose latch is set has a result")
+        assert!(self.latch.is_set(), "a fork ends before its result is read");
+        // SAFETY: it was written before the latch was set, and this moves it out.
+        unsafe { self.result.into_inner().assume_init() }
     }
 }
 
@@ -211,6 +227,7 @@ impl<F: FnOnce() -> R + Send, R: Send> StackFork<F, R> {
 /// }
 /// assert_eq!(sum(&vec![1; 10_000]), 10_000);
 /// ```
+#[inline]
 pub fn join<A, B, RA, RB>(a: A, b: B) -> (RA, RB)
 where
     A: FnOnce() -> RA + Send,
@@ -221,9 +238,22 @@ where
     Current::with(
         |current| match current.and_then(|current| Some((current, current.worker()?))) {
             Some((current, worker)) => join_here(current, worker, a, b),
-            None => Engine::of_thread(|engine| engine.join(a, b)),
+            None => join_elsewhere(a, b),
         },
     )
+}
+
+/// A join of a thread that is no worker.
+#[cold]
+#[inline(never)]
+fn join_elsewhere<A, B, RA, RB>(a: A, b: B) -> (RA, RB)
+where
+    A: FnOnce() -> RA + Send,
+    B: FnOnce() -> RB + Send,
+    RA: Send,
+    RB: Send,
+{
+    Engine::of_thread(|engine| engine.join(a, b))
 }
 
 impl Engine {
@@ -276,18 +306,14 @@ fn from_outside<R: Send>(
             body(current, current.worker().expect("forks run on CPU workers"))
         })
     };
-    let job = Current::with(|current| current?.innermost());
+    let frame = Current::with(|current| current.map_or(ptr::null(), Current::frame));
     let mut on_worker = Some(on_worker);
-    let mut fork: Option<Box<StackFork<_, R>>> = None;
+    let mut fork: Option<Box<StackFork<_, R, Waker>>> = None;
     let pointed_to = NoUnwind;
     // The waker of whoever waits is known only inside the wait, so the fork is made there.
     block_until(None, |waker| {
         if let Some(body) = on_worker.take() {
-            let fork = fork.insert(Box::new(StackFork::new(
-                body,
-                Waits::Other(waker.clone()),
-                job,
-            )));
+            let fork = fork.insert(Box::new(StackFork::new(body, waker.clone(), frame)));
             // SAFETY: the fork is on the heap, is neither moved nor dropped before the wait is over,
             // which ends when its latch is set, and is pushed once.
             let pushed = unsafe { fork.as_fork() };
@@ -308,6 +334,7 @@ fn from_outside<R: Send>(
     }
 }
 
+#[inline]
 fn join_here<A, B, RA, RB>(current: &Current, worker: &Worker, a: A, b: B) -> (RA, RB)
 where
     A: FnOnce() -> RA + Send,
@@ -315,40 +342,29 @@ where
     RA: Send,
     RB: Send,
 {
-    let shared = current.engine().shared();
-    let waits = Waits::Worker(current.unparker());
-    let fork = StackFork::new(b, waits, current.innermost());
-    let pointed_to = NoUnwind;
+    let fork = StackFork::new(b, current.unparker(), current.frame());
     // SAFETY: this function does not return, nor unwind, before the latch is set or the fork is taken
     // back: `a` is caught, and what panics between here and there ends the process. It is pushed once.
-    worker.push(unsafe { fork.as_fork() });
-    shared.wake_for_fork(worker.node());
+    worker.push(current, unsafe { fork.as_fork() });
     let a = catch_unwind(AssertUnwindSafe(a));
-    // What lies above the fork on the deque was spawned by `a` on scopes around this join.
-    loop {
-        match worker.pop() {
-            Some(own) if own.is_at(&raw const fork.head) => {
-                // It is a call like any other now.
-                pointed_to.release();
-                // SAFETY: the deque has given it back, and hands out a fork once.
-                let b = unsafe { fork.take_body() };
-                return match a {
-                    Ok(a) => (a, b()),
-                    Err(panic) => {
-                        let b = catch_unwind(AssertUnwindSafe(b));
-                        std::mem::forget(b.err());
-                        resume_unwind(panic)
-                    }
-                };
-            }
-            Some(other) => run(Task::Fork(other), current),
-            // Somebody has stolen it.
-            None => break,
-        }
+    if worker.take_back(&fork.itself()) {
+        // SAFETY: the list has given it back, and hands out a fork once.
+        let b = unsafe { fork.take_body() };
+        return match a {
+            // It is a call like any other now.
+            Ok(a) => (a, b()),
+            Err(panic) => panic_after(b, panic),
+        };
     }
-    worker.work_until(current, Takes::Forks, None, |_| fork.latch.is_set());
-    pointed_to.release();
-    match (a, fork.into_result()) {
+    let (a, b) = match wait_for(current, worker, &fork) {
+        // SAFETY: the deque has given it back, and hands out a fork once.
+        Waited::Own => (
+            a,
+            catch_unwind(AssertUnwindSafe(unsafe { fork.take_body() })),
+        ),
+        Waited::Stolen => (a, fork.into_result()),
+    };
+    match (a, b) {
         (Ok(a), Ok(b)) => (a, b),
         (Err(panic), Err(other)) => {
             std::mem::forget(other);
@@ -356,6 +372,48 @@ where
         }
         (Err(panic), Ok(_)) | (Ok(_), Err(panic)) => resume_unwind(panic),
     }
+}
+
+/// What has become of a fork that was not where it was pushed.
+enum Waited {
+    /// It is back, and has not run.
+    Own,
+    /// Somebody has run it.
+    Stolen,
+}
+
+/// Runs what `a` has spawned on scopes around the join, and waits until the fork is back or has run.
+#[cold]
+fn wait_for<F, R>(
+    current: &Current,
+    worker: &Worker,
+    fork: &StackFork<F, R, *const Unparker>,
+) -> Waited
+where
+    F: FnOnce() -> R + Send,
+    R: Send,
+{
+    let pointed_to = NoUnwind;
+    let waited = loop {
+        match worker.pop() {
+            Some(own) if own == fork.itself() => break Waited::Own,
+            Some(other) => run(Task::Fork(other), current),
+            None => {
+                worker.work_until(current, Takes::Forks, None, |_| fork.latch.is_set());
+                break Waited::Stolen;
+            }
+        }
+    };
+    pointed_to.release();
+    waited
+}
+
+/// Runs the other half of a join whose first has panicked.
+#[cold]
+fn panic_after<R>(b: impl FnOnce() -> R, panic: Box<dyn std::any::Any + Send>) -> ! {
+    let b = catch_unwind(AssertUnwindSafe(b));
+    std::mem::forget(b.err());
+    resume_unwind(panic)
 }
 
 /// A closure on the heap.
@@ -367,14 +425,14 @@ struct HeapFork<F> {
 }
 
 /// A fork that owns its closure. It must be executed, or it leaks.
-pub(crate) fn heap_fork<F: FnOnce() + Send>(body: F, job: Option<JobFrame>) -> Fork {
+pub(crate) fn heap_fork<F: FnOnce() + Send>(body: F, frame: *const Frame) -> Fork {
     unsafe fn execute<F: FnOnce()>(head: *const Head) {
         // SAFETY: `head` is that of the box that `heap_fork` let go of, and comes here once.
         let fork = unsafe { Box::from_raw(head.cast_mut().cast::<HeapFork<F>>()) };
         (fork.body)();
     }
     let execute = execute::<F>;
-    let head = Head { execute, job };
+    let head = Head { execute, frame };
     Fork(
         Box::into_raw(Box::new(HeapFork { head, body }))
             .cast_const()

@@ -50,6 +50,11 @@ mod metrics;
 mod panics;
 #[cfg(not(reiver_loom))]
 mod parallel;
+#[cfg_attr(
+    not(reiver_loom),
+    expect(unreachable_pub, reason = "the models reach it")
+)]
+mod private;
 #[cfg(not(reiver_loom))]
 mod queues;
 #[cfg(not(reiver_loom))]
@@ -100,6 +105,7 @@ pub use {
 #[cfg(reiver_loom)]
 #[doc(hidden)]
 pub mod model {
-    pub use crate::sleep::{Sleep, Sleepers};
+    pub use crate::private::{PrivateList, Robber};
+    pub use crate::sleep::{Demand, Sleep, Sleepers};
     pub use crate::state::State;
 }

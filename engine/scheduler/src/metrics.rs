@@ -79,6 +79,7 @@ struct Block {
     jobs: [JobWords; KINDS],
     steals: [AtomicU64; 3],
     parks: AtomicU64,
+    promotions: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -177,6 +178,11 @@ impl Counters {
         self.block(worker).parks.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn note_promotion(&self, worker: usize) {
+        let promotions = &self.block(worker).promotions;
+        promotions.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn note_wake(&self) {
         self.wakes.fetch_add(1, Ordering::Relaxed);
     }
@@ -231,6 +237,7 @@ impl Counters {
             metrics.steals.same_node += block.steals[1].load(Ordering::Relaxed);
             metrics.steals.remote += block.steals[2].load(Ordering::Relaxed);
             metrics.parks += block.parks.load(Ordering::Relaxed);
+            metrics.promotions += block.promotions.load(Ordering::Relaxed);
         }
         metrics.wakes = self.wakes.load(Ordering::Relaxed);
         metrics
@@ -246,6 +253,7 @@ pub struct Metrics {
     steals: Steals,
     wakes: u64,
     parks: u64,
+    promotions: u64,
     workers: usize,
 }
 
@@ -296,6 +304,12 @@ impl Metrics {
     /// How often a CPU worker went to sleep.
     pub fn parks(&self) -> u64 {
         self.parks
+    }
+
+    /// How often a fork was made stealable because somebody was idle. The others were never more than
+    /// entries in a list of their own worker.
+    pub fn promotions(&self) -> u64 {
+        self.promotions
     }
 
     /// CPU workers.

@@ -47,6 +47,11 @@ impl NodeQueues {
         !self.forks.is_empty()
     }
 
+    /// True if there are jobs that only the node's own workers may do.
+    pub(crate) fn has_strict_jobs(&self) -> bool {
+        self.strict.iter().any(|queue| !queue.is_empty())
+    }
+
     pub(crate) fn has_jobs(&self, strict_too: bool) -> bool {
         let has = |queues: &[Injector<_>; 3]| queues.iter().any(|queue| !queue.is_empty());
         has(&self.shared) || (strict_too && has(&self.strict))

@@ -12,7 +12,7 @@ use std::task::Waker;
 
 use reiver_topology::NodeId;
 
-use crate::current::{Current, JobFrame};
+use crate::current::{Current, Frame};
 use crate::engine::Engine;
 use crate::fork::{Fork, heap_fork};
 use crate::panics::NoUnwind;
@@ -64,8 +64,8 @@ unsafe impl Sync for ScopeCore {}
 
 struct ScopeCore {
     shared: Arc<Shared>,
-    /// The job that it is a part of, which waits for it.
-    job: Option<JobFrame>,
+    /// What its owner is in, who waits for it there.
+    frame: *const Frame,
     /// Spawned and not yet ended, and one more for the body.
     pending: AtomicUsize,
     waker: Waker,
@@ -105,8 +105,7 @@ impl<'scope> Scope<'scope> {
             let current = current.filter(|current| current.is_of(shared));
             match current.and_then(Current::worker) {
                 Some(worker) => {
-                    worker.push(fork);
-                    shared.wake_for_fork(worker.node());
+                    worker.push(current.expect("it has a worker"), fork);
                 }
                 None => shared.push_fork(shared.node_of_caller(), fork),
             }
@@ -139,7 +138,7 @@ impl<'scope> Scope<'scope> {
             }
             scope.core.one_ended();
         };
-        heap_fork(body, self.core.job)
+        heap_fork(body, self.core.frame)
     }
 }
 
@@ -150,7 +149,7 @@ fn scope_here<'scope, R>(
 ) -> R {
     let core = Arc::new(ScopeCore {
         shared: Arc::clone(current.engine().shared()),
-        job: current.innermost(),
+        frame: current.frame(),
         pending: AtomicUsize::new(1),
         waker: worker.waker().clone(),
         panic: Mutex::new(None),

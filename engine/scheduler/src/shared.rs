@@ -24,7 +24,7 @@ use crate::queues::{NodeQueues, PRIORITIES, Task};
 use crate::sleep::Sleepers;
 use crate::spares::Spares;
 use crate::spawner::{Request, Spawner};
-use crate::sync::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{AtomicBool, AtomicUsize, Ordering, fence};
 use crate::timer::Timer;
 use crate::worker::{WorkerFace, run};
 use crate::{Class, Priority};
@@ -252,28 +252,39 @@ impl Shared {
             })
     }
 
-    /// Wakes the sleeper nearest to a node, if there is one, for work that may be done on any node.
+    /// Wakes the sleeper nearest to a node, if there is one and nobody searches, for work that may be
+    /// done on any node.
     pub(crate) fn wake_one(&self, node: usize) {
         let near = self.machine.near[node].iter().copied();
-        self.wake(self.sleepers.claim(near));
+        self.wake(self.sleepers.claim_for_any(near));
     }
 
-    /// Wakes a sleeper, if there is one, for a fork that its owner has pushed. Costs a load where
-    /// nobody sleeps.
-    #[inline]
-    pub(crate) fn wake_for_fork(&self, node: usize) {
-        if self.sleepers.anybody() {
+    /// A worker of a node that searched has found something, or searches no more. Others may have
+    /// relied on it, or woken it, for work that it now leaves: somebody else is woken for what there
+    /// is, one of its own node for what only those may do.
+    pub(crate) fn pass_on(&self, node: usize) {
+        // ORDERING: with the fence in `claim_for_any`: whoever relied on this worker's search pushed
+        // before, and this sees it.
+        fence(Ordering::SeqCst);
+        if !self.sleepers.anybody_sleeps() {
+            return;
+        }
+        if self.queues[node].has_strict_jobs() {
+            self.wake(self.sleepers.claim(std::iter::once(node)));
+        } else if self.has_work() {
             self.wake_one(node);
         }
     }
 
-    /// A worker of a node may have been woken for what it does not do: somebody else is. One of its
-    /// own node, if there is one, for that may be what the work is for.
-    pub(crate) fn pass_on(&self, node: usize) {
-        match self.sleepers.claim(std::iter::once(node)) {
-            None => self.wake_one(node),
-            mate => self.wake(mate),
-        }
+    /// True if there is something that anybody may take.
+    fn has_work(&self) -> bool {
+        let has = |queues: &NodeQueues| queues.has_forks() || queues.has_jobs(false);
+        self.queues.iter().any(has)
+            || self.workers.iter().any(|worker| !worker.stealer.is_empty())
+            || self
+                .workers
+                .iter()
+                .any(|worker| worker.robber.is_worth_it())
     }
 
     /// The spares of a node, if any work just now.

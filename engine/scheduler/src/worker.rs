@@ -1,7 +1,7 @@
 //! One CPU worker: finds the next thing to do, does it, sleeps when there is none.
 //!
 //! It looks for work in this order, from the start each time:
-//! 1. its own deque: forks of what it has begun, the newest first;
+//! 1. its own private list and deque: forks of what it has begun, the newest first;
 //! 2. P0 jobs, of its own node, then of others by distance;
 //! 3. forks of the workers of its node, and those that came to its node from outside;
 //! 4. P1 jobs of its node;
@@ -11,7 +11,10 @@
 //! Inside a join or scope it takes forks alone, inside a wait for a job only its own; what it then
 //! leaves lying a spare does in its place, see [`spares`](crate::spares).
 //!
-//! What is stolen is the oldest fork of the victim, which is the largest part of its work.
+//! What is stolen is the oldest fork of the victim, which is the largest part of its work. Forks lie in
+//! the worker's private list until somebody is idle: then whoever forks moves the oldest to its deque,
+//! where it can be stolen. A worker that would sleep although others hold private forks, because they
+//! are in long leaves, takes the older half of those from the nearest.
 
 use std::sync::Arc;
 use std::task::{Wake, Waker};
@@ -28,9 +31,10 @@ use crate::builder::Pinning;
 use crate::current::Current;
 use crate::fork::Fork;
 use crate::panics::contain;
+use crate::private::{PrivateList, Robber};
 use crate::queues::{NodeQueues, Task};
 use crate::shared::Shared;
-use crate::sleep::{Bit, Sleep};
+use crate::sleep::{Bit, Demand, Sleep, Sleepers};
 use crate::steal_order::{Distance, StealOrder};
 use crate::sync::{Ordering, fence};
 
@@ -42,8 +46,12 @@ pub(crate) struct Worker {
     node: usize,
     /// Of a spare: the worker whose seat it shares.
     twin: Option<usize>,
-    /// Newest first for its owner: the fork that is in the cache; oldest first for thieves.
+    /// The forks that nobody has asked for.
+    private: PrivateList<Fork>,
+    /// Those that somebody may take. Newest first for its owner: the fork that is in the cache;
+    /// oldest first for thieves.
     deque: crossbeam_deque::Worker<Fork>,
+    demand: Demand,
     parker: Parker,
     unparker: Unparker,
     waker: Waker,
@@ -55,6 +63,7 @@ pub(crate) struct Worker {
 pub(crate) struct WorkerFace {
     pub(crate) seat: Seat,
     pub(crate) stealer: Stealer<Fork>,
+    pub(crate) robber: Robber<Fork>,
     pub(crate) unparker: Unparker,
     pub(crate) order: Arc<StealOrder>,
 }
@@ -68,35 +77,46 @@ impl Wake for WorkerWaker {
 }
 
 impl Worker {
-    pub(crate) fn new(index: usize, node: usize, twin: Option<usize>, bit: Bit) -> Worker {
+    /// A worker, and what others know of it.
+    pub(crate) fn new(
+        (index, node): (usize, usize),
+        twin: Option<usize>,
+        sleepers: &Sleepers,
+        seat: Seat,
+        order: Arc<StealOrder>,
+    ) -> (Worker, WorkerFace) {
         let parker = Parker::new();
         let unparker = parker.unparker().clone();
         let waker = Waker::from(Arc::new(WorkerWaker(unparker.clone())));
-        Worker {
+        let (private, robber) = PrivateList::new(Fork::NONE);
+        let deque = crossbeam_deque::Worker::new_lifo();
+        let face = WorkerFace {
+            seat,
+            stealer: deque.stealer(),
+            robber,
+            unparker: unparker.clone(),
+            order,
+        };
+        let worker = Worker {
             index,
             node,
             twin,
-            deque: crossbeam_deque::Worker::new_lifo(),
+            private,
+            deque,
+            demand: sleepers.demand(),
             parker,
             unparker,
             waker,
-            bit,
-        }
+            bit: sleepers.bit(node, index),
+        };
+        (worker, face)
     }
 
     /// A worker for the current thread, for as long as it lives.
     pub(crate) fn guest(shared: &Shared) -> Worker {
-        Worker::new(0, 0, None, shared.sleepers.bit(0, 0))
-    }
-
-    pub(crate) fn face(&self, seat: Seat, order: Arc<StealOrder>) -> WorkerFace {
-        let (stealer, unparker) = (self.deque.stealer(), self.parker.unparker().clone());
-        WorkerFace {
-            seat,
-            stealer,
-            unparker,
-            order,
-        }
+        let first = &shared.workers[0];
+        let order = Arc::clone(&first.order);
+        Worker::new((0, 0), None, &shared.sleepers, first.seat, order).0
     }
 
     pub(crate) fn index(&self) -> usize {
@@ -116,14 +136,40 @@ impl Worker {
         &self.waker
     }
 
+    /// Begins a fork.
     #[inline]
-    pub(crate) fn push(&self, fork: Fork) {
-        self.deque.push(fork);
+    pub(crate) fn push(&self, current: &Current, fork: Fork) {
+        self.private.push(fork);
+        if self.demand.is_any() {
+            self.share(current.engine().shared());
+        }
     }
 
+    /// True if this fork is the newest, nobody has asked for it, and it is taken back now.
+    #[inline]
+    pub(crate) fn take_back(&self, fork: &Fork) -> bool {
+        self.private.take_back(fork)
+    }
+
+    /// The newest fork that is left.
     #[inline]
     pub(crate) fn pop(&self) -> Option<Fork> {
-        self.deque.pop()
+        self.private.pop().or_else(|| self.deque.pop())
+    }
+
+    /// Somebody is idle: moves the oldest fork to where it can be stolen, unless one is there.
+    #[cold]
+    fn share(&self, shared: &Shared) {
+        let is_eager = shared.sleepers.is_eager();
+        if !is_eager && !self.deque.is_empty() {
+            return;
+        }
+        let most = if is_eager { usize::MAX } else { 1 };
+        self.private.take_oldest(most, |fork| {
+            shared.metrics.note_promotion(self.index);
+            self.deque.push(fork);
+        });
+        shared.wake_one(self.node);
     }
 
     /// The life of the thread.
@@ -181,8 +227,9 @@ impl Worker {
         } else {
             Sleep::Idle
         };
-        // True from the moment that it had nothing to do until it has found something.
-        let mut idle = false;
+        // Counted among the idle: from the moment that it had nothing to do until it has found
+        // something, or its place is handed on.
+        let mut seeks = false;
         // Inside code that blocks, a spare has it already.
         let was_handed_on = current.blocks();
         let mut post = if was_handed_on {
@@ -202,32 +249,36 @@ impl Worker {
                 break false;
             }
             if let Some(task) = self.find(shared, takes) {
-                if idle {
-                    shared.pass_on(self.node);
-                    idle = false;
-                }
+                self.stop_seeking(shared, sleep, &mut seeks);
                 backoff.reset();
                 run(task, current);
                 continue;
             }
+            if post == Post::HandedOn {
+                // Nobody is to count on it any more.
+                self.stop_seeking(shared, sleep, &mut seeks);
+                if backoff.is_completed() {
+                    self.park(shared, until);
+                } else {
+                    backoff.snooze();
+                }
+                continue;
+            }
+            if !seeks {
+                shared.sleepers.seek(sleep);
+                seeks = true;
+            }
             if !backoff.is_completed() {
-                idle = true;
                 backoff.snooze();
                 continue;
             }
-            if post == Post::HandedOn {
-                // It was announced before, and whoever claimed it has been passed on: now others
-                // are claimed.
-                self.park(shared, until);
-                continue;
-            }
-            idle = true;
+            self.private.trim();
             shared.sleepers.announce(self.bit, sleep);
             // The search after the announcement, see `sleep`.
-            if let Some(task) = self.find(shared, takes) {
+            let last = self.find(shared, takes);
+            if let Some(task) = last.or_else(|| self.rob(shared, takes)) {
                 shared.sleepers.retract(self.bit, sleep);
-                shared.pass_on(self.node);
-                idle = false;
+                self.stop_seeking(shared, sleep, &mut seeks);
                 backoff.reset();
                 run(task, current);
                 continue;
@@ -264,11 +315,16 @@ impl Worker {
         if post == Post::HandedOn && !was_handed_on {
             shared.spares[self.node].give_back();
         }
-        if idle {
-            // It may have been claimed for work that it now leaves to others.
+        self.stop_seeking(shared, sleep, &mut seeks);
+        done
+    }
+
+    /// It has found something, or leaves what it may have been woken for to others.
+    fn stop_seeking(&self, shared: &Shared, sleep: Sleep, seeks: &mut bool) {
+        if std::mem::take(seeks) {
+            shared.sleepers.leave(sleep);
             shared.pass_on(self.node);
         }
-        done
     }
 
     fn park(&self, shared: &Shared, until: Option<Instant>) {
@@ -314,7 +370,51 @@ impl Worker {
             .or_else(|| far.iter().find_map(|&node| jobs(node, Priority::P2)))
     }
 
+    /// Takes private forks of others, who are in long leaves: the last resort, for it costs a barrier.
+    /// One is to be done now; the rest lies where others can steal it.
+    fn rob(&self, shared: &Shared, takes: Takes) -> Option<Task> {
+        if takes == Takes::Own {
+            return None;
+        }
+        let order = &shared.workers[self.index].order;
+        let mates = self.mates(shared, order);
+        let others = order.remote.iter().flat_map(|(node, victims)| {
+            let node = shared.machine.index_of(*node);
+            let spares = node.map_or(0..0, |node| shared.active_spares(node));
+            let victims = victims.iter().map(|victim| victim.worker);
+            victims
+                .chain(spares)
+                .map(|victim| (victim, Distance::Remote))
+        });
+        let mut first = None;
+        let (_, distance) = mates
+            .chain(others)
+            .filter(|&(victim, _)| shared.workers[victim].robber.is_worth_it())
+            .find(|&(victim, _)| {
+                shared.workers[victim].robber.rob(|fork| match first {
+                    None => first = Some(fork),
+                    Some(_) => self.deque.push(fork),
+                });
+                first.is_some()
+            })?;
+        shared.metrics.note_steal(self.index, distance);
+        first.map(Task::Fork)
+    }
+
     fn steal_from_mates(&self, shared: &Shared, order: &StealOrder) -> Option<Fork> {
+        self.mates(shared, order).find_map(|(victim, distance)| {
+            let fork = steal(shared, victim)?;
+            shared.metrics.note_steal(self.index, distance);
+            Some(fork)
+        })
+    }
+
+    /// The other workers of its node, nearest first.
+    fn mates(
+        &self,
+        shared: &Shared,
+        order: &StealOrder,
+    ) -> impl Iterator<Item = (usize, Distance)> {
         let mates = order
             .same_node
             .iter()
@@ -327,11 +427,6 @@ impl Worker {
             .chain(twin)
             .chain(spares)
             .filter(|&(victim, _)| victim != self.index)
-            .find_map(|(victim, distance)| {
-                let fork = steal(shared, victim)?;
-                shared.metrics.note_steal(self.index, distance);
-                Some(fork)
-            })
     }
 
     /// True if there is work that it does not take while it waits.
@@ -339,8 +434,8 @@ impl Worker {
         let has_jobs = |(node, queues): (usize, &NodeQueues)| {
             queues.has_jobs(node == self.node) || (takes == Takes::Own && queues.has_forks())
         };
-        let has_forks =
-            || takes == Takes::Own && shared.workers.iter().any(|other| !other.stealer.is_empty());
+        let has_fork = |other: &WorkerFace| !other.stealer.is_empty() || other.robber.is_worth_it();
+        let has_forks = || takes == Takes::Own && shared.workers.iter().any(has_fork);
         shared.queues.iter().enumerate().any(has_jobs) || has_forks()
     }
 }
