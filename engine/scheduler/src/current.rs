@@ -15,9 +15,11 @@ use crossbeam_utils::sync::Unparker;
 use reiver_topology::NodeId;
 
 use crate::Class;
+use crate::arena::Arena;
 use crate::cell::{AnyJob, Meta, Place};
 use crate::engine::Engine;
 use crate::panics::NoUnwind;
+use crate::scope::Ends;
 use crate::shared::Shared;
 use crate::worker::{Takes, Worker};
 
@@ -33,6 +35,10 @@ pub(crate) struct Current {
     unparker: Cell<*const Unparker>,
     /// Its place has been handed on while code that blocks runs.
     blocks: Cell<bool>,
+    /// Memory for what it spawns.
+    arena: Arena,
+    /// What it counts together of what others have spawned.
+    ends: Cell<Ends>,
 }
 
 /// A job, a fork of one, or a fork of none, that a thread is in.
@@ -103,6 +109,8 @@ impl Current {
             frames: Cell::new(ptr::null()),
             unparker: Cell::new(ptr::null()),
             blocks: Cell::new(false),
+            arena: Arena::new(),
+            ends: Cell::new(Ends::NONE),
         });
         if let Some(worker) = current.worker() {
             // The deque of a worker that is only a guest is nobody else's.
@@ -154,6 +162,16 @@ impl Current {
     #[inline]
     pub(crate) fn unparker(&self) -> *const Unparker {
         self.unparker.get()
+    }
+
+    #[inline]
+    pub(crate) fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    #[inline]
+    pub(crate) fn ends(&self) -> &Cell<Ends> {
+        &self.ends
     }
 
     #[inline]

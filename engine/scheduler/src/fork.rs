@@ -11,7 +11,7 @@
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::task::Waker;
 use std::thread;
@@ -27,42 +27,78 @@ use crate::sync::{AtomicBool, Ordering, fence};
 use crate::worker::{Takes, Worker, run};
 
 /// A part of a join, scope or install, its type forgotten: a pointer to its head, so that a deque
-/// moves a word. Equal to itself alone.
+/// moves a word. Equal to itself alone. It must be executed, or it leaks, and who waits for it hangs.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Fork(*const Head);
 
 /// What a fork begins with, whatever it is.
 #[derive(Debug)]
-struct Head {
-    execute: unsafe fn(*const Head),
+#[repr(align(8))]
+pub(crate) struct Head {
+    execute: unsafe fn(*const Head, &Current),
     /// What its maker was in, or null.
     frame: *const Frame,
 }
 
-// SAFETY: a fork is only ever made of a `StackFork` or a `HeapFork`, whose closures are `Send`; the
-// pointer is used once, by whoever executes it. What it says of its job may be read anywhere.
+/// In the address of a fork that was spawned on a scope: nobody takes that very one back, and it may
+/// be tiny, so many are moved at once.
+const SPAWNED: usize = 1;
+
+// SAFETY: a fork is only ever made of what has `Send` closures; the pointer is used once, by whoever
+// executes it. What it says of its job may be read anywhere.
 unsafe impl Send for Fork {}
 
+impl Head {
+    /// `execute` is given this head, as the first of what it is the head of.
+    #[inline]
+    pub(crate) fn new(execute: unsafe fn(*const Head, &Current), frame: *const Frame) -> Head {
+        Head { execute, frame }
+    }
+}
+
 impl Fork {
-    /// The job that it is a part of.
-    pub(crate) fn job(&self) -> Option<JobFrame> {
+    /// What no fork is equal to.
+    pub(crate) const NONE: Fork = Fork(ptr::null());
+
+    /// One that was spawned on a scope, which keeps it alive until it has run.
+    #[inline]
+    pub(crate) fn spawned(head: NonNull<Head>) -> Fork {
+        Fork(head.as_ptr().map_addr(|addr| addr | SPAWNED))
+    }
+
+    pub(crate) fn is_spawned(&self) -> bool {
+        self.0.addr() & SPAWNED != 0
+    }
+
+    #[inline]
+    pub(crate) fn head(&self) -> *const Head {
+        self.0.map_addr(|addr| addr & !SPAWNED)
+    }
+
+    /// What its maker was in, or null.
+    #[inline]
+    pub(crate) fn frame(&self) -> *const Frame {
         // SAFETY: whoever made it keeps it alive until it has run.
-        let frame = unsafe { (*self.0).frame };
+        unsafe { (*self.head()).frame }
+    }
+
+    /// The job that it is a part of.
+    #[inline]
+    pub(crate) fn job(&self) -> Option<JobFrame> {
+        let frame = self.frame();
         // SAFETY: null, or that of whoever made the fork, or the scope that it is on, who waits for
         // its end inside that frame.
         unsafe { frame.as_ref() }.and_then(Frame::job)
     }
 
-    /// What no fork is equal to.
-    pub(crate) const NONE: Fork = Fork(ptr::null());
-
     /// Runs it. Its outcome, or its panic, goes to whoever waits for it.
-    pub(crate) fn execute(self) {
+    #[inline]
+    pub(crate) fn execute(self, current: &Current) {
         // SAFETY: whoever made it keeps it alive until it has run.
-        let execute = unsafe { (*self.0).execute };
-        // SAFETY: the constructors pair a head with the function that knows what it is the head of,
-        // and a queue hands it out once.
-        unsafe { execute(self.0) }
+        let execute = unsafe { (*self.head()).execute };
+        // SAFETY: whoever made the head paired it with the function that knows what it is the head
+        // of, and a queue hands it out once.
+        unsafe { execute(self.head(), current) }
     }
 }
 
@@ -147,7 +183,7 @@ impl<F: FnOnce() -> R + Send, R: Send, W: Waits> StackFork<F, R, W> {
     fn new(body: F, waits: W, frame: *const Frame) -> StackFork<F, R, W> {
         let execute = Self::execute;
         StackFork {
-            head: Head { execute, frame },
+            head: Head::new(execute, frame),
             body: UnsafeCell::new(MaybeUninit::new(body)),
             result: UnsafeCell::new(MaybeUninit::uninit()),
             latch: Latch::new(waits),
@@ -182,7 +218,7 @@ impl<F: FnOnce() -> R + Send, R: Send, W: Waits> StackFork<F, R, W> {
 
     /// # Safety
     /// `head` is that of a `StackFork<F, R, W>` that is executed for the first time.
-    unsafe fn execute(head: *const Head) {
+    unsafe fn execute(head: *const Head, _: &Current) {
         let this = head.cast::<StackFork<F, R, W>>();
         // SAFETY: it is alive until the latch is set.
         let fork = unsafe { &*this };
@@ -395,7 +431,7 @@ where
 {
     let pointed_to = NoUnwind;
     let waited = loop {
-        match worker.pop() {
+        match worker.pop(current.engine().shared()) {
             Some(own) if own == fork.itself() => break Waited::Own,
             Some(other) => run(Task::Fork(other), current),
             None => {
@@ -414,28 +450,4 @@ fn panic_after<R>(b: impl FnOnce() -> R, panic: Box<dyn std::any::Any + Send>) -
     let b = catch_unwind(AssertUnwindSafe(b));
     std::mem::forget(b.err());
     resume_unwind(panic)
-}
-
-/// A closure on the heap.
-#[repr(C)]
-struct HeapFork<F> {
-    /// First, as in a `StackFork`.
-    head: Head,
-    body: F,
-}
-
-/// A fork that owns its closure. It must be executed, or it leaks.
-pub(crate) fn heap_fork<F: FnOnce() + Send>(body: F, frame: *const Frame) -> Fork {
-    unsafe fn execute<F: FnOnce()>(head: *const Head) {
-        // SAFETY: `head` is that of the box that `heap_fork` let go of, and comes here once.
-        let fork = unsafe { Box::from_raw(head.cast_mut().cast::<HeapFork<F>>()) };
-        (fork.body)();
-    }
-    let execute = execute::<F>;
-    let head = Head { execute, frame };
-    Fork(
-        Box::into_raw(Box::new(HeapFork { head, body }))
-            .cast_const()
-            .cast(),
-    )
 }

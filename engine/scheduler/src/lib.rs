@@ -22,12 +22,19 @@
 //! The engine never spins while it has nothing to do, never runs a blocking job on a computing
 //! worker, and never moves memory by itself.
 
+#[cfg(not(reiver_loom))]
+mod arena;
 mod barrier;
 #[cfg(not(reiver_loom))]
 mod builder;
 #[cfg(not(reiver_loom))]
 mod cell;
 mod class;
+#[cfg_attr(
+    not(reiver_loom),
+    expect(unreachable_pub, reason = "the models reach it")
+)]
+mod count;
 #[cfg(not(reiver_loom))]
 mod current;
 #[cfg(not(reiver_loom))]
@@ -105,6 +112,7 @@ pub use {
 #[cfg(reiver_loom)]
 #[doc(hidden)]
 pub mod model {
+    pub use crate::count::Count;
     pub use crate::private::{PrivateList, Robber};
     pub use crate::sleep::{Demand, Sleep, Sleepers};
     pub use crate::state::State;

@@ -30,7 +30,7 @@ use crate::barrier;
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, UnsafeCell};
 
 /// At most so many forks are taken at once.
-const MOST_AT_ONCE: usize = 32;
+const MOST_AT_ONCE: usize = 256;
 /// The first array has room for so many: more than joins nest that split a range by halves.
 const FIRST_SLOTS: usize = if cfg!(reiver_loom) { 4 } else { 128 };
 
@@ -193,27 +193,41 @@ impl<T: Send + PartialEq> PrivateList<T> {
         ends.head.load(Ordering::Relaxed) <= place || self.dispute(place)
     }
 
-    /// Takes up to so many of the oldest.
-    pub fn take_oldest(&self, most: usize, mut take: impl FnMut(T)) {
+    /// Takes up to so many of the oldest, as long as `take` wants more.
+    pub fn take_oldest(&self, most: usize, mut take: impl FnMut(T) -> bool) {
         let ends = &self.list.ends;
         let _lock = self.list.lock();
         // ORDERING: relaxed: the lock keeps thieves out, and the tail is this thread's.
         let head = ends.head.load(Ordering::Relaxed);
+        let end = ends
+            .tail
+            .load(Ordering::Relaxed)
+            .min(head.saturating_add(most));
+        let taken = (head..end).take_while(|&place| take(self.read(place)));
+        let taken = (taken.count() + 1).min(end.saturating_sub(head));
+        ends.head.store(head + taken, Ordering::Relaxed);
+    }
+
+    /// How many it holds.
+    pub fn len(&self) -> usize {
+        let ends = &self.list.ends;
         let tail = ends.tail.load(Ordering::Relaxed);
-        let end = tail.min(head.saturating_add(most));
-        ends.head.store(end, Ordering::Relaxed);
-        (head..end).for_each(|place| take(self.read(place)));
+        tail.saturating_sub(ends.head.load(Ordering::Relaxed))
     }
 
     /// True if it holds nothing.
     pub fn is_empty(&self) -> bool {
-        let ends = &self.list.ends;
-        ends.head.load(Ordering::Relaxed) >= ends.tail.load(Ordering::Relaxed)
+        self.len() == 0
+    }
+
+    /// True if there may be something to [`trim`](PrivateList::trim).
+    pub fn is_large(&self) -> bool {
+        self.capacity() > 64 * FIRST_SLOTS
     }
 
     /// Gives back memory that a burst has left, if it is empty.
     pub fn trim(&self) {
-        if self.capacity() > 64 * FIRST_SLOTS && self.is_empty() {
+        if self.is_large() && self.is_empty() {
             let _lock = self.list.lock();
             self.move_to(FIRST_SLOTS);
         }
@@ -310,7 +324,7 @@ impl<T: Send> Robber<T> {
         ends.head.load(Ordering::Relaxed) < ends.tail.load(Ordering::Relaxed)
     }
 
-    /// Takes the older half, at most 32, and gives how many. Nothing where another thief is at work.
+    /// Takes the older half, at most 256, and gives how many. Nothing where another thief is at work.
     pub fn rob(&self, mut take: impl FnMut(T)) -> usize {
         let ends = &self.list.ends;
         let Ok(_lock) = self.list.lock.try_lock() else {

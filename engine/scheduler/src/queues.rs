@@ -90,6 +90,10 @@ impl NodeQueues {
 }
 
 fn take<T>(injector: &Injector<T>) -> Option<T> {
+    // Cheaper than to steal in vain, and most are empty at most searches.
+    if injector.is_empty() {
+        return None;
+    }
     loop {
         match injector.steal() {
             Steal::Success(taken) => return Some(taken),

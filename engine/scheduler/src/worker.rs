@@ -16,6 +16,8 @@
 //! where it can be stolen. A worker that would sleep although others hold private forks, because they
 //! are in long leaves, takes the older half of those from the nearest.
 
+use std::cell::Cell;
+use std::ptr;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
@@ -33,6 +35,7 @@ use crate::fork::Fork;
 use crate::panics::contain;
 use crate::private::{PrivateList, Robber};
 use crate::queues::{NodeQueues, Task};
+use crate::scope::{BUNDLE, bundled, spawned_in};
 use crate::shared::Shared;
 use crate::sleep::{Bit, Demand, Sleep, Sleepers};
 use crate::steal_order::{Distance, StealOrder};
@@ -52,6 +55,8 @@ pub(crate) struct Worker {
     /// oldest first for thieves.
     deque: crossbeam_deque::Worker<Fork>,
     demand: Demand,
+    /// Not before this does it ask others to share.
+    asks_from: Cell<Option<Instant>>,
     parker: Parker,
     unparker: Unparker,
     waker: Waker,
@@ -104,6 +109,7 @@ impl Worker {
             private,
             deque,
             demand: sleepers.demand(),
+            asks_from: Cell::new(None),
             parker,
             unparker,
             waker,
@@ -132,10 +138,6 @@ impl Worker {
         &self.unparker
     }
 
-    pub(crate) fn waker(&self) -> &Waker {
-        &self.waker
-    }
-
     /// Begins a fork.
     #[inline]
     pub(crate) fn push(&self, current: &Current, fork: Fork) {
@@ -151,24 +153,49 @@ impl Worker {
         self.private.take_back(fork)
     }
 
-    /// The newest fork that is left.
+    /// The newest fork that nobody has asked for.
     #[inline]
-    pub(crate) fn pop(&self) -> Option<Fork> {
-        self.private.pop().or_else(|| self.deque.pop())
+    pub(crate) fn pop_private(&self) -> Option<Fork> {
+        self.private.pop()
     }
 
-    /// Somebody is idle: moves the oldest fork to where it can be stolen, unless one is there.
+    /// The newest fork that is left, for who is between tasks.
+    #[inline]
+    pub(crate) fn pop(&self, shared: &Shared) -> Option<Fork> {
+        let fork = self.private.pop();
+        if fork.is_none() {
+            return self.deque.pop();
+        }
+        if self.demand.is_any() {
+            self.share(shared);
+        }
+        fork
+    }
+
+    /// Somebody is idle: moves the oldest fork to where it can be stolen, unless one is there. Spawned
+    /// ones go many at once, but no more than a quarter of what there is.
     #[cold]
     fn share(&self, shared: &Shared) {
         let is_eager = shared.sleepers.is_eager();
         if !is_eager && !self.deque.is_empty() {
             return;
         }
-        let most = if is_eager { usize::MAX } else { 1 };
-        self.private.take_oldest(most, |fork| {
-            shared.metrics.note_promotion(self.index);
-            self.deque.push(fork);
-        });
+        loop {
+            let most = (self.private.len() / 4).clamp(1, BUNDLE);
+            let mut taken = Vec::with_capacity(most);
+            self.private.take_oldest(most, |fork| {
+                let is_spawned = fork.is_spawned();
+                taken.push(fork);
+                is_spawned
+            });
+            for fork in bundled(taken) {
+                shared.metrics.note_promotion(self.index);
+                self.deque.push(fork);
+            }
+            if !is_eager || self.private.is_empty() {
+                break;
+            }
+        }
         shared.wake_one(self.node);
     }
 
@@ -249,9 +276,13 @@ impl Worker {
                 break false;
             }
             if let Some(task) = self.find(shared, takes) {
-                self.stop_seeking(shared, sleep, &mut seeks);
                 backoff.reset();
-                run(task, current);
+                if seeks {
+                    self.stop_seeking(shared, sleep, &mut seeks);
+                    self.run_stolen(task, current);
+                } else {
+                    run(task, current);
+                }
                 continue;
             }
             if post == Post::HandedOn {
@@ -264,7 +295,16 @@ impl Worker {
                 }
                 continue;
             }
+            if self
+                .asks_from
+                .get()
+                .is_some_and(|from| Instant::now() < from)
+            {
+                std::hint::spin_loop();
+                continue;
+            }
             if !seeks {
+                self.asks_from.set(None);
                 shared.sleepers.seek(sleep);
                 seeks = true;
             }
@@ -272,7 +312,7 @@ impl Worker {
                 backoff.snooze();
                 continue;
             }
-            self.private.trim();
+            current.arena().count_foreign();
             shared.sleepers.announce(self.bit, sleep);
             // The search after the announcement, see `sleep`.
             let last = self.find(shared, takes);
@@ -308,7 +348,17 @@ impl Worker {
                 }
                 wake_at = Some(until.map_or(patient, |until| until.min(patient)));
             }
-            self.park(shared, wake_at);
+            let is_large = self.private.is_large() || current.arena().is_large();
+            if is_large && wake_at.is_none() {
+                let until = Instant::now() + KEEPS_MEMORY;
+                self.park(shared, Some(until));
+                if Instant::now() >= until {
+                    self.private.trim();
+                    current.arena().trim();
+                }
+            } else {
+                self.park(shared, wake_at);
+            }
             shared.sleepers.retract(self.bit, sleep);
             backoff.reset();
         };
@@ -317,6 +367,24 @@ impl Worker {
         }
         self.stop_seeking(shared, sleep, &mut seeks);
         done
+    }
+
+    /// Runs what it had to search for. If that cost more than it was worth, it leaves others in peace
+    /// for a while.
+    fn run_stolen(&self, task: Task, current: &Current) {
+        let spawned = match &task {
+            Task::Fork(fork) => spawned_in(fork),
+            Task::Job(_) => 0,
+        };
+        if spawned == 0 {
+            return run(task, current);
+        }
+        let begun = Instant::now();
+        run(task, current);
+        let now = Instant::now();
+        if now - begun < spawned * HARDLY_WORTH_IT {
+            self.asks_from.set(Some(now + PEACE));
+        }
     }
 
     /// It has found something, or leaves what it may have been woken for to others.
@@ -336,7 +404,7 @@ impl Worker {
     }
 
     fn find(&self, shared: &Shared, takes: Takes) -> Option<Task> {
-        let own = self.pop().map(Task::Fork);
+        let own = self.pop(shared).map(Task::Fork);
         if own.is_some() || takes == Takes::Own {
             return own;
         }
@@ -386,18 +454,15 @@ impl Worker {
                 .chain(spares)
                 .map(|victim| (victim, Distance::Remote))
         });
-        let mut first = None;
+        let mut taken = Vec::new();
         let (_, distance) = mates
             .chain(others)
             .filter(|&(victim, _)| shared.workers[victim].robber.is_worth_it())
-            .find(|&(victim, _)| {
-                shared.workers[victim].robber.rob(|fork| match first {
-                    None => first = Some(fork),
-                    Some(_) => self.deque.push(fork),
-                });
-                first.is_some()
-            })?;
+            .find(|&(victim, _)| shared.workers[victim].robber.rob(|fork| taken.push(fork)) > 0)?;
         shared.metrics.note_steal(self.index, distance);
+        let mut forks = bundled(taken).into_iter();
+        let first = forks.next();
+        forks.for_each(|fork| self.deque.push(fork));
         first.map(Task::Fork)
     }
 
@@ -463,6 +528,13 @@ enum Post {
 /// How long a join waits for what was stolen from it before its place is handed on: longer than most
 /// stolen work takes, so that no thread is woken in vain.
 const PATIENCE: Duration = Duration::from_millis(1);
+/// Spawned forks that take less each cost more to move to another core than they are worth.
+const HARDLY_WORTH_IT: Duration = Duration::from_nanos(200);
+/// So long a worker that has taken such asks nobody to share more; less than what a fork may wait while
+/// somebody is idle.
+const PEACE: Duration = Duration::from_micros(50);
+/// A worker that sleeps so long gives back the memory that a burst of forks has left.
+const KEEPS_MEMORY: Duration = Duration::from_millis(100);
 /// So many jobs on one stack, and no more are begun there while others wait: a stack of 2 MiB has
 /// room for them.
 const MOST_NESTED: usize = 32;
@@ -504,6 +576,10 @@ pub(crate) fn run(task: Task, current: &Current) {
         Task::Job(job) => contain(|| {
             job.run(current);
         }),
-        Task::Fork(fork) => current.within(fork.job(), || contain(|| fork.execute())),
+        // It is a part of just what the thread is in.
+        Task::Fork(fork) if ptr::eq(fork.frame(), current.frame()) => {
+            contain(|| fork.execute(current));
+        }
+        Task::Fork(fork) => current.within(fork.job(), || contain(|| fork.execute(current))),
     }
 }
