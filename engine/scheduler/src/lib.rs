@@ -53,6 +53,8 @@ mod parallel;
 #[cfg(not(reiver_loom))]
 mod queues;
 #[cfg(not(reiver_loom))]
+mod room;
+#[cfg(not(reiver_loom))]
 mod scope;
 #[cfg(not(reiver_loom))]
 mod shared;
@@ -92,6 +94,7 @@ pub use {
     job::{JobBuilder, JobContext, JobHandle},
     metrics::{JobCounts, Metrics, Steals},
     parallel::{par_chunks_mut, par_for, par_for_ranges, par_map_reduce, par_reduce},
+    room::WhenFull,
     scope::{Scope, scope},
     token::CancellationToken,
 };

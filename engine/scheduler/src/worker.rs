@@ -370,7 +370,7 @@ enum Post {
 const PATIENCE: Duration = Duration::from_millis(1);
 /// So many jobs on one stack, and no more are begun there while others wait: a stack of 2 MiB has
 /// room for them.
-const MOST_NESTED: usize = 32;
+pub(crate) const MOST_NESTED: usize = 32;
 
 fn steal(shared: &Shared, victim: usize) -> Option<Fork> {
     loop {

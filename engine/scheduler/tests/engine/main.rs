@@ -2,6 +2,7 @@
 
 mod ends;
 mod forks;
+mod full;
 mod jobs;
 mod metrics;
 mod parallel;
