@@ -24,6 +24,8 @@
 
 mod barrier;
 #[cfg(not(reiver_loom))]
+mod batch;
+#[cfg(not(reiver_loom))]
 mod builder;
 #[cfg(not(reiver_loom))]
 mod cell;
@@ -86,6 +88,7 @@ pub use reiver_topology::{NodeId, Topology, TopologyError};
 
 #[cfg(not(reiver_loom))]
 pub use {
+    batch::{Batch, BatchError, BatchRun, TryBatchRun},
     builder::{EngineBuilder, Pinning},
     engine::{Engine, RunningJob, ShutdownReport},
     error::{BuildError, Interrupted, JobError, PanicPayload, Phase, SubmitError},

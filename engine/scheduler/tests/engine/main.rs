@@ -1,5 +1,6 @@
 //! What an engine promises, held on real threads.
 
+mod batches;
 mod ends;
 mod forks;
 mod full;
