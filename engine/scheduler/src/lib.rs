@@ -22,6 +22,8 @@
 //! The engine never spins while it has nothing to do, never runs a blocking job on a computing
 //! worker, and never moves memory by itself.
 
+#[cfg(not(reiver_loom))]
+mod affinity;
 mod barrier;
 #[cfg(not(reiver_loom))]
 mod batch;
@@ -48,6 +50,8 @@ mod job;
 mod machine;
 #[cfg(not(reiver_loom))]
 mod metrics;
+#[cfg(not(reiver_loom))]
+mod numa_vec;
 #[cfg(not(reiver_loom))]
 mod panics;
 #[cfg(not(reiver_loom))]
@@ -96,6 +100,7 @@ pub use {
     histogram::Histogram,
     job::{JobBuilder, JobContext, JobHandle},
     metrics::{JobCounts, Metrics, Steals},
+    numa_vec::numa_vec,
     parallel::{par_chunks_mut, par_for, par_for_ranges, par_map_reduce, par_reduce},
     room::WhenFull,
     scope::{Scope, scope},

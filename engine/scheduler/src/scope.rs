@@ -124,6 +124,25 @@ impl<'scope> Scope<'scope> {
         shared.push_fork(node, self.fork(body));
     }
 
+    /// As [`spawn_on`](Scope::spawn_on) for each, by the indices of nodes; but all are there before
+    /// anybody is woken for them, so that each node finds its own.
+    pub(crate) fn spawn_on_each<F>(&self, bodies: impl Iterator<Item = (usize, F)>)
+    where
+        F: FnOnce(&Scope<'scope>) + Send + 'scope,
+    {
+        let shared = &self.core.shared;
+        if shared.threadless {
+            return bodies.for_each(|(node, body)| shared.push_fork(node, self.fork(body)));
+        }
+        let forks: Vec<_> = bodies.map(|(node, body)| (node, self.fork(body))).collect();
+        let mut nodes: Vec<usize> = forks.iter().map(|&(node, _)| node).collect();
+        nodes.dedup();
+        for (node, fork) in forks {
+            shared.queues[node].push_fork(fork);
+        }
+        nodes.into_iter().for_each(|node| shared.wake_one(node));
+    }
+
     fn fork(&self, body: impl FnOnce(&Scope<'scope>) + Send + 'scope) -> Fork {
         // ORDERING: relaxed: the scope cannot end meanwhile, for its body, or the work that calls
         // this, is pending too.

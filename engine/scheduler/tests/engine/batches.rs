@@ -396,6 +396,8 @@ fn batches_within_batches_with_hardly_any_room() {
         let sums = engine
             .batch(0..100_u64)
             .class(class)
+            // Fewer than there are spare threads: each waits for the other class, which waits for its.
+            .max_in_flight(8)
             .map(move |ctx, outer| {
                 let inner = ctx.engine().batch(0..20).class(other(class));
                 let inner = inner.map(move |ctx, inner| {

@@ -6,6 +6,7 @@ mod forks;
 mod full;
 mod jobs;
 mod metrics;
+mod nodes;
 mod parallel;
 mod placement;
 mod waits;
