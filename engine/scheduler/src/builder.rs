@@ -13,6 +13,7 @@ use crate::error::BuildError;
 use crate::io::Io;
 use crate::machine::Machine;
 use crate::metrics::Counters;
+use crate::room::{Room, WhenFull};
 use crate::shared::Shared;
 use crate::sleep::Sleepers;
 use crate::spares::{Spares, spares_for};
@@ -48,6 +49,7 @@ pub struct EngineBuilder {
     io_workers: RangeInclusive<usize>,
     pinning: Pinning,
     capacity: [Option<usize>; 2],
+    when_full: [WhenFull; 2],
 }
 
 /// All of an engine but its threads.
@@ -139,6 +141,7 @@ impl EngineBuilder {
             io_workers: IO_WORKERS,
             pinning: Pinning::default(),
             capacity: [None, Some(IO_QUEUE)],
+            when_full: Default::default(),
         }
     }
 
@@ -174,6 +177,24 @@ impl EngineBuilder {
     /// How many jobs of a class may wait. Default: 65,536 of class Io, any number of class Cpu.
     pub fn queue_capacity(mut self, class: Class, jobs: usize) -> Self {
         self.capacity[class as usize] = Some(jobs);
+        self
+    }
+
+    /// What becomes of a job for which the queue of its class has no room. Default: it is refused.
+    ///
+    /// ```
+    /// use reiver::{Class, Engine, WhenFull};
+    ///
+    /// let engine = Engine::builder()
+    ///     .queue_capacity(Class::Cpu, 8)
+    ///     .when_full(Class::Cpu, WhenFull::Block)
+    ///     .build()?;
+    /// let jobs = engine.submit_many((0..1000).map(|number| move |_: &_| number));
+    /// assert!(jobs.into_iter().enumerate().all(|(number, job)| job.join().is_ok_and(|n| n == number)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn when_full(mut self, class: Class, when_full: WhenFull) -> Self {
+        self.when_full[class as usize] = when_full;
         self
     }
 
@@ -218,13 +239,15 @@ impl EngineBuilder {
         let with_spares = crew.faces.len();
         let (spawner, requests) = Spawner::new();
         let nodes = machine.nodes.len();
+        let rooms =
+            [0, 1].map(|class: usize| Room::new(self.capacity[class], self.when_full[class]));
         let shared = Arc::new(Shared::new(
             machine,
             crew.faces.into(),
             crew.spares,
             crew.sleepers,
             self.pinning,
-            self.capacity,
+            rooms,
             Io::new(nodes, self.io_workers),
             Timer::default(),
             Counters::new(wanted, with_spares),

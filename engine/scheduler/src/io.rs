@@ -28,6 +28,10 @@ use crate::worker::run;
 /// How long a thread stays without work: long enough to outlast the pauses of a steady load, short
 /// enough that a burst's threads are gone within the minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// So many threads may have handed their place on at once.
+const MOST_REPLACED: usize = 256;
+/// From so many on, who waits rather does itself what it waits for.
+const MANY_REPLACED: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Io {
@@ -44,6 +48,8 @@ struct State {
     nodes: Vec<Node>,
     /// Threads that live or have been asked for.
     threads: usize,
+    /// Threads that have handed their place on.
+    replaced: usize,
     stopped: bool,
 }
 
@@ -55,6 +61,12 @@ struct Node {
     idle: usize,
     /// Wakes that no thread has taken up yet.
     wakes: usize,
+}
+
+impl Node {
+    fn has_jobs(&self) -> bool {
+        self.jobs.iter().any(|jobs| !jobs.is_empty())
+    }
 }
 
 impl State {
@@ -81,11 +93,22 @@ pub(crate) enum Wanted {
     Thread(usize),
 }
 
+impl Wanted {
+    /// The node at which a thread is wanted.
+    pub(crate) fn thread(self) -> Option<usize> {
+        match self {
+            Wanted::Nothing => None,
+            Wanted::Thread(node) => Some(node),
+        }
+    }
+}
+
 impl Io {
     pub(crate) fn new(nodes: usize, limits: RangeInclusive<usize>) -> Io {
         let state = State {
             nodes: (0..nodes).map(|_| Node::default()).collect(),
             threads: 0,
+            replaced: 0,
             stopped: false,
         };
         let woken = (0..nodes).map(|_| Condvar::new()).collect();
@@ -109,7 +132,7 @@ impl Io {
         let has_idle = |state: &State, node: usize| state.nodes[node].idle > 0;
         let idle = if has_idle(&state, home) {
             Some(home)
-        } else if state.threads < *self.limits.end() {
+        } else if state.threads < self.most_threads(&state) {
             state.threads += 1;
             return Wanted::Thread(home);
         } else {
@@ -143,18 +166,60 @@ impl Io {
     /// for whoever asks to run; `None` once there is none, and the thread is no longer counted.
     fn next_without_threads(&self) -> Option<Arc<dyn AnyJob>> {
         let mut state = self.state();
-        let job = (state.threads == 1).then(|| state.most_urgent(0..self.woken.len()));
+        let is_alone = state.threads.saturating_sub(state.replaced) <= 1;
+        let job = is_alone.then(|| state.most_urgent(0..self.woken.len()));
         let job = job.flatten();
         if job.is_none() {
-            state.threads -= 1;
-            // The job for which it was asked for is left to an idle one, wherever that is.
-            let has_jobs = |node: &Node| node.jobs.iter().any(|jobs| !jobs.is_empty());
-            let idle = state.nodes.iter().position(|node| node.idle > 0);
-            if let Some(node) = idle.filter(|_| state.nodes.iter().any(has_jobs)) {
-                self.wake(&mut state, node);
-            }
+            self.end_one(&mut state);
         }
         job.map(|(_, job)| job)
+    }
+
+    /// A thread ends that may have been asked for, or woken, for a job: that is left to an idle one,
+    /// wherever that is.
+    fn end_one(&self, state: &mut State) {
+        state.threads -= 1;
+        let idle = state.nodes.iter().position(|node| node.idle > 0);
+        if let Some(node) = idle.filter(|_| state.nodes.iter().any(Node::has_jobs)) {
+            self.wake(state, node);
+        }
+    }
+
+    fn most_threads(&self, state: &State) -> usize {
+        self.limits.end().saturating_add(state.replaced)
+    }
+
+    /// A thread is about to wait for what others may have to do: one more may run meanwhile. `None`
+    /// where none more may, or none is to be had.
+    pub(crate) fn hand_on(&self) -> Option<Wanted> {
+        let mut state = self.state();
+        if state.replaced >= MOST_REPLACED || self.is_refused() {
+            return None;
+        }
+        state.replaced += 1;
+        let waits = state.nodes.iter().position(Node::has_jobs);
+        match waits.filter(|_| state.threads < self.most_threads(&state)) {
+            None => Some(Wanted::Nothing),
+            Some(node) => {
+                state.threads += 1;
+                Some(Wanted::Thread(node))
+            }
+        }
+    }
+
+    pub(crate) fn is_mostly_replaced(&self) -> bool {
+        self.state().replaced >= MANY_REPLACED || self.is_refused()
+    }
+
+    /// The next job, for a thread that waits and nobody else could take the place of.
+    pub(crate) fn take(&self, near: &[usize]) -> Option<Arc<dyn AnyJob>> {
+        let found = self.state().most_urgent(near.iter().copied());
+        found.map(|(_, job)| job)
+    }
+
+    /// A thread that had handed its place on has it back; another one ends once it is between jobs.
+    pub(crate) fn give_back(&self) {
+        self.state().replaced -= 1;
     }
 
     /// Takes out what no longer waits.
@@ -195,6 +260,10 @@ impl Io {
         let here = near[0];
         let mut state = self.state();
         loop {
+            if state.threads > self.most_threads(&state) {
+                self.end_one(&mut state);
+                return None;
+            }
             if let Some(found) = state.most_urgent(near.iter().copied()) {
                 return Some(found);
             }

@@ -103,6 +103,22 @@ impl<'e> JobBuilder<'e> {
         F: FnOnce(&JobContext) -> T + Send + 'static,
         T: Send + 'static,
     {
+        let engine = self.engine;
+        let cell = self.into_cell(body)?;
+        engine
+            .shared()
+            .submit(Arc::clone(&cell) as Arc<dyn AnyJob>)?;
+        Ok(JobHandle {
+            inner: Inner::Job(cell),
+        })
+    }
+
+    /// The job, stamped and ready to be handed over.
+    pub(crate) fn into_cell<T, F>(self, body: F) -> Result<Arc<JobCell<T, F>>, SubmitError>
+    where
+        F: FnOnce(&JobContext) -> T + Send + 'static,
+        T: Send + 'static,
+    {
         let shared = self.engine.shared();
         let place = match (self.node, self.near) {
             (Some(node), _) => Place::Strict(shared.machine.home(node)?),
@@ -125,11 +141,7 @@ impl<'e> JobBuilder<'e> {
             engine: Arc::downgrade(shared),
             state: State::queued(),
         };
-        let cell = Arc::new(JobCell::new(meta, body));
-        shared.submit(Arc::clone(&cell) as Arc<dyn AnyJob>)?;
-        Ok(JobHandle {
-            inner: Inner::Job(cell),
-        })
+        Ok(Arc::new(JobCell::new(meta, body)))
     }
 }
 

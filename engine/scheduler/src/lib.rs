@@ -23,8 +23,12 @@
 //! worker, and never moves memory by itself.
 
 #[cfg(not(reiver_loom))]
+mod affinity;
+#[cfg(not(reiver_loom))]
 mod arena;
 mod barrier;
+#[cfg(not(reiver_loom))]
+mod batch;
 #[cfg(not(reiver_loom))]
 mod builder;
 #[cfg(not(reiver_loom))]
@@ -54,6 +58,8 @@ mod machine;
 #[cfg(not(reiver_loom))]
 mod metrics;
 #[cfg(not(reiver_loom))]
+mod numa_vec;
+#[cfg(not(reiver_loom))]
 mod panics;
 #[cfg(not(reiver_loom))]
 mod parallel;
@@ -64,6 +70,8 @@ mod parallel;
 mod private;
 #[cfg(not(reiver_loom))]
 mod queues;
+#[cfg(not(reiver_loom))]
+mod room;
 #[cfg(not(reiver_loom))]
 mod scope;
 #[cfg(not(reiver_loom))]
@@ -96,6 +104,7 @@ pub use reiver_topology::{NodeId, Topology, TopologyError};
 
 #[cfg(not(reiver_loom))]
 pub use {
+    batch::{Batch, BatchError, BatchRun, TryBatchRun},
     builder::{EngineBuilder, Pinning},
     engine::{Engine, RunningJob, ShutdownReport},
     error::{BuildError, Interrupted, JobError, PanicPayload, Phase, SubmitError},
@@ -103,7 +112,9 @@ pub use {
     histogram::Histogram,
     job::{JobBuilder, JobContext, JobHandle},
     metrics::{JobCounts, Metrics, Steals},
+    numa_vec::numa_vec,
     parallel::{par_chunks_mut, par_for, par_for_ranges, par_map_reduce, par_reduce},
+    room::WhenFull,
     scope::{Scope, scope},
     token::CancellationToken,
 };

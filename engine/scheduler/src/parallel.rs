@@ -3,9 +3,17 @@
 //!
 //! The parts depend on the range and the grain alone, never on how many workers there are or who is
 //! free: so a sum of floating-point numbers is the same on every machine.
+//!
+//! On a machine of several nodes the first splits follow the nodes (see [`affinity`](crate::affinity)):
+//! each node's part is queued there, for others to take once they have nothing of their own. Loops
+//! inside of a loop do not, for they are small beside it and wanted where they are.
 
+use std::cell::Cell;
+use std::iter::Peekable;
 use std::ops::Range;
 
+use crate::affinity::{Part, middle, parts};
+use crate::current::Current;
 use crate::engine::Engine;
 use crate::fork::join;
 
@@ -16,8 +24,10 @@ const PARTS: usize = 1024;
 /// Calls `body` for every number of `range`, in parts of `grain` to twice `grain` (0: chosen; an empty
 /// range has none).
 ///
-/// On a worker of an engine it runs there, else it enters the global engine, as all of these do. Costs
-/// a [`join`] for each part.
+/// On a worker of an engine it runs there, else it enters the global engine, as all of these do. On a
+/// machine of several nodes the same part of a range goes to the same node each time, in proportion to
+/// the nodes' workers; others help once they have nothing of their own. Costs a [`join`] for each part,
+/// and some microseconds for each node where there are several.
 ///
 /// # Panics
 /// If `body` panics, once all that had begun has ended.
@@ -77,8 +87,32 @@ pub fn par_chunks_mut<T: Send>(
     assert!(len > 0, "pieces of length 0 never end");
     if !data.is_empty() {
         let pieces = data.len().div_ceil(len);
-        split_chunks(data, len, 0, chosen(0, pieces), &body);
+        let grain = chosen(0, pieces);
+        with_parts(0..pieces, grain, |parts| match parts {
+            None => split_chunks(data, len, 0, grain, &body),
+            Some(parts) => chunks_on_nodes(data, len, &parts, grain, &body),
+        });
     }
+}
+
+fn chunks_on_nodes<T: Send>(
+    data: &mut [T],
+    len: usize,
+    parts: &[Part],
+    grain: usize,
+    body: &(impl Fn(usize, &mut [T]) + Sync + Send),
+) {
+    let mut left = data;
+    let bodies = parts.iter().map(|part| {
+        let own = left.len().min(part.range.len().saturating_mul(len));
+        let pieces = left.split_off_mut(..own).expect("as long as that");
+        let first = part.range.start;
+        let body = move |number: usize, piece: &mut [T]| inside(|| body(number, piece));
+        let split = move |_: &_| split_chunks(pieces, len, first, grain, &body);
+        (part.node, split)
+    });
+    let bodies: Vec<_> = bodies.collect();
+    Engine::of_thread(|engine| engine.scope(|scope| scope.spawn_on_each(bodies.into_iter())));
 }
 
 fn split_chunks<T: Send>(
@@ -149,19 +183,111 @@ pub fn par_map_reduce<T: Send>(
     reduce: impl Fn(T, T) -> T + Sync + Send,
 ) -> T {
     let grain = chosen(grain, range.len());
-    split(range, grain, &map, &reduce)
+    with_parts(range.clone(), grain, |parts| match parts {
+        None => split(range, grain, &map, &reduce),
+        Some(parts) => {
+            let map = |part: Range<usize>| inside(|| map(part));
+            let fold = |part: &Part| split(part.range.clone(), grain, &map, &reduce);
+            on_nodes(range, grain, &parts, fold, &reduce)
+        }
+    })
 }
 
-fn split<T: Send>(
+/// Gives each part to `fold`, on its node, and sums neighbours up as halving would.
+pub(crate) fn on_nodes<T: Send>(
+    range: Range<usize>,
+    grain: usize,
+    parts: &[Part],
+    fold: impl Fn(&Part) -> T + Sync + Send,
+    reduce: &(impl Fn(T, T) -> T + Sync + Send),
+) -> T {
+    let mut results: Vec<Option<T>> = parts.iter().map(|_| None).collect();
+    let fold = &fold;
+    Engine::of_thread(|engine| {
+        engine.scope(|scope| {
+            let bodies = parts.iter().zip(&mut results).map(|(part, result)| {
+                let body = move |_: &_| *result = Some(fold(part));
+                (part.node, body)
+            });
+            scope.spawn_on_each(bodies);
+        });
+    });
+    sum(
+        range,
+        grain,
+        &mut parts.iter().zip(results).peekable(),
+        reduce,
+    )
+}
+
+/// Sums up the results of the parts of `range`, which are the next ones.
+fn sum<'p, T>(
+    range: Range<usize>,
+    grain: usize,
+    results: &mut Peekable<impl Iterator<Item = (&'p Part, Option<T>)>>,
+    reduce: &impl Fn(T, T) -> T,
+) -> T {
+    if results.peek().is_some_and(|(part, _)| part.range == range) {
+        let (_, result) = results.next().expect("it was seen");
+        return result.expect("a scope ends once all it spawned has");
+    }
+    let middle = middle(&range, grain).expect("parts are ranges that halving comes by");
+    let left = sum(range.start..middle, grain, results, reduce);
+    let right = sum(middle..range.end, grain, results, reduce);
+    reduce(left, right)
+}
+
+thread_local! {
+    /// The thread is inside of a part of a loop that was split by nodes.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs what is done with a part of a loop that was split by nodes.
+pub(crate) fn inside<R>(body: impl FnOnce() -> R) -> R {
+    struct Before(bool);
+
+    impl Drop for Before {
+        fn drop(&mut self) {
+            INSIDE.set(self.0);
+        }
+    }
+
+    let _before = Before(INSIDE.replace(true));
+    body()
+}
+
+/// Calls `code` on a worker, with the parts of a range by nodes; `None` where it is split by halves
+/// alone: on one node, for fewer leaves than nodes, and inside of another loop.
+pub(crate) fn with_parts<R: Send>(
+    range: Range<usize>,
+    grain: usize,
+    code: impl FnOnce(Option<Vec<Part>>) -> R + Send,
+) -> R {
+    let on_worker =
+        Current::with(|current| current.is_some_and(|current| current.worker().is_some()));
+    if !on_worker {
+        return Engine::of_thread(|engine| engine.install(|| with_parts(range, grain, code)));
+    }
+    let parts = Engine::of_thread(|engine| {
+        let nodes = &engine.shared().machine.nodes;
+        if nodes.len() == 1 || range.len() / grain < nodes.len() || INSIDE.get() {
+            return None;
+        }
+        let workers: Vec<usize> = nodes.iter().map(|node| node.workers).collect();
+        Some(parts(range, grain, &workers))
+    });
+    code(parts)
+}
+
+pub(crate) fn split<T: Send>(
     range: Range<usize>,
     grain: usize,
     map: &(impl Fn(Range<usize>) -> T + Sync + Send),
     reduce: &(impl Fn(T, T) -> T + Sync + Send),
 ) -> T {
-    if range.len() / 2 < grain {
+    let Some(middle) = middle(&range, grain) else {
         return map(range);
-    }
-    let middle = range.start + range.len() / 2;
+    };
     let (left, right) = join(
         || split(range.start..middle, grain, map, reduce),
         || split(middle..range.end, grain, map, reduce),
@@ -170,7 +296,7 @@ fn split<T: Send>(
 }
 
 /// The grain, or for 0 one that gives a range of this length enough parts.
-fn chosen(grain: usize, len: usize) -> usize {
+pub(crate) fn chosen(grain: usize, len: usize) -> usize {
     match grain {
         0 => (len / PARTS).max(1),
         grain => grain,

@@ -288,6 +288,29 @@ impl<'scope> Scope<'scope> {
         shared.push_fork(node, self.boxed(body));
     }
 
+    /// As [`spawn_on`](Scope::spawn_on) for each, by the indices of nodes; but all are there before
+    /// anybody is woken for them, so that each node finds its own.
+    pub(crate) fn spawn_on_each<F>(&self, bodies: impl Iterator<Item = (usize, F)>)
+    where
+        F: FnOnce(&Scope<'scope>) + Send + 'scope,
+    {
+        let shared = &self.core.shared;
+        let fork = |body| {
+            self.core.count.begin();
+            self.boxed(body)
+        };
+        if shared.threadless {
+            return bodies.for_each(|(node, body)| shared.push_fork(node, fork(body)));
+        }
+        let forks: Vec<_> = bodies.map(|(node, body)| (node, fork(body))).collect();
+        let mut nodes: Vec<usize> = forks.iter().map(|&(node, _)| node).collect();
+        nodes.dedup();
+        for (node, fork) in forks {
+            shared.queues[node].push_fork(fork);
+        }
+        nodes.into_iter().for_each(|node| shared.wake_one(node));
+    }
+
     /// In the arena of the current worker. The count holds it already.
     #[inline]
     fn fork<F>(&self, current: &Current, body: F) -> Fork

@@ -21,6 +21,7 @@ use crate::machine::Machine;
 use crate::metrics::Counters;
 use crate::panics::contain;
 use crate::queues::{NodeQueues, PRIORITIES, Task};
+use crate::room::{Entry, Room};
 use crate::sleep::Sleepers;
 use crate::spares::Spares;
 use crate::spawner::{Request, Spawner};
@@ -51,9 +52,8 @@ pub(crate) struct Shared {
     pub(crate) spawner: Spawner,
     /// The system gave no threads at all: whoever brings work does it.
     pub(crate) threadless: bool,
-    /// By class: how many jobs may wait, and how many do.
-    capacity: [Option<usize>; 2],
-    queued: [CachePadded<AtomicUsize>; 2],
+    /// By class: the jobs that wait.
+    pub(crate) rooms: [Room; 2],
     /// By class: jobs that have left their queue other than by its end. What they left there is swept
     /// out when it is most of it.
     dead: [AtomicUsize; 2],
@@ -108,7 +108,7 @@ impl Shared {
         spares: Vec<(Range<usize>, Spares)>,
         sleepers: Sleepers,
         pinning: Pinning,
-        capacity: [Option<usize>; 2],
+        rooms: [Room; 2],
         io: Io,
         timer: Timer,
         metrics: Counters,
@@ -137,8 +137,7 @@ impl Shared {
             metrics,
             spawner,
             threadless,
-            capacity,
-            queued: Default::default(),
+            rooms,
             unfinished: CachePadded::default(),
             ending: Mutex::default(),
             round_robin: AtomicUsize::new(0),
@@ -151,11 +150,37 @@ impl Shared {
     /// Takes a job, or says why not.
     pub(crate) fn submit(self: &Arc<Self>, job: Arc<dyn AnyJob>) -> Result<(), SubmitError> {
         let meta = job.meta();
-        let (class, priority) = (meta.class, meta.priority);
-        if let Err(error) = self.admit(class) {
-            self.metrics.note_rejected(class, priority);
-            return Err(error);
+        let entered = self.enter(meta.class);
+        let admitted = entered.and_then(|entry| self.admit(meta.class, entry).map(|()| entry));
+        match admitted {
+            Ok(Entry::Queued) => self.take(job),
+            Ok(Entry::Caller) => self.run_on_caller(job),
+            Err(error) => {
+                self.metrics.note_rejected(meta.class, meta.priority);
+                return Err(error);
+            }
         }
+        Ok(())
+    }
+
+    /// Takes a job for which its room was entered, or says why not.
+    pub(crate) fn submit_entered(
+        self: &Arc<Self>,
+        job: Arc<dyn AnyJob>,
+    ) -> Result<(), SubmitError> {
+        let meta = job.meta();
+        let admitted = self.admit(meta.class, Entry::Queued);
+        match &admitted {
+            Ok(()) => self.take(job),
+            Err(_) => self.metrics.note_rejected(meta.class, meta.priority),
+        }
+        admitted
+    }
+
+    /// Queues a job that was admitted.
+    fn take(self: &Arc<Self>, job: Arc<dyn AnyJob>) {
+        let meta = job.meta();
+        let (class, priority) = (meta.class, meta.priority);
         self.metrics.note_submitted(class, priority);
         let (node, strict) = match meta.place {
             Place::Any => (self.node_of_caller(), false),
@@ -168,11 +193,11 @@ impl Shared {
             .is_some_and(|token| token.register(&job))
         {
             // It was cancelled before it came.
-            return Ok(());
+            return;
         }
         if self.threadless {
             Current::as_worker(self, |current, _| job.run(current));
-            return Ok(());
+            return;
         }
         if meta
             .deadline
@@ -200,32 +225,21 @@ impl Shared {
             // emptied.
             self.end_queued();
         }
-        Ok(())
     }
 
-    /// Counts a job in, if there is room and the engine takes jobs.
-    fn admit(&self, class: Class) -> Result<(), SubmitError> {
+    /// Counts a job in for which its room was entered, if the engine takes jobs.
+    pub(crate) fn admit(&self, class: Class, entry: Entry) -> Result<(), SubmitError> {
         // ORDERING: sequentially consistent, with `close`: either this sees that intake has
         // stopped, or whoever stopped it sees this job.
         self.unfinished.fetch_add(1, Ordering::SeqCst);
-        let refusal = if self.closed.load(Ordering::SeqCst) {
-            Some(SubmitError::ShutDown)
-        } else {
-            // ORDERING: relaxed: a count that bounds memory and orders nothing.
-            let queued = self.queued[class as usize].fetch_add(1, Ordering::Relaxed);
-            let full = self.capacity[class as usize].is_some_and(|most| queued >= most);
-            if full {
-                self.queued[class as usize].fetch_sub(1, Ordering::Relaxed);
-            }
-            full.then_some(SubmitError::QueueFull)
-        };
-        match refusal {
-            None => Ok(()),
-            Some(error) => {
-                self.note_gone();
-                Err(error)
-            }
+        if !self.is_closed() {
+            return Ok(());
         }
+        if entry == Entry::Queued {
+            self.room(class).leave();
+        }
+        self.note_gone();
+        Err(SubmitError::ShutDown)
     }
 
     /// Pushes a fork from outside.
@@ -297,6 +311,11 @@ impl Shared {
         }
     }
 
+    /// True if at least half of the spares of a node are taken.
+    pub(crate) fn are_few_spares(&self, node: usize) -> bool {
+        2 * self.spares[node].replaced() >= self.spare_numbers[node].len()
+    }
+
     /// So many more spares work, or fewer.
     pub(crate) fn note_spares(&self, more: isize) {
         // ORDERING: relaxed, see `active_spares`.
@@ -318,7 +337,7 @@ impl Shared {
         let counter = &self.dead[class as usize];
         // ORDERING: relaxed: a hint for when to look.
         let dead = counter.fetch_add(1, Ordering::Relaxed) + 1;
-        let live = self.queued[class as usize].load(Ordering::Relaxed);
+        let live = self.room(class).queued();
         if dead < FEW.max(live) {
             return;
         }
@@ -355,7 +374,7 @@ impl Shared {
     ) -> RunningEntry {
         let meta = job.meta();
         let wait = started.saturating_duration_since(meta.submitted);
-        self.queued[meta.class as usize].fetch_sub(1, Ordering::Relaxed);
+        self.room(meta.class).leave();
         self.metrics
             .note_start(lane, meta.class, meta.priority, wait);
         let node = Current::with(|current| current.map(Current::node));
@@ -390,7 +409,7 @@ impl Shared {
     /// A job has ended, and is about to say so.
     pub(crate) fn note_end(&self, meta: &Meta, error: Option<&JobError>, was: Phase) {
         if was == Phase::Queued {
-            self.queued[meta.class as usize].fetch_sub(1, Ordering::Relaxed);
+            self.room(meta.class).leave();
         }
         let block = Current::with(|current| {
             current
@@ -432,6 +451,12 @@ impl Shared {
     pub(crate) fn close(&self) {
         // ORDERING: see `admit`.
         self.closed.store(true, Ordering::SeqCst);
+        self.rooms.iter().for_each(Room::wake_all);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        // ORDERING: see `admit`.
+        self.closed.load(Ordering::SeqCst)
     }
 
     /// Waits until no job is left but those that wait for this too; false at the limit. A CPU

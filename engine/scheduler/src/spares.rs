@@ -103,6 +103,11 @@ impl Spares {
         false
     }
 
+    /// How many workers have handed their place on.
+    pub(crate) fn replaced(&self) -> usize {
+        self.state().replaced
+    }
+
     /// A worker that had handed its place on has it back.
     pub(crate) fn give_back(&self) {
         self.state().replaced -= 1;

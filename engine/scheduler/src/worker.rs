@@ -537,7 +537,7 @@ const PEACE: Duration = Duration::from_micros(50);
 const KEEPS_MEMORY: Duration = Duration::from_millis(100);
 /// So many jobs on one stack, and no more are begun there while others wait: a stack of 2 MiB has
 /// room for them.
-const MOST_NESTED: usize = 32;
+pub(crate) const MOST_NESTED: usize = 32;
 
 fn steal(shared: &Shared, victim: usize) -> Option<Fork> {
     loop {

@@ -1,10 +1,14 @@
 //! What has ended is forgotten, even where no worker comes to its place in the queue. In a process of
 //! its own, so that nobody else's memory is measured.
 
+use std::sync::Mutex;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use reiver::{CancellationToken, Class, Engine};
+
+/// One test at a time: the memory is that of the process.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Resident bytes of the process.
 fn resident() -> usize {
@@ -15,6 +19,9 @@ fn resident() -> usize {
 
 #[test]
 fn jobs_that_were_cancelled_or_have_ended_leave_nothing_in_queues_and_lists() {
+    let _alone = ALONE
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     // Four times what is held to be too much.
     const JOBS: usize = 200_000;
     let payload = [1_u8; 1024];
@@ -50,4 +57,20 @@ fn jobs_that_were_cancelled_or_have_ended_leave_nothing_in_queues_and_lists() {
         job.unwrap().join().unwrap();
     }
     assert!(resident() < before + JOBS * payload.len() / 4);
+}
+
+#[test]
+fn a_million_inputs_take_the_memory_of_those_in_flight() {
+    const INPUTS: usize = 1_000_000;
+    let _alone = ALONE
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let engine = Engine::builder().cpu_workers(2).build().unwrap();
+    let before = resident();
+    // A hundred bytes for each would be too much.
+    let inputs = (0..INPUTS).map(|number| [number; 32]);
+    let run = engine.batch(inputs).map(|_, input| input[31]);
+    let sum: usize = run.unordered().map(Result::unwrap).sum();
+    assert_eq!(sum, INPUTS * (INPUTS - 1) / 2);
+    assert!(resident() < before + INPUTS * 100);
 }

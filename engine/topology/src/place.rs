@@ -147,6 +147,55 @@ pub fn node_of<T>(data: &[T]) -> Option<NodeId> {
         .map(|(id, _)| id)
 }
 
+/// So many pages are asked about and moved in one call: their addresses fit into a cache.
+const PAGES_AT_ONCE: usize = 4096;
+
+/// Moves the pages that lie wholly within `data`, and on another node, to `node`; gives how many those
+/// were. No memory policy is left behind. What the kernel refuses stays where it is, which is logged
+/// once.
+///
+/// Costs some 0.1 µs a page, and 1 µs or more for each that is moved.
+pub fn move_to_node<T>(data: &[T], node: NodeId) -> usize {
+    let page = sys::page_bytes();
+    let start = data.as_ptr().cast::<u8>();
+    let bytes = size_of_val(data);
+    let into_page = start.addr() % page;
+    let skipped = (page - into_page) % page;
+    let count = bytes.saturating_sub(skipped) / page;
+    let first = start.wrapping_add(skipped);
+    let wanted = i32::try_from(node.0).ok();
+    let mut moved = 0;
+    for from in (0..count).step_by(PAGES_AT_ONCE) {
+        let until = count.min(from + PAGES_AT_ONCE);
+        let all: Vec<*const u8> = (from..until)
+            .map(|number| first.wrapping_add(number * page))
+            .collect();
+        let misplaced = sys::nodes_of_pages(&all).map(|nodes| {
+            let is_elsewhere = |&(_, on): &(_, i32)| on >= 0 && Some(on) != wanted;
+            let pages = all.into_iter().zip(nodes).filter(is_elsewhere);
+            pages.map(|(page, _)| page).collect::<Vec<_>>()
+        });
+        let result = misplaced.and_then(|pages| match pages.len() {
+            0 => Ok(0),
+            many => Ok(many - sys::move_pages(&pages, node)?.min(many)),
+        });
+        match result {
+            Ok(many) => moved += many,
+            Err(error) => {
+                static REFUSED: Once = Once::new();
+                settled(
+                    Err(error),
+                    &REFUSED,
+                    "move pages to a node",
+                    "memory stays where it was touched first",
+                );
+                break;
+            }
+        }
+    }
+    moved
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,6 +237,23 @@ mod tests {
         }
         assert_eq!(node_of::<u8>(&[]), None);
         assert_eq!(node_of(&[(), ()]), None);
+    }
+
+    #[test]
+    fn pages_are_moved_to_nodes_of_the_machine_alone() {
+        let machine = Topology::detect().expect("this machine");
+        let data: Vec<u64> = (0..1 << 18).collect();
+        for node in machine.nodes() {
+            move_to_node(&data, node);
+            if machine.node(node).is_some_and(|node| node.memory_bytes > 0) {
+                assert_eq!(move_to_node(&data, node), 0, "all are there already");
+            }
+        }
+        assert_eq!(move_to_node(&data, NodeId(5000)), 0);
+        assert_eq!(move_to_node(&data, NodeId(u32::MAX)), 0);
+        assert_eq!(move_to_node::<u64>(&[], NodeId(0)), 0);
+        assert_eq!(move_to_node(&[(), ()], NodeId(0)), 0);
+        assert!(data.into_iter().eq(0..1 << 18));
     }
 
     #[test]

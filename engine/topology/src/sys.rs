@@ -102,6 +102,30 @@ pub(crate) fn nodes_of_pages(pages: &[*const u8]) -> io::Result<Vec<c_int>> {
     checked(result).map(|_| status)
 }
 
+/// Moves pages of this process to a node, those that were touched and may be moved; what has become
+/// of each is left unsaid. Gives how many the kernel says it could not move.
+pub(crate) fn move_pages(pages: &[*const u8], node: NodeId) -> io::Result<usize> {
+    /// Pages that this process has alone; libc does not name it.
+    const MPOL_MF_MOVE: c_int = 1 << 1;
+    let node = c_int::try_from(node.0).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let nodes = vec![node; pages.len()];
+    let mut status = vec![c_int::MIN; pages.len()];
+    // SAFETY: the kernel reads `pages.len()` addresses, never what they point to, and as many entries
+    // of `nodes`, and writes as many of `status`; the content of a page stays what it is.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_pages,
+            0,
+            pages.len(),
+            pages.as_ptr(),
+            nodes.as_ptr(),
+            status.as_mut_ptr(),
+            MPOL_MF_MOVE,
+        )
+    };
+    checked(result).map(|left| usize::try_from(left).unwrap_or(0))
+}
+
 /// Bytes of a page.
 pub(crate) fn page_bytes() -> usize {
     // SAFETY: sysconf reads a constant of the system.

@@ -1,9 +1,12 @@
 //! What an engine promises, held on real threads.
 
+mod batches;
 mod ends;
 mod forks;
+mod full;
 mod jobs;
 mod metrics;
+mod nodes;
 mod parallel;
 mod placement;
 mod waits;

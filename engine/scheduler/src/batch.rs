@@ -1,0 +1,643 @@
+//! Batches: one closure over many inputs, a job each, with a bound on how many are in flight.
+//!
+//! Whoever asks for results drives it: it pulls inputs while there is room, in the batch and in the
+//! queue of its class, then waits for whichever job ends next. A job is in flight from the moment that
+//! its input is pulled until its result is given out, so memory is bounded by that and by what is
+//! collected.
+//!
+//! Each place in flight has a waker of its own that says which job has ended. Who waits for all, once
+//! all inputs are pulled, runs queued jobs of the batch itself, as `JobHandle::join` does. Else a
+//! thread of an engine hands its place on: a job may need what its consumer does next, if only to be
+//! cancelled. Where many have done that already it runs jobs of its own all the same.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Wake, Waker};
+
+use crate::cell::{AnyJob, Outcome};
+use crate::current::{Current, block_until};
+use crate::engine::Engine;
+use crate::error::{JobError, SubmitError};
+use crate::job::JobContext;
+use crate::room::{Entry, Stands};
+use crate::token::CancellationToken;
+use crate::worker::MOST_NESTED;
+use crate::{Class, Priority};
+
+/// In flight unless set: enough to keep any machine busy, few enough to cancel soon.
+const IN_FLIGHT: usize = 1024;
+
+/// Many inputs about to be given to one closure; made by [`Engine::batch`].
+#[must_use = "a batch does nothing until it is given a closure and asked for results"]
+pub struct Batch<I> {
+    engine: Engine,
+    inputs: I,
+    class: Class,
+    priority: Priority,
+    most: usize,
+}
+
+impl Engine {
+    /// A batch over `inputs`, which are pulled on the thread that asks for results, as room allows. A
+    /// full queue makes a batch wait, whatever
+    /// [`when_full`](crate::EngineBuilder::when_full) says.
+    ///
+    /// Each input is a job, and costs what [`submit`](Engine::submit) costs and some 100 ns more.
+    ///
+    /// ```
+    /// use reiver::{Class, Engine};
+    ///
+    /// let engine = Engine::builder().cpu_workers(2).build()?;
+    /// let squares = engine.batch(0..1000_u64).map(|_, n| n * n).collect();
+    /// assert_eq!(squares.len(), 1000);
+    /// assert_eq!(*squares[30].as_ref().unwrap(), 900);
+    ///
+    /// let names = ["/proc/stat", "/proc/uptime"];
+    /// let sizes = engine.batch(names).class(Class::Io).max_in_flight(64)
+    ///     .try_map(|_, name| std::fs::read(name).map(|text| text.len()))
+    ///     .fail_fast()?;
+    /// assert!(sizes.iter().all(|&size| size > 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn batch<I: IntoIterator>(&self, inputs: I) -> Batch<I::IntoIter> {
+        Batch {
+            engine: Engine::borrowed(Arc::clone(self.shared())),
+            inputs: inputs.into_iter(),
+            class: Class::default(),
+            priority: Priority::default(),
+            most: IN_FLIGHT,
+        }
+    }
+}
+
+impl<I: Iterator> Batch<I> {
+    /// What its jobs do with their threads. Default [`Class::Cpu`].
+    pub fn class(mut self, class: Class) -> Self {
+        self.class = class;
+        self
+    }
+
+    /// How urgent its jobs are. Default [`Priority::P1`].
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// At most so many inputs are pulled whose results have not been given out. 0 is taken for 1.
+    /// Default 1024.
+    pub fn max_in_flight(mut self, jobs: usize) -> Self {
+        self.most = jobs.max(1);
+        self
+    }
+
+    /// What is done with each input. Nothing begins before results are asked for.
+    pub fn map<U, F>(self, body: F) -> BatchRun<I, F, U>
+    where
+        F: Fn(&JobContext, I::Item) -> U + Send + Sync + 'static,
+        I::Item: Send + 'static,
+        U: Send + 'static,
+    {
+        BatchRun {
+            flight: Flight::new(self, body),
+        }
+    }
+
+    /// What is done with each input, where that may fail. Nothing begins before results are asked for.
+    pub fn try_map<U, E, F>(self, body: F) -> TryBatchRun<I, F, U, E>
+    where
+        F: Fn(&JobContext, I::Item) -> Result<U, E> + Send + Sync + 'static,
+        I::Item: Send + 'static,
+        U: Send + 'static,
+        E: Send + 'static,
+    {
+        TryBatchRun {
+            flight: Flight::new(self, body),
+        }
+    }
+}
+
+/// Inputs and what is done with them; made by [`Batch::map`].
+///
+/// Dropping it, or the iterator made of it, cancels what is in flight: queued jobs end at once,
+/// running ones learn of it at their next checkpoint and are not waited for.
+#[must_use = "a batch does nothing until results are asked for"]
+pub struct BatchRun<I: Iterator, F, U> {
+    flight: Flight<I, F, U>,
+}
+
+impl<I, F, U> BatchRun<I, F, U>
+where
+    I: Iterator<Item: Send + 'static>,
+    F: Fn(&JobContext, I::Item) -> U + Send + Sync + 'static,
+    U: Send + 'static,
+{
+    /// All results, in the order of the inputs. What the engine no longer takes, because it is shut
+    /// down in the middle, is [`JobError::ShutDown`].
+    ///
+    /// # Panics
+    /// If the iterator of the inputs panics; what is in flight is then cancelled.
+    pub fn collect(mut self) -> Vec<Result<U, JobError>> {
+        let mut results: Vec<Option<Result<U, JobError>>> = Vec::new();
+        while let Some((index, result)) = self.flight.next(Goal::All) {
+            put(&mut results, index, result);
+        }
+        all(results)
+    }
+
+    /// The results as jobs end, in any order. Inputs are pulled and results waited for inside `next`,
+    /// so between two calls at most [`max_in_flight`](Batch::max_in_flight) inputs are worked on. On a
+    /// thread of an engine where many wait already, `next` may run jobs of the batch itself.
+    ///
+    /// # Panics
+    /// Its `next` panics if the iterator of the inputs does; what was in flight can still be had.
+    pub fn unordered(mut self) -> impl Iterator<Item = Result<U, JobError>> {
+        std::iter::from_fn(move || self.flight.next(Goal::Next).map(|(_, result)| result))
+    }
+
+    /// All values in the order of the inputs; or, once a job has none, why: the first by the order of
+    /// inputs among those that have ended by then. No more inputs are pulled and what is in flight is
+    /// cancelled; what runs is not waited for.
+    ///
+    /// # Errors
+    /// Why a job has no value.
+    ///
+    /// # Panics
+    /// As [`collect`](BatchRun::collect).
+    pub fn fail_fast(self) -> Result<Vec<U>, JobError> {
+        self.flight.until_failure(|_, result| result)
+    }
+}
+
+/// Inputs and what is done with them, where that may fail; made by [`Batch::try_map`].
+///
+/// Dropping it cancels what is in flight, as with [`BatchRun`].
+#[must_use = "a batch does nothing until results are asked for"]
+pub struct TryBatchRun<I: Iterator, F, U, E> {
+    flight: Flight<I, F, Result<U, E>>,
+}
+
+impl<I, F, U, E> TryBatchRun<I, F, U, E>
+where
+    I: Iterator<Item: Send + 'static>,
+    F: Fn(&JobContext, I::Item) -> Result<U, E> + Send + Sync + 'static,
+    U: Send + 'static,
+    E: Send + 'static,
+{
+    /// As [`BatchRun::fail_fast`], an error of the closure being one of the batch.
+    ///
+    /// # Errors
+    /// Why an input has no value, and which.
+    ///
+    /// # Panics
+    /// As [`BatchRun::collect`].
+    pub fn fail_fast(self) -> Result<Vec<U>, BatchError<E>> {
+        self.flight.until_failure(|index, result| match result {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(BatchError::Failed { index, error }),
+            Err(error) => Err(BatchError::Job { index, error }),
+        })
+    }
+}
+
+/// Why a batch has not all its values.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BatchError<E> {
+    /// The closure failed.
+    #[error("input {index} failed: {error}")]
+    Failed {
+        /// Which input, from 0.
+        index: usize,
+        /// What the closure returned.
+        #[source]
+        error: E,
+    },
+    /// The job of an input ended without a value.
+    #[error("the job of input {index} has no value: {error}")]
+    Job {
+        /// Which input, from 0.
+        index: usize,
+        /// Why.
+        #[source]
+        error: JobError,
+    },
+}
+
+/// What somebody waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Goal {
+    /// Whatever ends next, which decides what is done then.
+    Next,
+    /// All; nothing is done before that.
+    All,
+}
+
+/// A batch under way.
+struct Flight<I: Iterator, F, U> {
+    engine: Engine,
+    /// `None` once they have ended.
+    inputs: Option<I>,
+    body: Arc<F>,
+    class: Class,
+    priority: Priority,
+    most: usize,
+    token: CancellationToken,
+    /// How many inputs have been pulled.
+    pulled: usize,
+    /// Pulled, made a job, and without room in the queue.
+    stuck: Option<(usize, Arc<dyn Outcome<U>>)>,
+    places: Vec<Place<U>>,
+    /// Places that are free.
+    free: Vec<usize>,
+    /// Have ended, and are not given out yet.
+    ready: VecDeque<(usize, Result<U, JobError>)>,
+    /// Where to look next for a queued job of one's own; `None` when there was none.
+    next_own: Option<usize>,
+    ended: Arc<Ended>,
+}
+
+/// A job in flight, and how its end is told.
+struct Place<U> {
+    job: Option<(usize, Arc<dyn Outcome<U>>)>,
+    waker: Waker,
+}
+
+/// Which places' jobs have ended, and who is waiting for that.
+#[derive(Debug, Default)]
+struct Ended {
+    state: Mutex<EndedState>,
+}
+
+#[derive(Debug, Default)]
+struct EndedState {
+    places: Vec<usize>,
+    /// Who waits, and for how many.
+    waits: Option<(Waker, usize)>,
+}
+
+impl Ended {
+    fn state(&self) -> MutexGuard<'_, EndedState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The waker of one place.
+struct Tell {
+    place: usize,
+    ended: Arc<Ended>,
+}
+
+impl Wake for Tell {
+    fn wake(self: Arc<Self>) {
+        let mut state = self.ended.state();
+        state.places.push(self.place);
+        let told = state.places.len();
+        let waker = state.waits.take_if(|&mut (_, wanted)| told >= wanted);
+        drop(state);
+        if let Some((waker, _)) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl<I: Iterator, F, U> Flight<I, F, U> {
+    fn new(batch: Batch<I>, body: F) -> Flight<I, F, U> {
+        Flight {
+            engine: batch.engine,
+            inputs: Some(batch.inputs),
+            body: Arc::new(body),
+            class: batch.class,
+            priority: batch.priority,
+            most: batch.most,
+            token: CancellationToken::new(),
+            pulled: 0,
+            stuck: None,
+            places: Vec::new(),
+            free: Vec::new(),
+            ready: VecDeque::new(),
+            next_own: None,
+            ended: Arc::default(),
+        }
+    }
+
+    /// Jobs that were taken and are not known to have ended.
+    fn in_flight(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    /// Jobs that have ended give their results.
+    fn gather(&mut self) {
+        let ended = std::mem::take(&mut self.ended.state().places);
+        for place in ended {
+            let job = self.places[place].job.take();
+            let (index, job) = job.expect("a place is told of once a job");
+            let result = job
+                .take(None)
+                .expect("who tells of its end leaves a result");
+            self.free.push(place);
+            self.ready.push_back((index, result));
+        }
+    }
+}
+
+impl<I, F, U> Flight<I, F, U>
+where
+    I: Iterator<Item: Send + 'static>,
+    F: Fn(&JobContext, I::Item) -> U + Send + Sync + 'static,
+    U: Send + 'static,
+{
+    /// The next result, with the number of its input.
+    fn next(&mut self, goal: Goal) -> Option<(usize, Result<U, JobError>)> {
+        loop {
+            if self.ready.is_empty() {
+                self.gather();
+            }
+            self.pull();
+            if let Some(result) = self.ready.pop_front() {
+                return Some(result);
+            }
+            if self.in_flight() == 0 && self.stuck.is_none() {
+                return None;
+            }
+            self.wait(goal);
+        }
+    }
+
+    fn until_failure<V, E>(
+        mut self,
+        judge: impl Fn(usize, Result<U, JobError>) -> Result<V, E>,
+    ) -> Result<Vec<V>, E> {
+        let mut values: Vec<Option<V>> = Vec::new();
+        while let Some((index, result)) = self.next(Goal::Next) {
+            match judge(index, result) {
+                Ok(value) => put(&mut values, index, value),
+                Err(error) => {
+                    self.gather();
+                    let others = self.ready.drain(..);
+                    let others = others.filter_map(|(index, result)| {
+                        judge(index, result).err().map(|error| (index, error))
+                    });
+                    let first = std::iter::once((index, error)).chain(others);
+                    let (_, error) = first
+                        .min_by_key(|&(index, _)| index)
+                        .expect("there is one at least");
+                    return Err(error);
+                }
+            }
+        }
+        Ok(all(values))
+    }
+
+    /// Pulls inputs and hands them over while there is room.
+    fn pull(&mut self) {
+        let shared = Arc::clone(self.engine.shared());
+        while self.stuck.is_some() || self.in_flight() + self.ready.len() < self.most {
+            let stuck = self.stuck.take();
+            let Some((index, job)) = stuck.or_else(|| self.next_job()) else {
+                return;
+            };
+            if shared.room(self.class).try_enter() {
+                self.hand_over(index, job);
+            } else if shared.is_closed() {
+                shared.metrics.note_rejected(self.class, self.priority);
+                self.ready.push_back((index, Err(JobError::ShutDown)));
+            } else {
+                self.stuck = Some((index, job));
+                return;
+            }
+        }
+    }
+
+    /// Makes a job of the next input.
+    fn next_job(&mut self) -> Option<(usize, Arc<dyn Outcome<U>>)> {
+        // Somebody else's code: if it panics there are no more inputs.
+        let mut inputs = self.inputs.take()?;
+        let input = inputs.next()?;
+        self.inputs = Some(inputs);
+        let index = self.pulled;
+        self.pulled += 1;
+        let body = Arc::clone(&self.body);
+        let job = self.engine.job().class(self.class).priority(self.priority);
+        let job = job.cancel_with(&self.token);
+        let cell = job.into_cell(move |ctx: &JobContext| body(ctx, input));
+        Some((index, cell.expect("it asks for no node")))
+    }
+
+    /// Submits a job for which the room of its class was entered, if the engine takes any.
+    fn hand_over(&mut self, index: usize, job: Arc<dyn Outcome<U>>) {
+        let shared = self.engine.shared();
+        let taken = Arc::clone(&job) as Arc<dyn AnyJob>;
+        match shared.submit_entered(taken) {
+            Ok(()) => self.watch(index, job),
+            Err(error) => self.ready.push_back((index, Err(refused(error)))),
+        }
+    }
+
+    /// Sees to it that the end of a job is told.
+    fn watch(&mut self, index: usize, job: Arc<dyn Outcome<U>>) {
+        let place = self.free.pop().unwrap_or_else(|| {
+            let place = self.places.len();
+            let ended = Arc::clone(&self.ended);
+            let waker = Waker::from(Arc::new(Tell { place, ended }));
+            self.places.push(Place { job: None, waker });
+            place
+        });
+        match job.take(Some(&self.places[place].waker)) {
+            Some(result) => {
+                self.free.push(place);
+                self.ready.push_back((index, result));
+            }
+            None => {
+                self.places[place].job = Some((index, job));
+                self.next_own = self.next_own.or(Some(place));
+            }
+        }
+    }
+
+    /// Waits until jobs have ended, or there is room for the one that has none.
+    fn wait(&mut self, goal: Goal) {
+        let waits_for_each = goal == Goal::All && self.inputs.is_none() && self.stuck.is_none();
+        if (waits_for_each || Stands::are_few()) && self.run_own() {
+            return;
+        }
+        let shared = Arc::clone(self.engine.shared());
+        let stands = Stands::by();
+        if stands.is_none() {
+            // Nobody else may be left to do it.
+            if self.run_own() {
+                return;
+            }
+            if let Some((index, job)) = self.stuck.take() {
+                let taken = Arc::clone(&job) as Arc<dyn AnyJob>;
+                match shared.admit(self.class, Entry::Caller) {
+                    Ok(()) => {
+                        shared.run_on_caller(taken);
+                        self.watch(index, job);
+                    }
+                    Err(error) => self.ready.push_back((index, Err(refused(error)))),
+                }
+                return;
+            }
+            if run_any_io() {
+                return;
+            }
+        }
+        let room = shared.room(self.class);
+        let mut waiter = self.stuck.is_some().then(|| room.waiter());
+        let wanted = self.wanted(goal);
+        let mut entered = false;
+        block_until(None, |waker| {
+            if entered || self.is_told(waker, wanted) {
+                return true;
+            }
+            let Some(waiter) = &mut waiter else {
+                return false;
+            };
+            entered = waiter.poll(waker);
+            entered || shared.is_closed()
+        });
+        drop(waiter);
+        if entered && let Some((index, job)) = self.stuck.take() {
+            self.hand_over(index, job);
+        }
+    }
+
+    /// How many ends to wait for: where nothing hangs on the single one, so many that the workers
+    /// still have enough, so that a waiting thread is not woken for each.
+    fn wanted(&self, goal: Goal) -> usize {
+        let workers = self.engine.shared().machine.nodes.iter();
+        let workers: usize = workers.map(|node| node.workers).sum();
+        match (goal, self.class) {
+            (Goal::All, Class::Cpu) => (self.in_flight().saturating_sub(2 * workers) / 2).max(1),
+            _ => 1,
+        }
+    }
+
+    /// True if so many have ended; else the waker is woken when they have.
+    fn is_told(&self, waker: &Waker, wanted: usize) -> bool {
+        let mut state = self.ended.state();
+        if state.places.len() >= wanted {
+            return true;
+        }
+        match &mut state.waits {
+            Some((known, for_how_many)) => {
+                known.clone_from(waker);
+                *for_how_many = wanted;
+            }
+            none => *none = Some((waker.clone(), wanted)),
+        }
+        false
+    }
+
+    /// Runs a job of the batch that is still queued, if this thread may.
+    fn run_own(&mut self) -> bool {
+        let on_engine = Current::with(|current| current.is_some());
+        let Some(start) = self.next_own.filter(|_| on_engine) else {
+            return false;
+        };
+        let count = self.places.len();
+        let round = (start..count).chain(0..start);
+        let mut is_left = false;
+        for place in round {
+            let job = self.places[place].job.as_ref();
+            let queued = job.filter(|(_, job)| job.meta().state.is_queued());
+            let Some(job) = queued.map(|(_, job)| Arc::clone(job) as Arc<dyn AnyJob>) else {
+                continue;
+            };
+            is_left = true;
+            Current::with(|current| {
+                if let Some(current) = current {
+                    current.run_if_queued(Arc::clone(&job));
+                }
+            });
+            if job.meta().state.is_queued() {
+                // Not for threads like this one.
+                break;
+            }
+            self.next_own = Some((place + 1) % count);
+            return true;
+        }
+        if !is_left {
+            self.next_own = None;
+        }
+        false
+    }
+}
+
+impl<I: Iterator, F, U> Drop for Flight<I, F, U> {
+    fn drop(&mut self) {
+        if self.in_flight() > 0 {
+            self.token.cancel();
+        }
+    }
+}
+
+/// What is waited for runs on a thread that waits itself, for one of those that are queued: on an I/O
+/// thread runs one of them.
+fn run_any_io() -> bool {
+    Current::with(|current| {
+        let current = current.filter(|current| current.worker().is_none());
+        let Some(current) = current.filter(|current| current.depth() < MOST_NESTED) else {
+            return false;
+        };
+        let shared = current.engine().shared();
+        let job = shared.io.take(&shared.machine.near[current.node_index()]);
+        let is_some = job.is_some();
+        if let Some(job) = job {
+            current.run_if_queued(job);
+        }
+        is_some
+    })
+}
+
+fn refused(error: SubmitError) -> JobError {
+    match error {
+        SubmitError::ShutDown => JobError::ShutDown,
+        other => JobError::Rejected(other),
+    }
+}
+
+fn put<V>(values: &mut Vec<Option<V>>, index: usize, value: V) {
+    if values.len() <= index {
+        values.resize_with(index + 1, || None);
+    }
+    values[index] = Some(value);
+}
+
+fn all<V>(values: Vec<Option<V>>) -> Vec<V> {
+    let values = values.into_iter();
+    let given = values.map(|value| value.expect("every input has a result"));
+    given.collect()
+}
+
+impl<I> fmt::Debug for Batch<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("class", &self.class)
+            .field("priority", &self.priority)
+            .field("max_in_flight", &self.most)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<I: Iterator, F, U> fmt::Debug for Flight<I, F, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flight")
+            .field("pulled", &self.pulled)
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<I: Iterator, F, U> fmt::Debug for BatchRun<I, F, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("BatchRun").field(&self.flight).finish()
+    }
+}
+
+impl<I: Iterator, F, U, E> fmt::Debug for TryBatchRun<I, F, U, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TryBatchRun").field(&self.flight).finish()
+    }
+}
