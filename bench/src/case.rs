@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// A piece of work that several contenders do.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Case {
     pub(crate) suite: &'static str,
     pub(crate) name: &'static str,
@@ -19,7 +19,7 @@ pub(crate) struct Case {
 }
 
 /// Who does it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Contender {
     /// Begins with the peer's name, as `versions` knows it.
     pub(crate) name: &'static str,

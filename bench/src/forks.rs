@@ -52,6 +52,17 @@ pub(crate) use forkers_and_serial;
 #[derive(Debug)]
 pub(crate) struct Reiver(reiver::Engine);
 
+impl Reiver {
+    pub(crate) fn metrics(&self) -> reiver::Metrics {
+        self.0.metrics()
+    }
+
+    /// With an engine that is not built as `start` does it.
+    pub(crate) fn of(engine: reiver::Engine) -> Reiver {
+        Reiver(engine)
+    }
+}
+
 impl Forks for Reiver {
     type Here<'h> = ();
 

@@ -16,6 +16,8 @@ mod forks;
 mod hold;
 mod machine;
 mod outside;
+mod plot;
+mod pools;
 mod report;
 mod runner;
 mod stats;

@@ -13,30 +13,30 @@ pub(crate) fn print(cases: &[&Case], rows: &[Row], machine: &[(&str, String)]) {
     println!("{:>22}  {}", "contenders", contenders(rows).join(", "));
     let mut lost = Vec::new();
     for case in cases {
+        let name = format!("{}/{}", case.suite, case.name);
+        println!("\n{name}: {}, in {}", case.what, case.unit);
         println!(
-            "\n{}/{}: {}, in {}",
-            case.suite, case.name, case.what, case.unit
+            "  {:<26} {:>7} {:>10} {:>10} {:>10} {:>10} {:>6} {:>9}",
+            "contender", "threads", "median", "p99", "min", "max", "rounds", "of best"
         );
-        println!(
-            "  {:<26} {:>7} {:>10} {:>10} {:>10} {:>10} {:>6}",
-            "contender", "threads", "median", "p99", "min", "max", "rounds"
-        );
+        let verdicts = verdict::of(case, rows);
         for row in verdict::of_case(case, rows) {
-            println!("{}", line(row));
+            let best = verdicts
+                .iter()
+                .find(|verdict| verdict.threads == row.threads);
+            println!("{}", line(row, best.and_then(|verdict| verdict.best_peer)));
         }
-        for verdict in verdict::of(case, rows) {
-            println!("  at {}: {}", verdict.threads, verdict.sentence);
+        for verdict in verdicts {
+            let told = format!("at {}: {}", threads(verdict.threads), verdict.sentence);
+            println!("  {told}");
             if verdict.lost {
-                lost.push(format!(
-                    "{}/{} at {}: {}",
-                    case.suite, case.name, verdict.threads, verdict.sentence
-                ));
+                lost.push(format!("{name} {told}"));
             }
         }
     }
     println!(
-        "\nWhere we lose: {}",
-        if lost.is_empty() { "nowhere" } else { "" }
+        "\nWhere we lose:{}",
+        if lost.is_empty() { " nowhere" } else { "" }
     );
     for sentence in lost {
         println!("  {sentence}");
@@ -44,20 +44,33 @@ pub(crate) fn print(cases: &[&Case], rows: &[Row], machine: &[(&str, String)]) {
     println!();
 }
 
-fn line(row: &Row) -> String {
+/// A contender's numbers, and its median as a multiple of the best peer's.
+fn line(row: &Row, best_peer: Option<f64>) -> String {
     let start = format!("  {:<26} {:>7}", row.contender, row.threads);
     if let Some(note) = &row.note {
         return format!("{start}  {note}");
     }
     let cell = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), number);
+    let times = match (row.median, best_peer) {
+        (Some(median), Some(best)) if best > 0.0 => format!("{:.2}", median / best),
+        _ => String::new(),
+    };
     format!(
-        "{start} {:>10} {:>10} {:>10} {:>10} {:>6}",
+        "{start} {:>10} {:>10} {:>10} {:>10} {:>6} {times:>9}",
         cell(row.median),
         cell(row.p99),
         cell(row.min),
         cell(row.max),
         row.rounds
     )
+}
+
+/// How many, in words.
+pub(crate) fn threads(number: usize) -> String {
+    match number {
+        1 => "1 thread".to_owned(),
+        more => format!("{more} threads"),
+    }
 }
 
 /// Everybody who was measured, with the version.

@@ -11,8 +11,8 @@ const TIE: f64 = 0.03;
 pub(crate) struct Verdict {
     pub(crate) threads: usize,
     pub(crate) sentence: String,
-    /// Our median over the best peer's, where both have one that is above zero.
-    pub(crate) ratio: Option<f64>,
+    /// The best peer's median.
+    pub(crate) best_peer: Option<f64>,
     pub(crate) lost: bool,
 }
 
@@ -47,44 +47,24 @@ fn best<'r>(rows: &[&'r Row], role: Role) -> Option<(&'r Row, f64)> {
 }
 
 fn at(rows: Vec<&Row>, threads: usize) -> Verdict {
-    let (sentence, ratio, lost) = match (best(&rows, Role::Ours), best(&rows, Role::Peer)) {
-        (None, _) => ("reiver has no numbers.".to_owned(), None, true),
+    let (us, them) = (best(&rows, Role::Ours), best(&rows, Role::Peer));
+    let (sentence, lost) = match (us, them) {
+        (None, _) => ("reiver has no numbers.".to_owned(), them.is_some()),
         (Some((row, ours)), None) => {
             let sentence = format!(
-                "No peer to compare with: {} takes {}.",
+                "{}: {}; no peer to compare with.",
                 row.contender,
                 number(ours)
             );
-            (sentence, None, false)
+            (sentence, false)
         }
-        (Some((row, ours)), Some((peer, theirs))) => {
-            let ratio = (theirs > 0.0 && ours > 0.0).then(|| ours / theirs);
-            let tie = ratio.map_or(ours == theirs, |ratio| (ratio - 1.0).abs() <= TIE);
-            let (us, them) = (row.contender, peer.contender);
-            let numbers = format!("{} against {}", number(ours), number(theirs));
-            let sentence = match (tie, ratio) {
-                (true, _) => format!("{us} and {them} are level: {numbers}."),
-                (_, Some(ratio)) if ratio < 1.0 => {
-                    format!(
-                        "{us} wins: {numbers} of {them}, {:.2} times less.",
-                        1.0 / ratio
-                    )
-                }
-                (_, Some(ratio)) => {
-                    format!("{us} loses to {them}: {numbers}, {ratio:.2} times as much.")
-                }
-                (_, None) if ours < theirs => format!("{us} wins: {numbers} of {them}."),
-                (_, None) => format!("{us} loses to {them}: {numbers}."),
-            };
-            (sentence, ratio, !tie && ours > theirs)
-        }
+        (Some(us), Some(them)) => compared(us, them),
     };
-    let floor = match (best(&rows, Role::Ours), best(&rows, Role::Floor)) {
+    let floor = match (us, best(&rows, Role::Floor)) {
         (Some((_, ours)), Some((row, floor))) if floor > 0.0 => {
-            let times = ours / floor;
+            let (name, times) = (row.contender, ours / floor);
             format!(
-                " Beside it, {} takes {}: we are at {times:.2} of that.",
-                row.contender,
+                " The floor, {name}: {}; we are at {times:.2} times that.",
                 number(floor)
             )
         }
@@ -93,9 +73,39 @@ fn at(rows: Vec<&Row>, threads: usize) -> Verdict {
     Verdict {
         threads,
         sentence: sentence + &floor,
-        ratio,
+        best_peer: them.map(|(_, median)| median),
         lost,
     }
+}
+
+/// The sentence, and whether we lost.
+fn compared(us: (&Row, f64), them: (&Row, f64)) -> (String, bool) {
+    let ((our_row, ours), (their_row, theirs)) = (us, them);
+    let ratio = (theirs > 0.0 && ours > 0.0).then(|| ours / theirs);
+    let level = ratio.map_or(ours == theirs, |ratio| (ratio - 1.0).abs() <= TIE);
+    let (us, them) = (our_row.contender, their_row.contender);
+    let numbers = format!(
+        "{} against {} (p99 {} against {})",
+        number(ours),
+        number(theirs),
+        number(our_row.p99.unwrap_or(ours)),
+        number(their_row.p99.unwrap_or(theirs)),
+    );
+    let times = |ratio: Option<f64>, than: &str| {
+        ratio.map_or_else(String::new, |ratio| format!(", {ratio:.2} times {than}"))
+    };
+    let sentence = if level {
+        format!("{us} and {them} are level: {numbers}.")
+    } else if ours < theirs {
+        let less = times(ratio.map(|ratio| 1.0 / ratio), "less");
+        format!("{us} wins over {them}: {numbers}{less}.")
+    } else {
+        format!(
+            "{us} loses to {them}: {numbers}{}.",
+            times(ratio, "as much")
+        )
+    };
+    (sentence, !level && ours > theirs)
 }
 
 /// Three digits that matter.
@@ -141,7 +151,8 @@ mod tests {
         ];
         let verdict = at(rows.iter().collect(), 2);
         assert!(verdict.lost);
-        assert_eq!(verdict.ratio, Some(2.0));
+        assert_eq!(verdict.best_peer, Some(1.0));
+        assert!(verdict.sentence.contains("2.00 times as much"));
         assert!(
             verdict
                 .sentence

@@ -1,15 +1,42 @@
 //! The suite `forkjoin`: forks and joins, spawns, loops over ranges, and how fast and how quietly
 //! workers sleep and wake.
 
+mod counted;
 mod fib;
+mod flat;
+mod idle;
+mod long_leaf;
+mod matmul;
+mod memory;
+mod nqueens;
+mod quicksort;
+mod skynet;
+mod spawn;
+mod start;
 mod tree;
+mod uts;
+mod wake;
 
 use crate::case::Case;
 
 /// All of them, in the order in which they are told.
 pub(crate) fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
-    cases.extend(fib::cases());
-    cases.extend(tree::cases());
-    cases
+    [
+        fib::cases(),
+        long_leaf::cases(),
+        uts::cases(),
+        nqueens::cases(),
+        quicksort::cases(),
+        tree::cases(),
+        skynet::cases(),
+        matmul::cases(),
+        memory::cases(),
+        flat::cases(),
+        spawn::cases(),
+        wake::cases(),
+        start::cases(),
+        idle::cases(),
+        counted::cases(),
+    ]
+    .concat()
 }
