@@ -16,7 +16,7 @@ test:
 bench *ARGS:
     cargo run --release -p reiver-bench -- {{ARGS}}
 
-# A few microbenchmarks, in one process each
+# A few microbenchmarks, all in one process
 micro *ARGS:
     cargo bench -p reiver-bench --bench fork_join {{ARGS}}
 

@@ -14,8 +14,25 @@ pub(crate) struct Case {
     /// One sentence for people.
     pub(crate) what: &'static str,
     /// Empty: as asked for on the command line.
-    pub(crate) threads: &'static [usize],
+    pub(crate) threads: Vec<usize>,
+    /// In the first round only: what is counted is the same each time.
+    pub(crate) once: bool,
     pub(crate) contenders: Vec<Contender>,
+}
+
+impl Case {
+    /// Fixes the numbers of threads.
+    pub(crate) fn at(self, threads: &[usize]) -> Case {
+        Case {
+            threads: threads.to_vec(),
+            ..self
+        }
+    }
+
+    /// What it counts is the same each time.
+    pub(crate) fn once(self) -> Case {
+        Case { once: true, ..self }
+    }
 }
 
 /// Who does it.

@@ -5,7 +5,7 @@
 
 use std::num::NonZero;
 
-use crate::case::{Contender, Outcome, Task};
+use crate::case::{Outcome, Task};
 
 /// Who can fork and join.
 pub(crate) trait Forks: Sync + 'static {
@@ -213,20 +213,4 @@ pub(crate) fn chili_pool(threads: usize) -> chili::ThreadPool {
 pub(crate) fn sample_ms<F: Forks>(task: &Task, mut body: impl FnMut(&F)) -> Outcome {
     let engine = F::start(task.threads);
     Ok(task.sample_ms(|| body(&engine)))
-}
-
-/// A case of recursive work, in milliseconds with all threads at it.
-pub(crate) fn case(
-    name: &'static str,
-    what: &'static str,
-    contenders: Vec<Contender>,
-) -> crate::case::Case {
-    crate::case::Case {
-        suite: "forkjoin",
-        name,
-        unit: "ms",
-        what,
-        threads: &[],
-        contenders,
-    }
 }

@@ -84,9 +84,9 @@ impl Hold {
     }
 }
 
-/// For how long the others may take to come, and how often they are asked.
-const PATIENCE: Duration = Duration::from_millis(100);
-const ATTEMPTS: usize = 50;
+/// For how long the others may take to come, at first; twice as long each time, for so many times.
+const PATIENCE: Duration = Duration::from_millis(50);
+const ATTEMPTS: u32 = 8;
 
 /// Runs `body` on one worker while the other `others` are held; lets them go when it is done.
 ///
@@ -100,13 +100,14 @@ pub(crate) fn held<F: Forks, R: Send>(
 ) -> R {
     let mut body = Some(body);
     let mut result = None;
-    for _ in 0..ATTEMPTS {
+    for attempt in 0..ATTEMPTS {
+        let patience = PATIENCE * 2_u32.pow(attempt);
         hold.begin();
         let mut once = |here: &mut F::Here<'_>| {
             result = body.take().map(|body| body(here));
         };
         engine.enter(|here| {
-            occupy::<F>(here, 0, others, hold, &mut once);
+            occupy::<F>(here, 0, others, patience, hold, &mut once);
             hold.release();
         });
         if let Some(result) = result {
@@ -125,6 +126,7 @@ fn occupy<F: Forks>(
     here: &mut F::Here<'_>,
     held: usize,
     others: usize,
+    patience: Duration,
     hold: &Hold,
     body: &mut Body<'_, F>,
 ) {
@@ -137,11 +139,11 @@ fn occupy<F: Forks>(
         here,
         |here| {
             let since = Instant::now();
-            while hold.entered.load(Ordering::Relaxed) <= held && since.elapsed() < PATIENCE {
+            while hold.entered.load(Ordering::Relaxed) <= held && since.elapsed() < patience {
                 F::join(here, |_| (), |_| ());
             }
             if hold.entered.load(Ordering::Relaxed) > held {
-                occupy::<F>(here, held + 1, others, hold, body);
+                occupy::<F>(here, held + 1, others, patience, hold, body);
             }
             hold.release();
         },

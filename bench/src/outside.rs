@@ -25,10 +25,13 @@ pub(crate) fn output(command: &mut Command) -> Result<Output, Trouble> {
         return Ok(output);
     }
     let errors = String::from_utf8_lossy(&output.stderr);
-    let last = errors.lines().last().unwrap_or_default();
+    // Valgrind's own lines begin so, and a backtrace's with blanks.
+    let own = |line: &&str| !line.starts_with(['=', ' ']) && !line.is_empty();
+    let said: Vec<&str> = errors.lines().filter(own).take(3).collect();
     Err(Trouble::Failed(format!(
-        "{program}: {}: {last}",
-        output.status
+        "{program}: {}: {}",
+        output.status,
+        said.join(" ")
     )))
 }
 

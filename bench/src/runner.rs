@@ -76,8 +76,8 @@ fn chosen<'c>(cases: &'c [Case], only: &[String]) -> Result<Vec<&'c Case>, Strin
 fn entries<'c>(cases: &[&'c Case], args: &Args) -> Vec<Entry<'c>> {
     let mut entries = Vec::new();
     for case in cases {
-        let threads = match case.threads {
-            [] => &args.threads,
+        let threads = match case.threads.as_slice() {
+            [] => args.threads.as_slice(),
             fixed => fixed,
         };
         for &threads in threads {
@@ -102,7 +102,7 @@ fn rounds(entries: &mut [Entry<'_>], args: &Args) -> Result<(), String> {
             progress(round, done, entries.len(), &entries[index], start);
             let entry = &mut entries[index];
             // Whoever was in trouble once is not asked again: a hang would cost minutes each round.
-            if entry.trouble.is_some() {
+            if entry.trouble.is_some() || (entry.case.once && round > 1) {
                 continue;
             }
             match measure(entry, args)? {

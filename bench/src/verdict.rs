@@ -168,6 +168,7 @@ mod tests {
             row("rayon", Role::Peer, Some(1.0)),
         ];
         assert!(!at(rows.iter().collect(), 2).lost);
-        assert!(at(vec![&row("reiver", Role::Ours, None)], 2).lost);
+        let rows = [row("reiver", Role::Ours, None), rows[1].clone()];
+        assert!(at(rows.iter().collect(), 2).lost);
     }
 }

@@ -7,96 +7,59 @@
 //! - `steals`, `parks`: as the engine's own metrics have them; peers have none.
 
 use std::hint::black_box;
+use std::path::Path;
 use std::process::Command;
 
-use crate::case::{Case, Contender, Outcome, Task, Trouble, ours, peer};
+use crate::case::{Case, Outcome, Task, Trouble, ours};
+use crate::forkjoin::case;
 use crate::forkjoin::fib::{Fib, fibonacci, joins};
-use crate::forks::{Chili, Forks, Forte, Rayon, Reiver, reiver_engine};
+use crate::forks::{Forks, Reiver, forkers, reiver_engine};
 use crate::hold::{Hold, held};
 use crate::outside;
 
+const WORKERS: &[usize] = &[2, 16, 64];
+
 pub(super) fn cases() -> Vec<Case> {
-    let case = |name, unit, what, threads, contenders| Case {
-        suite: "forkjoin",
-        name,
-        unit,
-        what,
-        threads,
-        contenders,
-    };
-    const FORKS: &str = "per million forks";
-    const WORKERS: &[usize] = &[2, 16, 64];
+    let forks = "per million forks";
     vec![
         case(
             "instructions",
             "instructions a join",
             "fib(21) less fib(16) under callgrind, the other worker held",
-            &[2],
-            contenders(
-                instructions::<Reiver>,
-                instructions::<Rayon>,
-                instructions::<Chili>,
-                instructions::<Forte>,
-            ),
-        ),
+            forkers!(instructions),
+        )
+        .at(&[2])
+        .once(),
         case(
             "futex",
-            FORKS,
+            forks,
             "futex calls of fib(35) (quick 30), all workers free to steal",
-            WORKERS,
-            contenders(
-                futex::<Reiver>,
-                futex::<Rayon>,
-                futex::<Chili>,
-                futex::<Forte>,
-            ),
-        ),
+            forkers!(futex),
+        )
+        .at(WORKERS),
         case(
             "steals",
-            FORKS,
+            forks,
             "forks stolen, in fib(35) (quick 30)",
-            WORKERS,
             vec![ours("reiver", steals)],
-        ),
+        )
+        .at(WORKERS),
         case(
             "parks",
-            FORKS,
+            forks,
             "workers gone to sleep, in fib(35) (quick 30)",
-            WORKERS,
             vec![ours("reiver", parks)],
-        ),
-    ]
-}
-
-type Run = fn(&Task) -> Outcome;
-
-fn contenders(reiver: Run, rayon: Run, chili: Run, forte: Run) -> Vec<Contender> {
-    vec![
-        ours("reiver", reiver),
-        peer("rayon", rayon),
-        peer("chili", chili),
-        peer("forte", forte),
+        )
+        .at(WORKERS),
     ]
 }
 
 fn instructions<F: Fib>(task: &Task) -> Outcome {
     if let Some(n) = task.probe {
-        let engine = F::start(task.threads);
-        let value = held(&engine, task.threads - 1, &Hold::asleep(), |here| {
-            counted_by_callgrind::<F>(here, n)
-        });
-        assert_eq!(value, fibonacci(n), "a Fibonacci number");
-        return Ok(vec![0.0]);
+        return probe_held::<F>(task, n);
     }
     let count = |n| {
-        let mut valgrind = Command::new("valgrind");
-        valgrind.args([
-            "--tool=callgrind",
-            "--callgrind-out-file=/dev/null",
-            "--fair-sched=yes",
-        ]);
-        valgrind.arg("--toggle-collect=*counted_by_callgrind*");
-        let output = outside::probe(&mut valgrind, task, n)?;
+        let output = outside::probe(&mut callgrind(Path::new("/dev/null")), task, n)?;
         let errors = String::from_utf8_lossy(&output.stderr);
         let count = errors
             .lines()
@@ -105,6 +68,27 @@ fn instructions<F: Fib>(task: &Task) -> Outcome {
     };
     let (large, small): (f64, f64) = (count(21)?, count(16)?);
     Ok(vec![(large - small) / (joins(21) - joins(16)) as f64])
+}
+
+/// Callgrind, to count what `probe_held` is about. Fair, or a thread that waits for another one keeps it
+/// from running.
+pub(super) fn callgrind(profile: &Path) -> Command {
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--tool=callgrind", "--fair-sched=yes"]);
+    valgrind.arg("--toggle-collect=*counted_by_callgrind*");
+    valgrind.arg(format!("--callgrind-out-file={}", profile.display()));
+    valgrind
+}
+
+/// The work that is counted: fib(n) on one worker, with the others asleep in jobs.
+pub(super) fn probe_held<F: Fib>(task: &Task, n: u64) -> Outcome {
+    let engine = F::start(task.threads);
+    let hold = Hold::asleep();
+    let value = held(&engine, task.threads - 1, &hold, |here| {
+        counted_by_callgrind::<F>(here, n)
+    });
+    assert_eq!(value, fibonacci(n), "a Fibonacci number");
+    Ok(vec![0.0])
 }
 
 /// Callgrind counts while a thread is in here, and goes by the name.

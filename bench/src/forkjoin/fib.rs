@@ -7,70 +7,34 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use crate::case::{Case, Contender, Outcome, Task, floor, ours, peer};
-use crate::forks::{Chili, Forks, Forte, Rayon, Reiver, Serial};
+use crate::case::{Case, Outcome, Task};
+use crate::forkjoin::case;
+use crate::forks::{self, Chili, Forks, Forte, Rayon, Reiver, Serial, forkers, forkers_and_serial};
 use crate::hold::{Hold, held};
 use crate::stats;
 
 pub(super) fn cases() -> Vec<Case> {
-    let case = |name, unit, what, threads, contenders| Case {
-        suite: "forkjoin",
-        name,
-        unit,
-        what,
-        threads,
-        contenders,
-    };
-    let mut all = contenders(
-        together::<Reiver>,
-        together::<Rayon>,
-        together::<Chili>,
-        together::<Forte>,
-    );
-    all.push(floor("serial", together::<Serial>));
+    let chain = "ns a join over serial";
     vec![
         case(
             "fib",
-            "ns a join over serial",
-            "fib(38) (quick 30) on one worker, the others present and held busy, less bare calls, a join",
-            &[],
-            contenders(
-                alone::<Reiver>,
-                alone::<Rayon>,
-                alone::<Chili>,
-                alone::<Forte>,
-            ),
+            chain,
+            "fib(38) (quick 30) on one worker, the others present and held busy, less bare calls",
+            forkers!(alone),
         ),
         case(
             "fib-t2",
             "ms",
             "fib(38) (quick 30) with all threads at it",
-            &[],
-            all,
+            forkers_and_serial!(together),
         ),
         case(
             "overhead",
-            "ns a join over serial",
-            "as fib, with a growing number of workers that are held in jobs",
-            &[1, 2, 4, 8, 16],
-            contenders(
-                alone::<Reiver>,
-                alone::<Rayon>,
-                alone::<Chili>,
-                alone::<Forte>,
-            ),
-        ),
-    ]
-}
-
-type Run = fn(&Task) -> Outcome;
-
-fn contenders(reiver: Run, rayon: Run, chili: Run, forte: Run) -> Vec<Contender> {
-    vec![
-        ours("reiver", reiver),
-        peer("rayon", rayon),
-        peer("chili", chili),
-        peer("forte", forte),
+            chain,
+            "as fib, with a growing number of workers, which are held in jobs",
+            forkers!(alone),
+        )
+        .at(&[1, 2, 4, 8, 16]),
     ]
 }
 
@@ -175,7 +139,7 @@ fn alone<F: Fib>(task: &Task) -> Outcome {
 
 fn together<F: Fib>(task: &Task) -> Outcome {
     let n = task.size(38, 30);
-    crate::forks::sample_ms(task, |engine: &F| {
+    forks::sample_ms(task, |engine: &F| {
         let value = engine.enter(|here| F::fib(here, black_box(n)));
         assert_eq!(value, fibonacci(n), "a Fibonacci number");
     })

@@ -5,27 +5,22 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::case::{Case, Contender, Outcome, Task, floor, ours, peer};
+use crate::forkjoin::case;
 use crate::forkjoin::memory::paralight_pool;
 use crate::forks::{rayon_pool, reiver_engine};
 use crate::outside;
 
 pub(super) fn cases() -> Vec<Case> {
-    let case = |name, what, contenders| Case {
-        suite: "forkjoin",
-        name,
-        unit: "ms",
-        what,
-        threads: &[],
-        contenders,
-    };
     vec![
         case(
             "flat",
+            "ms",
             "a loop over 1M numbers (quick 200k), 64 steps each",
             contenders::<false>(),
         ),
         case(
             "flat-uneven",
+            "ms",
             "a loop over 1M numbers (quick 200k), 1 step for the first and 128 for the last",
             contenders::<true>(),
         ),

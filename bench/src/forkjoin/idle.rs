@@ -5,31 +5,17 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use crate::case::{Case, Contender, Outcome, Task, Trouble, ours, peer};
+use crate::forkjoin::case;
 use crate::forks::{Chili, Forks, Forte};
 use crate::pools::{Pool, Rayon, Reiver, Tokio, pools};
 
 pub(super) fn cases() -> Vec<Case> {
-    let case = |name, what, threads, contenders| Case {
-        suite: "forkjoin",
-        name,
-        unit: "% of a core",
-        what,
-        threads,
-        contenders,
-    };
+    let unit = "% of a core";
+    let each_ms = "an empty job each millisecond, without the thread that brings it";
+    let nothing = "nothing to do, once all had something";
     vec![
-        case(
-            "job-a-ms",
-            "an empty job each millisecond, without the thread that brings it",
-            &[],
-            pools!(sparse),
-        ),
-        case(
-            "idle",
-            "nothing to do, once all had something",
-            &[2, 64],
-            idlers(),
-        ),
+        case("job-a-ms", unit, each_ms, pools!(sparse)),
+        case("idle", unit, nothing, idlers()).at(&[2, 64]),
     ]
 }
 

@@ -14,20 +14,16 @@ use std::time::{Duration, Instant};
 use reiver::{Engine, Topology};
 
 use crate::case::{Case, Outcome, Task, Trouble, ours};
+use crate::forkjoin::case;
 use crate::forks::{Forks, Reiver, forkers};
 use crate::hold::{Hold, held};
 
 pub(super) fn cases() -> Vec<Case> {
     let mut contenders = forkers!(run);
     contenders.push(ours("reiver on two nodes", two_nodes));
-    vec![Case {
-        suite: "forkjoin",
-        name: "long-leaf",
-        unit: "us",
-        what: "from a worker becoming idle to the start of a pending fork, its owner being in a 5 ms leaf",
-        threads: &[2],
-        contenders,
-    }]
+    let what =
+        "from a worker becoming idle to the start of a pending fork, its owner in a 5 ms leaf";
+    vec![case("long-leaf", "us", what, contenders).at(&[2])]
 }
 
 const PENDING: u32 = 4;

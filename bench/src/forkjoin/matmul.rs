@@ -4,11 +4,12 @@
 //! of it is one slice and forks need nothing unsafe.
 
 use crate::case::{Case, Outcome, Task};
+use crate::forkjoin::case;
 use crate::forks::{self, Forks, forkers_and_serial};
 
 pub(super) fn cases() -> Vec<Case> {
     let what = "a product of two 1024x1024 f32 matrices (quick 512) by quadrants, tiles of 32x32";
-    vec![forks::case("matmul", what, forkers_and_serial!(run))]
+    vec![case("matmul", "ms", what, forkers_and_serial!(run))]
 }
 
 const TILE: usize = 32;

@@ -13,26 +13,22 @@ use std::time::Instant;
 use paralight::prelude as paralight;
 
 use crate::case::{Case, Outcome, Task, floor, ours, peer};
+use crate::forkjoin::case;
 use crate::forks::{rayon_pool, reiver_engine};
 use crate::outside;
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![Case {
-        suite: "forkjoin",
-        name: "memory",
-        unit: "ms",
-        what: "the sum of squares of 100M f64 (quick 10M)",
-        threads: &[],
-        contenders: vec![
-            ours("reiver par_map_reduce", reiver_chunks),
-            ours("reiver par_reduce", reiver_each),
-            peer("rayon par_chunks", rayon_chunks),
-            peer("rayon par_iter", rayon_each),
-            peer("paralight chunks", paralight_chunks),
-            peer("openmp", openmp),
-            floor("threads that only read", read),
-        ],
-    }]
+    let contenders = vec![
+        ours("reiver par_map_reduce", reiver_chunks),
+        ours("reiver par_reduce", reiver_each),
+        peer("rayon par_chunks", rayon_chunks),
+        peer("rayon par_iter", rayon_each),
+        peer("paralight chunks", paralight_chunks),
+        peer("openmp", openmp),
+        floor("threads that only read", read),
+    ];
+    let what = "the sum of squares of 100M f64 (quick 10M)";
+    vec![case("memory", "ms", what, contenders)]
 }
 
 const CHUNK: usize = 8192;

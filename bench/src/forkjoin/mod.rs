@@ -1,6 +1,7 @@
 //! The suite `forkjoin`: forks and joins, spawns, loops over ranges, and how fast and how quietly
 //! workers sleep and wake.
 
+mod atomics;
 mod counted;
 mod fib;
 mod flat;
@@ -17,7 +18,7 @@ mod tree;
 mod uts;
 mod wake;
 
-use crate::case::Case;
+use crate::case::{Case, Contender};
 
 /// All of them, in the order in which they are told.
 pub(crate) fn cases() -> Vec<Case> {
@@ -37,6 +38,24 @@ pub(crate) fn cases() -> Vec<Case> {
         start::cases(),
         idle::cases(),
         counted::cases(),
+        atomics::cases(),
     ]
     .concat()
+}
+
+fn case(
+    name: &'static str,
+    unit: &'static str,
+    what: &'static str,
+    contenders: Vec<Contender>,
+) -> Case {
+    Case {
+        suite: "forkjoin",
+        name,
+        unit,
+        what,
+        threads: Vec::new(),
+        once: false,
+        contenders,
+    }
 }

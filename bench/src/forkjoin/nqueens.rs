@@ -1,11 +1,12 @@
 //! How many ways there are to place n queens, a fork a square: many small and uneven parts.
 
 use crate::case::{Case, Outcome, Task};
+use crate::forkjoin::case;
 use crate::forks::{self, Forks, forkers_and_serial};
 
 pub(super) fn cases() -> Vec<Case> {
     let what = "all placements of 14 queens (quick 12), a fork a square, down to the last row";
-    vec![forks::case("nqueens", what, forkers_and_serial!(run))]
+    vec![case("nqueens", "ms", what, forkers_and_serial!(run))]
 }
 
 /// What the rows above leave: columns and diagonals taken, as bits.

@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use crate::case::{Case, Outcome, Task};
-use crate::forks::{self, Forks, forkers_and_serial};
+use crate::forkjoin::case;
+use crate::forks::{Forks, forkers_and_serial};
 
 pub(super) fn cases() -> Vec<Case> {
     let what =
         "quicksort of 10M u32 (quick 1M), a fork a partition, parts of 64 by the standard library";
-    vec![forks::case("quicksort", what, forkers_and_serial!(run))]
+    vec![case("quicksort", "ms", what, forkers_and_serial!(run))]
 }
 
 const LEAF: usize = 64;

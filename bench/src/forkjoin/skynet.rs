@@ -5,11 +5,12 @@
 use std::hint::black_box;
 
 use crate::case::{Case, Outcome, Task};
+use crate::forkjoin::case;
 use crate::forks::{self, Forks, forkers_and_serial};
 
 pub(super) fn cases() -> Vec<Case> {
     let what = "skynet: a million leaves, ten children a node, added up by joins";
-    vec![forks::case("skynet", what, forkers_and_serial!(run))]
+    vec![case("skynet", "ms", what, forkers_and_serial!(run))]
 }
 
 const LEAVES: u64 = 1_000_000;

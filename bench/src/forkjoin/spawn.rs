@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_utils::CachePadded;
 
 use crate::case::{Case, Outcome, Task, ours, peer};
+use crate::forkjoin::case;
 use crate::forks::{FORTE, rayon_pool, reiver_engine};
 use crate::pools::{Pool, pools, tokio_runtime};
 
@@ -19,17 +20,10 @@ const FULL: u64 = 1_000_000;
 const QUICK: u64 = 200_000;
 
 pub(super) fn cases() -> Vec<Case> {
-    let case = |name, what, contenders| Case {
-        suite: "forkjoin",
-        name,
-        unit: "ns each",
-        what,
-        threads: &[],
-        contenders,
-    };
     vec![
         case(
             "spawn-inside",
+            "ns each",
             "1M spawns (quick 200k) in a scope, from a worker, until all have run",
             vec![
                 ours("reiver", inside_reiver),
@@ -40,11 +34,13 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         case(
             "spawn-outside",
+            "ns each",
             "1M jobs (quick 200k) brought one by one from outside, until all have run",
             pools!(outside),
         ),
         case(
             "submit-many",
+            "ns each",
             "1M tiny jobs (quick 200k) brought from outside in the contender's best way",
             vec![
                 ours("reiver submit_many", many_reiver),

@@ -4,47 +4,42 @@
 //! Without forte: its pools are statics, and emptying one, to fill it again, deadlocks in 1.0.0-alpha.4
 //! (it waits for its heartbeat thread while it holds the lock that this one is waiting for).
 
+use std::thread;
 use std::time::Instant;
 
 use reiver::{Engine, Topology};
 
 use crate::case::{Case, Outcome, Task, Trouble, ours, peer};
+use crate::forkjoin::case;
 use crate::forks::rayon_pool;
 use crate::pools::tokio_runtime;
 
 pub(super) fn cases() -> Vec<Case> {
-    let case = |name, unit, what, threads, contenders| Case {
-        suite: "forkjoin",
-        name,
-        unit,
-        what,
-        threads,
-        contenders,
-    };
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
     vec![
         case(
             "cold-start",
             "us",
             "the global engine up to its first result, once a process; as many threads as CPUs",
-            &[2],
             vec![
                 ours("reiver", cold_reiver),
                 peer("rayon", cold_rayon),
                 peer("chili", cold_chili),
                 peer("tokio", cold_tokio),
             ],
-        ),
+        )
+        .at(&[cpus]),
         case(
             "build-256",
             "ms",
             "an engine of 256 workers up to its first result, for reiver on a described machine of 4 nodes",
-            &[256],
             vec![
                 ours("reiver", build_reiver),
                 peer("rayon", build_rayon),
                 peer("tokio", build_tokio),
             ],
-        ),
+        )
+        .at(&[256]),
     ]
 }
 

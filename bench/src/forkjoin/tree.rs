@@ -1,11 +1,12 @@
 //! The sum of a binary tree in memory, a fork a node: a join around a few loads.
 
 use crate::case::{Case, Outcome, Task};
+use crate::forkjoin::case;
 use crate::forks::{self, Forks, forkers_and_serial};
 
 pub(super) fn cases() -> Vec<Case> {
     let what = "the sum of a binary tree, a fork a node (2^23 nodes, quick 2^20)";
-    vec![forks::case("tree", what, forkers_and_serial!(run))]
+    vec![case("tree", "ms", what, forkers_and_serial!(run))]
 }
 
 struct Node {

@@ -8,11 +8,12 @@
 use sha1_smol::Sha1;
 
 use crate::case::{Case, Outcome, Task};
+use crate::forkjoin::case;
 use crate::forks::{self, Forks, Serial, forkers_and_serial};
 
 pub(super) fn cases() -> Vec<Case> {
     let what = "UTS T1 with SHA-1, a fork a child (4.1M nodes, quick cut at depth 8)";
-    vec![forks::case("uts", what, forkers_and_serial!(run))]
+    vec![case("uts", "ms", what, forkers_and_serial!(run))]
 }
 
 const DEPTH: u32 = 10;
@@ -84,15 +85,4 @@ fn run<F: Forks>(task: &Task) -> Outcome {
         let nodes = engine.enter(|here| count::<F>(here, &root(), depth));
         assert_eq!(nodes, expected, "the size of the tree");
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    #[ignore = "a second and more where it is not optimised"]
-    fn t1_has_the_size_that_its_authors_give() {
-        assert_eq!(count::<Serial>(&mut (), &root(), DEPTH), T1_NODES);
-    }
 }

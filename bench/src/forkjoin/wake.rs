@@ -8,19 +8,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::case::{Case, Outcome, Task, floor};
+use crate::forkjoin::case;
 use crate::pools::{Pool, pools};
 
 pub(super) fn cases() -> Vec<Case> {
     let mut contenders = pools!(wake);
     contenders.push(floor("park and unpark", park));
-    vec![Case {
-        suite: "forkjoin",
-        name: "wake",
-        unit: "us",
-        what: "from handing over a job to its start, with all workers asleep",
-        threads: &[],
-        contenders,
-    }]
+    let what = "from handing over a job to its start, with all workers asleep";
+    vec![case("wake", "us", what, contenders)]
 }
 
 const PAUSE: Duration = Duration::from_millis(1);
