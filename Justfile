@@ -12,9 +12,13 @@ check:
 test:
     cargo test --workspace
 
-# Measured comparisons with peers
+# Measured comparisons with peers: everything, a suite, or suite/case; --quick, --list, --help
 bench *ARGS:
-    cargo bench -p reiver-bench {{ARGS}}
+    cargo run --release -p reiver-bench -- {{ARGS}}
+
+# A few microbenchmarks, all in one process
+micro *ARGS:
+    cargo bench -p reiver-bench --bench fork_join {{ARGS}}
 
 # The promises about nodes
 numa-test *ARGS:

@@ -1,0 +1,133 @@
+//! What a case is: a piece of work, a unit, and the contenders that do it. A contender is a plain
+//! function from a [`Task`] to samples in the case's unit; less is always better.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// A piece of work that several contenders do.
+#[derive(Debug, Clone)]
+pub(crate) struct Case {
+    pub(crate) suite: &'static str,
+    pub(crate) name: &'static str,
+    /// What a number means, and of what.
+    pub(crate) unit: &'static str,
+    /// One sentence for people.
+    pub(crate) what: &'static str,
+    /// Empty: as asked for on the command line.
+    pub(crate) threads: Vec<usize>,
+    /// In the first round only: what is counted is the same each time.
+    pub(crate) once: bool,
+    pub(crate) contenders: Vec<Contender>,
+}
+
+impl Case {
+    /// Fixes the numbers of threads.
+    pub(crate) fn at(self, threads: &[usize]) -> Case {
+        Case {
+            threads: threads.to_vec(),
+            ..self
+        }
+    }
+
+    /// What it counts is the same each time.
+    pub(crate) fn once(self) -> Case {
+        Case { once: true, ..self }
+    }
+}
+
+/// Who does it.
+#[derive(Debug, Clone)]
+pub(crate) struct Contender {
+    /// Begins with the peer's name, as `versions` knows it.
+    pub(crate) name: &'static str,
+    pub(crate) role: Role,
+    pub(crate) run: fn(&Task) -> Outcome,
+}
+
+/// What a contender is to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Ours,
+    Peer,
+    /// No competitor: what the machine itself allows, or one thread without any engine.
+    Floor,
+}
+
+/// Samples in the case's unit, or why there are none.
+pub(crate) type Outcome = Result<Vec<f64>, Trouble>;
+
+/// Why there are no samples.
+#[derive(Debug, Clone)]
+pub(crate) enum Trouble {
+    /// Something that this machine lacks.
+    Skipped(String),
+    Failed(String),
+}
+
+/// One measurement, as a child is asked for it.
+#[derive(Debug, Clone)]
+pub(crate) struct Task {
+    pub(crate) case: &'static str,
+    pub(crate) contender: &'static str,
+    pub(crate) threads: usize,
+    pub(crate) quick: bool,
+    pub(crate) budget: Duration,
+    /// Where what is compiled on the way goes.
+    pub(crate) out: PathBuf,
+    /// Run the work once, so big, under somebody who counts.
+    pub(crate) probe: Option<u64>,
+}
+
+/// More than enough for a 99th percentile, and little enough to print.
+const MOST_SAMPLES: usize = 5_000;
+
+impl Task {
+    /// The size to work at.
+    pub(crate) fn size<T>(&self, full: T, quick: T) -> T {
+        if self.quick { quick } else { full }
+    }
+
+    /// Measures until the budget is spent, at least once, after a fifth of it to warm up.
+    pub(crate) fn sample(&self, mut measure: impl FnMut() -> f64) -> Vec<f64> {
+        let warm = Instant::now();
+        loop {
+            measure();
+            if warm.elapsed() >= self.budget / 5 {
+                break;
+            }
+        }
+        let mut samples = Vec::new();
+        let start = Instant::now();
+        loop {
+            samples.push(measure());
+            if start.elapsed() >= self.budget || samples.len() == MOST_SAMPLES {
+                return samples;
+            }
+        }
+    }
+
+    /// Times `body` in milliseconds.
+    pub(crate) fn sample_ms(&self, mut body: impl FnMut()) -> Vec<f64> {
+        self.sample(|| {
+            let start = Instant::now();
+            body();
+            start.elapsed().as_secs_f64() * 1e3
+        })
+    }
+}
+
+pub(crate) fn ours(name: &'static str, run: fn(&Task) -> Outcome) -> Contender {
+    contender(name, Role::Ours, run)
+}
+
+pub(crate) fn peer(name: &'static str, run: fn(&Task) -> Outcome) -> Contender {
+    contender(name, Role::Peer, run)
+}
+
+pub(crate) fn floor(name: &'static str, run: fn(&Task) -> Outcome) -> Contender {
+    contender(name, Role::Floor, run)
+}
+
+fn contender(name: &'static str, role: Role, run: fn(&Task) -> Outcome) -> Contender {
+    Contender { name, role, run }
+}

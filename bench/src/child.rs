@@ -1,0 +1,51 @@
+//! One measurement, in a process of its own: what the runner starts this binary with.
+
+use crate::args::Args;
+use crate::case::{Case, Task, Trouble};
+use crate::outside;
+
+/// What a child prints, as one line of JSON.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Said {
+    Samples(Vec<f64>),
+    Skipped(String),
+    Failed(String),
+}
+
+/// Measures `who`: suite, case, contender, threads.
+pub(crate) fn run(cases: &[Case], who: &[String], args: &Args) -> Result<bool, String> {
+    let [suite, name, contender, threads] = who else {
+        return Err("--child wants a suite, a case, a contender and a number of threads".into());
+    };
+    let case = cases
+        .iter()
+        .find(|case| case.suite == suite && case.name == name)
+        .ok_or_else(|| format!("there is no case {suite}/{name}"))?;
+    let contender = case
+        .contenders
+        .iter()
+        .find(|known| known.name == contender)
+        .ok_or_else(|| format!("{suite}/{name} has no contender {contender}"))?;
+    let task = Task {
+        case: case.name,
+        contender: contender.name,
+        threads: threads
+            .parse()
+            .map_err(|_| format!("`{threads}` is no number of threads"))?,
+        quick: args.quick,
+        budget: args.budget(),
+        out: args.out.clone(),
+        probe: args.probe,
+    };
+    let said = match (contender.run)(&task) {
+        Ok(samples) if samples.is_empty() => Said::Failed("it gave no samples".into()),
+        Ok(samples) => Said::Samples(samples),
+        Err(Trouble::Skipped(why)) => Said::Skipped(why),
+        Err(Trouble::Failed(why)) => Said::Failed(why),
+    };
+    let line = serde_json::to_string(&said).map_err(|error| error.to_string())?;
+    println!("{line}");
+    // Not every contender can be stopped, and none need be.
+    outside::end_now()
+}

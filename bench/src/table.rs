@@ -1,0 +1,90 @@
+//! The result as a table in the terminal.
+
+use crate::case::Case;
+use crate::summary::Row;
+use crate::verdict::{self, number};
+use crate::versions;
+
+/// Prints everything: the machine, the peers, a table a case, and where we lose.
+pub(crate) fn print(cases: &[&Case], rows: &[Row], machine: &[(&str, String)]) {
+    for (name, what) in machine {
+        println!("{name:>22}  {what}");
+    }
+    println!("{:>22}  {}", "contenders", contenders(rows).join(", "));
+    let mut lost = Vec::new();
+    for case in cases {
+        let name = format!("{}/{}", case.suite, case.name);
+        println!("\n{name}: {}, in {}", case.what, case.unit);
+        println!(
+            "  {:<26} {:>7} {:>10} {:>10} {:>10} {:>10} {:>6} {:>9}",
+            "contender", "threads", "median", "p99", "min", "max", "rounds", "of best"
+        );
+        let verdicts = verdict::of(case, rows);
+        for row in verdict::of_case(case, rows) {
+            let best = verdicts
+                .iter()
+                .find(|verdict| verdict.threads == row.threads);
+            println!("{}", line(row, best.and_then(|verdict| verdict.best_peer)));
+        }
+        for verdict in verdicts {
+            let told = format!("at {}: {}", threads(verdict.threads), verdict.sentence);
+            println!("  {told}");
+            if verdict.lost {
+                lost.push(format!("{name} {told}"));
+            }
+        }
+    }
+    println!(
+        "\nWhere we lose:{}",
+        if lost.is_empty() { " nowhere" } else { "" }
+    );
+    for sentence in lost {
+        println!("  {sentence}");
+    }
+    println!();
+}
+
+/// A contender's numbers, and its median as a multiple of the best peer's.
+fn line(row: &Row, best_peer: Option<f64>) -> String {
+    let start = format!("  {:<26} {:>7}", row.contender, row.threads);
+    if let Some(note) = &row.note {
+        return format!("{start}  {note}");
+    }
+    let cell = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), number);
+    let times = match (row.median, best_peer) {
+        (Some(median), Some(best)) if best > 0.0 => format!("{:.2}", median / best),
+        _ => String::new(),
+    };
+    format!(
+        "{start} {:>10} {:>10} {:>10} {:>10} {:>6} {times:>9}",
+        cell(row.median),
+        cell(row.p99),
+        cell(row.min),
+        cell(row.max),
+        row.rounds
+    )
+}
+
+/// How many, in words.
+pub(crate) fn threads(number: usize) -> String {
+    match number {
+        1 => "1 thread".to_owned(),
+        more => format!("{more} threads"),
+    }
+}
+
+/// Everybody who was measured, with the version.
+pub(crate) fn contenders(rows: &[Row]) -> Vec<String> {
+    let mut named: Vec<String> = Vec::new();
+    for row in rows {
+        let Some(version) = versions::of(row.contender) else {
+            continue;
+        };
+        let peer = row.contender.split_whitespace().next().unwrap_or_default();
+        let named_so = format!("{peer} {version}");
+        if !named.contains(&named_so) {
+            named.push(named_so);
+        }
+    }
+    named
+}

@@ -1,0 +1,174 @@
+//! Who won a case, in numbers and in a plain sentence.
+
+use crate::case::{Case, Role};
+use crate::summary::Row;
+
+/// Closer than this is a tie: no two runs agree better on a busy machine.
+const TIE: f64 = 0.03;
+
+/// How a case went at one number of threads.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) threads: usize,
+    pub(crate) sentence: String,
+    /// The best peer's median.
+    pub(crate) best_peer: Option<f64>,
+    pub(crate) lost: bool,
+}
+
+/// A verdict for each number of threads of a case.
+pub(crate) fn of(case: &Case, rows: &[Row]) -> Vec<Verdict> {
+    let mut threads: Vec<usize> = of_case(case, rows).map(|row| row.threads).collect();
+    threads.dedup();
+    threads
+        .into_iter()
+        .map(|threads| {
+            at(
+                of_case(case, rows)
+                    .filter(|row| row.threads == threads)
+                    .collect(),
+                threads,
+            )
+        })
+        .collect()
+}
+
+/// The rows of a case.
+pub(crate) fn of_case<'r>(case: &Case, rows: &'r [Row]) -> impl Iterator<Item = &'r Row> {
+    let (suite, name) = (case.suite, case.name);
+    rows.iter()
+        .filter(move |row| row.suite == suite && row.case == name)
+}
+
+fn best<'r>(rows: &[&'r Row], role: Role) -> Option<(&'r Row, f64)> {
+    let of_role = rows.iter().filter(|row| row.role == role);
+    let measured = of_role.filter_map(|row| Some((*row, row.median?)));
+    measured.min_by(|(_, a), (_, b)| a.total_cmp(b))
+}
+
+fn at(rows: Vec<&Row>, threads: usize) -> Verdict {
+    let (us, them) = (best(&rows, Role::Ours), best(&rows, Role::Peer));
+    let (sentence, lost) = match (us, them) {
+        (None, _) => ("reiver has no numbers.".to_owned(), them.is_some()),
+        (Some((row, ours)), None) => {
+            let sentence = format!(
+                "{}: {}; no peer to compare with.",
+                row.contender,
+                number(ours)
+            );
+            (sentence, false)
+        }
+        (Some(us), Some(them)) => compared(us, them),
+    };
+    let floor = match (us, best(&rows, Role::Floor)) {
+        (Some((_, ours)), Some((row, floor))) if floor > 0.0 => {
+            let (name, times) = (row.contender, ours / floor);
+            format!(
+                " The floor, {name}: {}; we are at {times:.2} times that.",
+                number(floor)
+            )
+        }
+        _ => String::new(),
+    };
+    Verdict {
+        threads,
+        sentence: sentence + &floor,
+        best_peer: them.map(|(_, median)| median),
+        lost,
+    }
+}
+
+/// The sentence, and whether we lost.
+fn compared(us: (&Row, f64), them: (&Row, f64)) -> (String, bool) {
+    let ((our_row, ours), (their_row, theirs)) = (us, them);
+    let ratio = (theirs > 0.0 && ours > 0.0).then(|| ours / theirs);
+    let level = ratio.map_or(ours == theirs, |ratio| (ratio - 1.0).abs() <= TIE);
+    let (us, them) = (our_row.contender, their_row.contender);
+    let numbers = format!(
+        "{} against {} (p99 {} against {})",
+        number(ours),
+        number(theirs),
+        number(our_row.p99.unwrap_or(ours)),
+        number(their_row.p99.unwrap_or(theirs)),
+    );
+    let times = |ratio: Option<f64>, than: &str| {
+        ratio.map_or_else(String::new, |ratio| format!(", {ratio:.2} times {than}"))
+    };
+    let sentence = if level {
+        format!("{us} and {them} are level: {numbers}.")
+    } else if ours < theirs {
+        let less = times(ratio.map(|ratio| 1.0 / ratio), "less");
+        format!("{us} wins over {them}: {numbers}{less}.")
+    } else {
+        format!(
+            "{us} loses to {them}: {numbers}{}.",
+            times(ratio, "as much")
+        )
+    };
+    (sentence, !level && ours > theirs)
+}
+
+/// Three digits that matter.
+pub(crate) fn number(value: f64) -> String {
+    let digits = match value.abs() {
+        100.0.. => 0,
+        10.0.. => 1,
+        1.0.. => 2,
+        _ => 3,
+    };
+    format!("{value:.digits$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(contender: &'static str, role: Role, median: Option<f64>) -> Row {
+        Row {
+            suite: "s",
+            case: "c",
+            contender,
+            threads: 2,
+            unit: "ms",
+            median,
+            p99: median,
+            min: median,
+            max: median,
+            rounds: 1,
+            note: None,
+            role,
+        }
+    }
+
+    #[test]
+    fn the_best_of_ours_meets_the_best_peer() {
+        let rows = [
+            row("reiver a", Role::Ours, Some(4.0)),
+            row("reiver b", Role::Ours, Some(2.0)),
+            row("rayon", Role::Peer, Some(1.0)),
+            row("chili", Role::Peer, None),
+            row("serial", Role::Floor, Some(0.5)),
+        ];
+        let verdict = at(rows.iter().collect(), 2);
+        assert!(verdict.lost);
+        assert_eq!(verdict.best_peer, Some(1.0));
+        assert!(verdict.sentence.contains("2.00 times as much"));
+        assert!(
+            verdict
+                .sentence
+                .starts_with("reiver b loses to rayon: 2.00 against 1.00")
+        );
+        assert!(verdict.sentence.contains("serial"));
+    }
+
+    #[test]
+    fn a_hair_is_a_tie_and_nothing_is_a_loss() {
+        let rows = [
+            row("reiver", Role::Ours, Some(1.02)),
+            row("rayon", Role::Peer, Some(1.0)),
+        ];
+        assert!(!at(rows.iter().collect(), 2).lost);
+        let rows = [row("reiver", Role::Ours, None), rows[1].clone()];
+        assert!(at(rows.iter().collect(), 2).lost);
+    }
+}

@@ -1,0 +1,104 @@
+//! The runner as people call it: what it writes, and what it says when it cannot.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+
+fn bench() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_reiver-bench"))
+}
+
+#[test]
+fn a_quick_run_writes_a_summary_and_a_page_with_every_contender() {
+    let out = tempfile::tempdir().expect("a folder");
+    let run = bench()
+        .args([
+            "--quick",
+            "--rounds",
+            "1",
+            "--budget-ms",
+            "20",
+            "forkjoin/tree",
+            "--out",
+        ])
+        .arg(out.path())
+        .output()
+        .expect("it starts");
+    let told = String::from_utf8_lossy(&run.stdout);
+    assert!(
+        run.status.success(),
+        "{told}\n{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+
+    let summary = fs::read(out.path().join("summary.json")).expect("a summary");
+    let rows: Vec<Value> = serde_json::from_slice(&summary).expect("an array");
+    let names: BTreeSet<&str> = rows
+        .iter()
+        .filter_map(|row| row["contender"].as_str())
+        .collect();
+    assert_eq!(
+        names,
+        BTreeSet::from(["chili", "forte", "rayon", "reiver", "serial"])
+    );
+    for row in &rows {
+        assert_eq!(
+            (&row["suite"], &row["case"]),
+            (&"forkjoin".into(), &"tree".into())
+        );
+        assert_eq!((&row["rounds"], &row["threads"]), (&1.into(), &2.into()));
+        assert!(
+            row["median"].as_f64().is_some_and(|median| median > 0.0),
+            "{row}"
+        );
+    }
+
+    let page = fs::read_to_string(out.path().join("report.html")).expect("a page");
+    for name in names {
+        assert!(
+            told.contains(name) && page.contains(name),
+            "{name} is told nowhere"
+        );
+    }
+    assert!(page.contains("<svg") && page.contains("Where we lose"));
+    assert!(
+        !page.contains("<script") && !page.contains("src="),
+        "it needs nothing else"
+    );
+}
+
+#[test]
+fn a_case_that_is_not_there_is_an_error_that_says_where_to_look() {
+    let run = bench().arg("forkjoin/nothing").output().expect("it starts");
+    assert!(!run.status.success());
+    let errors = String::from_utf8_lossy(&run.stderr);
+    assert!(
+        errors.contains("forkjoin/nothing") && errors.contains("--list"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn a_child_prints_its_samples_as_one_line_of_json() {
+    let run = bench()
+        .args([
+            "--quick",
+            "--budget-ms",
+            "5",
+            "--child",
+            "forkjoin",
+            "wake",
+            "park and unpark",
+            "1",
+        ])
+        .output()
+        .expect("it starts");
+    let said: Value = serde_json::from_slice(&run.stdout).expect("JSON");
+    assert!(
+        said["samples"]
+            .as_array()
+            .is_some_and(|samples| !samples.is_empty())
+    );
+}
