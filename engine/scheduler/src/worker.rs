@@ -20,10 +20,10 @@ use std::cell::Cell;
 use std::ptr;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_deque::{Steal, Stealer};
-use crossbeam_utils::Backoff;
 use crossbeam_utils::sync::{Parker, Unparker};
 use reiver_topology::here::{self, Here};
 use reiver_topology::{Seat, place};
@@ -266,7 +266,7 @@ impl Worker {
         };
         // From when on it would hand its place on.
         let mut patient_until = None;
-        let backoff = Backoff::new();
+        let mut spell = Spell::default();
         let is_late = || until.is_some_and(|until| Instant::now() >= until);
         let done = loop {
             if is_done(&self.waker) {
@@ -275,8 +275,10 @@ impl Worker {
             if is_late() {
                 break false;
             }
-            if let Some(task) = self.find(shared, takes) {
-                backoff.reset();
+            let found = self.find(shared, takes);
+            let rob = || spell.may_rob().then(|| self.rob(shared, takes)).flatten();
+            if let Some(task) = found.or_else(rob) {
+                spell = Spell::default();
                 if seeks {
                     self.stop_seeking(shared, sleep, &mut seeks);
                     self.run_stolen(task, current);
@@ -288,10 +290,8 @@ impl Worker {
             if post == Post::HandedOn {
                 // Nobody is to count on it any more.
                 self.stop_seeking(shared, sleep, &mut seeks);
-                if backoff.is_completed() {
+                if !spell.goes_on() {
                     self.park(shared, until);
-                } else {
-                    backoff.snooze();
                 }
                 continue;
             }
@@ -308,8 +308,7 @@ impl Worker {
                 shared.sleepers.seek(sleep);
                 seeks = true;
             }
-            if !backoff.is_completed() {
-                backoff.snooze();
+            if spell.goes_on() {
                 continue;
             }
             current.arena().count_foreign();
@@ -319,8 +318,8 @@ impl Worker {
             if let Some(task) = last.or_else(|| self.rob(shared, takes)) {
                 shared.sleepers.retract(self.bit, sleep);
                 self.stop_seeking(shared, sleep, &mut seeks);
-                backoff.reset();
-                run(task, current);
+                spell = Spell::default();
+                self.run_stolen(task, current);
                 continue;
             }
             if is_done(&self.waker) {
@@ -360,7 +359,7 @@ impl Worker {
                 self.park(shared, wake_at);
             }
             shared.sleepers.retract(self.bit, sleep);
-            backoff.reset();
+            spell = Spell::default();
         };
         if post == Post::HandedOn && !was_handed_on {
             shared.spares[self.node].give_back();
@@ -514,6 +513,35 @@ pub(crate) enum Takes {
     Forks,
     /// Forks of its own: inside a wait for a job.
     Own,
+}
+
+/// A time without work: first it spins, in case somebody shares work at once; then it looks whether
+/// somebody in a long leaf holds any; then it lets other threads have the CPU; then it is to sleep.
+#[derive(Debug, Default)]
+struct Spell {
+    searches: u32,
+}
+
+impl Spell {
+    /// 254 spins in all, some 5 µs.
+    const SPINNING: u32 = 7;
+    const YIELDING: u32 = 4;
+
+    /// Before the next search. False once it is to sleep.
+    fn goes_on(&mut self) -> bool {
+        self.searches += 1;
+        match self.searches {
+            spins @ ..=Spell::SPINNING => (0..1 << spins).for_each(|_| std::hint::spin_loop()),
+            searches if searches <= Spell::SPINNING + Spell::YIELDING => thread::yield_now(),
+            _ => return false,
+        }
+        true
+    }
+
+    /// True if it has waited long enough for others to share.
+    fn may_rob(&self) -> bool {
+        self.searches == Spell::SPINNING
+    }
 }
 
 /// What has become of a worker's place while it waits.
