@@ -11,7 +11,6 @@ pub(crate) fn of(contender: &str) -> Option<String> {
     match peer {
         "channel" => locked("crossbeam-channel"),
         "openmp" => first_line("cc").map(|line| line.replace("cc ", "gcc ")),
-        "onetbb" => None,
         peer => locked(peer),
     }
 }
