@@ -1,4 +1,6 @@
 //! The machine that was measured on, as people would describe it.
+//!
+//! All of it is read from /proc; what is not there is unknown. The load is that before the first child.
 
 use std::fs;
 
