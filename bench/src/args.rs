@@ -1,4 +1,7 @@
 //! What people can ask for on the command line, and what the runner asks of its children.
+//!
+//! Every option is defined here once; the help is made of it. What is left out depends on whether the
+//! run is a quick one.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,5 +1,7 @@
-//! What a case is: a piece of work, a unit, and the contenders that do it. A contender is a plain
-//! function from a [`Task`] to samples in the case's unit; less is always better.
+//! What a case is: a piece of work, a unit, and the contenders that do it.
+//!
+//! A contender is a plain function from a [`Task`] to samples in the case's unit, of which less is always
+//! better. It checks what it computed, and panics where that is wrong.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -1,4 +1,7 @@
 //! One measurement, in a process of its own: what the runner starts this binary with.
+//!
+//! A child measures one contender of one case, prints what it got as its last line, and ends without
+//! waiting for anybody's threads.
 
 use crate::args::Args;
 use crate::case::{Case, Task, Trouble};

@@ -1,4 +1,6 @@
 //! The machine that was measured on, as people would describe it.
+//!
+//! All of it is read from /proc; what is not there is unknown. The load is that before the first child.
 
 use std::fs;
 
@@ -12,7 +14,14 @@ pub(crate) fn describe() -> Vec<(&'static str, String)> {
     let kernel = read("/proc/sys/kernel/osrelease").map(|text| text.trim().to_owned());
     let load = read("/proc/loadavg").map(|text| {
         let averages: Vec<&str> = text.split_whitespace().take(3).collect();
+        let busy = averages.first().and_then(|load| load.parse::<f64>().ok());
+        let noise = busy.is_some_and(|load| load > 0.5);
         averages.join(" ")
+            + if noise {
+                ": others are at work here, expect noise"
+            } else {
+                ""
+            }
     });
     let field = |path, name: &str| {
         read(path).and_then(|text| {

@@ -1,5 +1,7 @@
-//! Programs that are not Rust: whoever counts (valgrind, perf, strace), and contenders in C, which are
-//! compiled when they are first measured.
+//! Programs that are not Rust: whoever counts (valgrind, perf, strace), and contenders in C.
+//!
+//! Those are compiled when they are first measured, and lie in the folder of the results from then on.
+//! Whatever is missing is skipped, and said to be.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

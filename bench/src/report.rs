@@ -1,5 +1,7 @@
-//! The result as one page that needs nothing else: a plot and a plain sentence for each case, the
-//! machine, the versions, and where we lose.
+//! The result as one page that needs nothing else: no script, no font, no picture from elsewhere.
+//!
+//! First where we lose, then the machine and who was measured, then a plot, a plain sentence and the
+//! numbers for each case. `report.css` knows light and dark.
 
 use std::fmt::Write;
 use std::fs;

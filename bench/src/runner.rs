@@ -1,5 +1,7 @@
-//! Starts a child for every case, contender and number of threads, round by round, each round in a new
-//! order, and brings home what they say.
+//! Starts a child for every case, contender and number of threads, and brings home what they say.
+//!
+//! It does so round by round, each round in a new order, one child at a time. It pins nothing. A child
+//! that fails or hangs has its place in the result, with the reason in place of numbers.
 
 use std::io::{BufRead, BufReader, IsTerminal, Write};
 use std::process::{Child, Command, Stdio};

@@ -1,4 +1,6 @@
 //! Medians and percentiles.
+//!
+//! Of no values there are none; of few, the 99th percentile is the greatest.
 
 /// The value below which `q` (0.0 to 1.0) of the values lie: the nearest rank. None has none.
 pub(crate) fn quantile(values: &[f64], q: f64) -> Option<f64> {

@@ -1,4 +1,7 @@
 //! What was measured, as rows, and `summary.json`, which is an array of them.
+//!
+//! The keys are what other programs read: they may grow, and never change. Whoever was skipped or failed
+//! has null for numbers, 0 rounds, and a note.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,7 @@
 //! The result as a table in the terminal.
+//!
+//! A block a case: a line a contender with its median, spread and multiple of the best peer, then a
+//! sentence for each number of threads. Where we lose is said again at the end.
 
 use crate::case::Case;
 use crate::summary::Row;

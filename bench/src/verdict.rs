@@ -1,4 +1,7 @@
 //! Who won a case, in numbers and in a plain sentence.
+//!
+//! The best median of ours meets the best of the peers, whoever that is; a floor is no peer, and is only
+//! named beside them.
 
 use crate::case::{Case, Role};
 use crate::summary::Row;

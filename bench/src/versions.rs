@@ -1,4 +1,6 @@
-//! Which version of whom was measured, as Cargo.lock has it; for what is no crate, as it says itself.
+//! Which version of whom was measured.
+//!
+//! For a crate it is what Cargo.lock said when this was built; for a compiler, what it says itself.
 
 use std::process::Command;
 
@@ -11,7 +13,6 @@ pub(crate) fn of(contender: &str) -> Option<String> {
     match peer {
         "channel" => locked("crossbeam-channel"),
         "openmp" => first_line("cc").map(|line| line.replace("cc ", "gcc ")),
-        "onetbb" => None,
         peer => locked(peer),
     }
 }

@@ -1,10 +1,12 @@
 //! What does not depend on the machine's mood: counts, by those who count.
 //!
-//! - `instructions`: fib(21) less fib(16) under callgrind, on one worker with the other held asleep. Chili's and forte's heartbeats go by the clock, which callgrind
-//!   slows down about fifty times: they have some more of them here than in life.
+//! - `instructions`: fib(21) less fib(16) under callgrind, on one worker with the other held asleep.
+//!   Chili's and forte's heartbeats go by the clock, which callgrind slows down about fifty times: they
+//!   have some more of them here than in life.
 //! - `futex`: calls while all workers are free to steal, by perf or, where that may not, strace; less
 //!   those of a run that forks nothing.
-//! - `steals`, `parks`: as the engine's own metrics have them; peers have none.
+//! - `steals`, `parks`: as the engine's own metrics have them; peers have none. Steals that failed are
+//!   in no metric, and not here.
 
 use std::hint::black_box;
 use std::path::Path;

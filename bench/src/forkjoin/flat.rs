@@ -1,5 +1,7 @@
-//! Flat loops that only compute: every number of a range has the same work, or the more the later it
-//! comes.
+//! Flat loops that only compute.
+//!
+//! In `flat` every number of the range has the same work; in `flat-uneven` the more the later it comes,
+//! so that halves of the range are no halves of the work.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};

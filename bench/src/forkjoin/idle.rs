@@ -1,5 +1,7 @@
-//! What an engine costs that has little or nothing to do: CPU time of the whole process, as a share of
-//! one core.
+//! What an engine costs that has little or nothing to do.
+//!
+//! CPU time of all threads of the process but the one that measures, as a share of one core. Where that
+//! one brings jobs, its own part is left out, since it is mostly that of its sleeping.
 
 use std::time::{Duration, Instant};
 use std::{fs, thread};

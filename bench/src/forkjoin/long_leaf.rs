@@ -19,11 +19,19 @@ use crate::forks::{Forks, Reiver, forkers};
 use crate::hold::{Hold, held};
 
 pub(super) fn cases() -> Vec<Case> {
-    let mut contenders = forkers!(run);
-    contenders.push(ours("reiver on two nodes", two_nodes));
     let what =
         "from a worker becoming idle to the start of a pending fork, its owner in a 5 ms leaf";
-    vec![case("long-leaf", "us", what, contenders).at(&[2])]
+    let nodes = "as long-leaf, the two workers on two nodes of a described machine";
+    vec![
+        case("long-leaf", "us", what, forkers!(run)).at(&[2]),
+        case(
+            "long-leaf-nodes",
+            "us",
+            nodes,
+            vec![ours("reiver", two_nodes)],
+        )
+        .at(&[2]),
+    ]
 }
 
 const PENDING: u32 = 4;
@@ -66,19 +74,26 @@ fn pend<F: Forks>(here: &mut F::Here<'_>, more: u32, hold: &Hold, started: &Star
     }
 }
 
+/// Microseconds; none where the second worker, let go, did not get to run before the leaf was over.
+fn attempt<F: Forks>(engine: &F) -> Option<f64> {
+    let hold = Hold::new(2);
+    let started = Started::default();
+    held(engine, 1, &hold, |here| {
+        pend::<F>(here, PENDING, &hold, &started)
+    });
+    let first = started.first.into_inner().expect("no panic inside")?;
+    let time = first.checked_duration_since(hold.left()?)?;
+    Some(time.as_secs_f64() * 1e6)
+}
+
+const ATTEMPTS: usize = 100;
+
 fn measure<F: Forks>(task: &Task, engine: &F) -> Outcome {
     Ok(task.sample(|| {
-        let hold = Hold::new(2);
-        let started = Started::default();
-        held(engine, 1, &hold, |here| {
-            pend::<F>(here, PENDING, &hold, &started)
-        });
-        let first = started.first.into_inner().expect("no panic inside");
-        let (first, idle) = (
-            first.expect("all forks run"),
-            hold.left().expect("it was let go"),
-        );
-        first.saturating_duration_since(idle).as_secs_f64() * 1e6
+        let mut attempts = (0..ATTEMPTS).filter_map(|_| attempt(engine));
+        attempts
+            .next()
+            .expect("a worker that is let go gets to run")
     }))
 }
 

@@ -1,4 +1,6 @@
-//! How many ways there are to place n queens, a fork a square: many small and uneven parts.
+//! How many ways there are to place n queens, a fork a square.
+//!
+//! Parts are many, small and uneven; there is no row below which it stops to fork.
 
 use crate::case::{Case, Outcome, Task};
 use crate::forkjoin::case;

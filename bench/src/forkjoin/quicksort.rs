@@ -1,4 +1,7 @@
-//! Quicksort: memory that is walked through and uneven halves, a fork a partition.
+//! Quicksort, a fork a partition.
+//!
+//! Memory that is walked through, and halves that are none. The first partition runs on one thread,
+//! whoever forks: so two threads can save less than half of the time.
 
 use std::time::Instant;
 

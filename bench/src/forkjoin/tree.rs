@@ -1,4 +1,6 @@
-//! The sum of a binary tree in memory, a fork a node: a join around a few loads.
+//! The sum of a binary tree in memory, a fork a node.
+//!
+//! A join around a few loads: what it costs shows beside the waiting for memory.
 
 use crate::case::{Case, Outcome, Task};
 use crate::forkjoin::case;
