@@ -541,7 +541,7 @@ where
         let mut is_left = false;
         for place in round {
             let job = self.places[place].job.as_ref();
-            let queued = job.filter(|(_, job)| job.meta().state.is_queued());
+            let queued = job.filter(|(_, job)| job.is_queued());
             let Some(job) = queued.map(|(_, job)| Arc::clone(job) as Arc<dyn AnyJob>) else {
                 continue;
             };
@@ -551,7 +551,7 @@ where
                     current.run_if_queued(Arc::clone(&job));
                 }
             });
-            if job.meta().state.is_queued() {
+            if job.is_queued() {
                 // Not for threads like this one.
                 break;
             }

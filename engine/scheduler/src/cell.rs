@@ -1,16 +1,19 @@
 //! One job from its submission to its end: the closure, its state, its outcome.
 //!
-//! The state goes `QUEUED → RUNNING → ENDED`, or straight from `QUEUED` to `ENDED` where it is
-//! cancelled, late or shut down before a worker comes to it. Whoever moves it out of `QUEUED` owns
-//! what follows: the worker runs the closure, the canceller drops it. So a job ends exactly once.
+//! Whoever claims the job (see [`state`](crate::state)) owns what follows: the worker runs the
+//! closure, the canceller drops it. So a job ends exactly once, and nothing but one word is shared;
+//! a lock is taken by those alone who wait, and whoever wakes them.
 
 use std::borrow::Cow;
+use std::cell::UnsafeCell;
 use std::fmt;
+use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
+use crate::clock::Stamp;
 use crate::current::Current;
 use crate::error::{JobError, PanicPayload, Phase};
 use crate::job::JobContext;
@@ -23,16 +26,42 @@ use crate::{Class, Priority};
 /// What everybody may know of a job.
 #[derive(Debug)]
 pub(crate) struct Meta {
-    pub(crate) name: Option<Cow<'static, str>>,
     pub(crate) class: Class,
     pub(crate) priority: Priority,
     pub(crate) place: Place,
+    pub(crate) submitted: Stamp,
+    /// The address of its engine, which it is known by.
+    pub(crate) engine: *const Shared,
+    /// What most jobs do without.
+    pub(crate) rare: Option<Box<Rare>>,
+}
+
+// SAFETY: the engine is only compared with.
+unsafe impl Send for Meta {}
+// SAFETY: as above.
+unsafe impl Sync for Meta {}
+
+#[derive(Debug)]
+pub(crate) struct Rare {
+    pub(crate) name: Option<Cow<'static, str>>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) token: Option<CancellationToken>,
-    pub(crate) submitted: Instant,
-    /// Weak: a queued job does not keep its engine.
+    /// For who ends it from outside. Weak: a queued job does not keep its engine.
     pub(crate) engine: Weak<Shared>,
-    pub(crate) state: State,
+}
+
+impl Meta {
+    pub(crate) fn name(&self) -> Option<&Cow<'static, str>> {
+        self.rare.as_ref()?.name.as_ref()
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.rare.as_ref()?.deadline
+    }
+
+    pub(crate) fn token(&self) -> Option<&CancellationToken> {
+        self.rare.as_ref()?.token.as_ref()
+    }
 }
 
 /// On which node a job is to run, as an index among the nodes that have workers.
@@ -49,10 +78,13 @@ pub(crate) enum Place {
 /// A job whose type is forgotten: what queues hold.
 pub(crate) trait AnyJob: Send + Sync + fmt::Debug {
     fn meta(&self) -> &Meta;
+    /// A hint: false once somebody runs it, or it has ended.
+    fn is_queued(&self) -> bool;
     /// Runs it, unless it has ended or runs already. Never panics.
     fn run(self: Arc<Self>, current: &Current) -> bool;
-    /// Ends it without running it, if it is still queued.
-    fn end_queued(&self, error: JobError) -> bool;
+    /// Ends it without running it, if it is still queued. Where `engine` is not given it is the
+    /// [`Rare`] one.
+    fn end_queued(&self, error: JobError, engine: Option<&Shared>) -> bool;
 }
 
 /// A job as its handle sees it.
@@ -64,39 +96,37 @@ pub(crate) trait Outcome<T>: AnyJob {
 
 pub(crate) struct JobCell<T, F> {
     meta: Meta,
-    body: Mutex<Option<F>>,
-    slot: Mutex<Slot<T>>,
+    state: State,
+    /// There until the job is claimed.
+    body: UnsafeCell<MaybeUninit<F>>,
+    /// There from when it has ended until it is taken.
+    outcome: UnsafeCell<Option<Result<T, JobError>>>,
+    waker: Mutex<Option<Waker>>,
 }
 
-struct Slot<T> {
-    ended: bool,
-    outcome: Option<Result<T, JobError>>,
-    waker: Option<Waker>,
-}
+// SAFETY: the closure and the outcome are only touched by whoever the state says owns them; they move
+// between threads, and are used by one at a time.
+unsafe impl<T: Send, F: Send> Sync for JobCell<T, F> {}
 
 impl<T, F> JobCell<T, F> {
     pub(crate) fn new(meta: Meta, body: F) -> JobCell<T, F> {
-        let slot = Slot {
-            ended: false,
-            outcome: None,
-            waker: None,
-        };
         JobCell {
             meta,
-            body: Mutex::new(Some(body)),
-            slot: Mutex::new(slot),
+            state: State::queued(),
+            body: UnsafeCell::new(MaybeUninit::new(body)),
+            outcome: UnsafeCell::new(None),
+            waker: Mutex::new(None),
         }
     }
 
-    fn slot(&self) -> MutexGuard<'_, Slot<T>> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take_body(&self) -> Option<F> {
-        self.body
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+    /// Takes the job out of the queue, with its closure.
+    fn claim(&self) -> Option<F> {
+        self.state.claim().then(|| {
+            // SAFETY: whoever has claimed it alone touches the closure.
+            let body = unsafe { &*self.body.get() };
+            // SAFETY: it is there until it is claimed, which was just now.
+            unsafe { body.assume_init_read() }
+        })
     }
 
     /// Counts the end, then makes it known: whoever has joined a job finds it in the metrics.
@@ -106,29 +136,44 @@ impl<T, F> JobCell<T, F> {
     fn end(
         &self,
         outcome: Result<T, JobError>,
-        engine: Option<&Shared>,
+        engine: Option<(&Shared, usize)>,
         was: Phase,
         body: Option<F>,
     ) {
-        self.meta.state.end();
-        if let Some(engine) = engine {
-            engine.note_end(&self.meta, outcome.as_ref().err(), was);
+        if let Some((engine, lane)) = engine {
+            engine.note_end(lane, &self.meta, outcome.as_ref().err(), was);
         }
-        let mut engine = engine;
-        if body.is_some() {
-            engine.take().into_iter().for_each(Shared::note_gone);
+        let gone = || {
+            engine
+                .into_iter()
+                .for_each(|(engine, lane)| engine.note_gone(lane))
+        };
+        let is_gone = body.is_some();
+        if is_gone {
+            gone();
             contain(|| drop(body));
         }
-        let waker = {
-            let mut slot = self.slot();
-            slot.ended = true;
-            slot.outcome = Some(outcome);
-            slot.waker.take()
-        };
-        engine.into_iter().for_each(Shared::note_gone);
-        if let Some(waker) = waker {
-            contain(|| waker.wake());
+        // SAFETY: whoever has claimed it alone touches the outcome until it has ended.
+        unsafe { *self.outcome.get() = Some(outcome) };
+        let is_waited_for = self.state.end();
+        if !is_gone {
+            gone();
         }
+        if is_waited_for {
+            let waker = self.waker().take();
+            contain(|| waker.into_iter().for_each(Waker::wake));
+        }
+    }
+
+    fn waker(&self) -> std::sync::MutexGuard<'_, Option<Waker>> {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T, F> Drop for JobCell<T, F> {
+    fn drop(&mut self) {
+        // Whatever nobody has run or ended.
+        drop(self.claim());
     }
 }
 
@@ -141,29 +186,26 @@ where
         &self.meta
     }
 
+    fn is_queued(&self) -> bool {
+        self.state.is_queued()
+    }
+
     fn run(self: Arc<Self>, current: &Current) -> bool {
-        if !self.meta.state.claim() {
-            return false;
-        }
-        let engine = current.engine().shared();
-        let Some(body) = self.take_body() else {
+        let Some(body) = self.claim() else {
             return false;
         };
-        let started = Instant::now();
-        if self
-            .meta
-            .deadline
-            .is_some_and(|deadline| started >= deadline)
-        {
+        let engine = Some((&**current.engine().shared(), current.lane()));
+        let started = current.stamp();
+        let deadline = self.meta.deadline();
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             let late = JobError::DeadlineExceeded {
                 phase: Phase::Queued,
             };
-            self.end(Err(late), Some(engine), Phase::Queued, Some(body));
+            self.end(Err(late), engine, Phase::Queued, Some(body));
             return true;
         }
-        let job: Arc<dyn AnyJob> = Arc::clone(&self) as Arc<dyn AnyJob>;
-        let context = JobContext::new(Arc::clone(&job), current);
-        let outcome = current.running(&job, started, || {
+        let context = JobContext::new(&*self, current);
+        let outcome = current.running(&*self, started, || {
             match catch_unwind(AssertUnwindSafe(|| body(&context))) {
                 Err(payload) => Err(JobError::Panicked(PanicPayload::new(payload))),
                 Ok(value) => match context.interrupt_seen() {
@@ -175,17 +217,22 @@ where
                 },
             }
         });
-        self.end(outcome, Some(engine), Phase::Running, None);
+        self.end(outcome, engine, Phase::Running, None);
         true
     }
 
-    fn end_queued(&self, error: JobError) -> bool {
-        if !self.meta.state.claim() {
+    fn end_queued(&self, error: JobError, engine: Option<&Shared>) -> bool {
+        let Some(body) = self.claim() else {
             return false;
-        }
-        let body = self.take_body();
-        let engine = self.meta.engine.upgrade();
-        self.end(Err(error), engine.as_deref(), Phase::Queued, body);
+        };
+        let rare = self.meta.rare.as_ref();
+        let upgraded = match engine {
+            Some(_) => None,
+            None => rare.and_then(|rare| rare.engine.upgrade()),
+        };
+        let engine = engine.or(upgraded.as_deref());
+        let counted = engine.map(|engine| (engine, engine.lane_of_strangers()));
+        self.end(Err(error), counted, Phase::Queued, Some(body));
         if let Some(engine) = engine {
             engine.note_dead(self.meta.class);
         }
@@ -199,20 +246,27 @@ where
     F: FnOnce(&JobContext) -> T + Send + 'static,
 {
     fn take(&self, waker: Option<&Waker>) -> Option<Result<T, JobError>> {
-        // A waker is somebody else's code: cloned and dropped outside of the lock.
-        let mut waker = waker.cloned();
-        let mut slot = self.slot();
-        if !slot.ended {
-            std::mem::swap(&mut slot.waker, &mut waker);
+        if let Some(waker) = waker
+            && !self.state.is_ended()
+        {
+            // A waker is somebody else's code: cloned and dropped outside of the lock.
+            let mut waker = Some(waker.clone());
+            std::mem::swap(&mut *self.waker(), &mut waker);
+            drop(waker);
+            if !self.state.wait() {
+                // Whoever ends it wakes the waker, be that just now.
+                return None;
+            }
         }
-        let outcome = slot.outcome.take();
-        drop(slot);
-        drop(waker);
-        outcome
+        if !self.state.take() {
+            return None;
+        }
+        // SAFETY: it has ended, and this is the one who takes the outcome.
+        unsafe { (*self.outcome.get()).take() }
     }
 
     fn is_ended(&self) -> bool {
-        self.slot().ended
+        self.state.is_ended()
     }
 }
 
@@ -220,6 +274,7 @@ impl<T, F> fmt::Debug for JobCell<T, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JobCell")
             .field("meta", &self.meta)
+            .field("state", &self.state)
             .finish_non_exhaustive()
     }
 }

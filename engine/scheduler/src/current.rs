@@ -17,8 +17,10 @@ use reiver_topology::NodeId;
 use crate::Class;
 use crate::arena::Arena;
 use crate::cell::{AnyJob, Meta, Place};
+use crate::clock::Stamp;
 use crate::engine::Engine;
 use crate::panics::NoUnwind;
+use crate::running::Running;
 use crate::scope::Ends;
 use crate::shared::Shared;
 use crate::worker::{Takes, Worker};
@@ -33,6 +35,12 @@ pub(crate) struct Current {
     frames: Cell<*const Frame>,
     /// Of a CPU worker: what unparks it, and outlives every fork of it that others may execute.
     unparker: Cell<*const Unparker>,
+    /// Where what it counts goes, see [`Counters`](crate::metrics::Counters).
+    lane: usize,
+    /// The jobs that it is in, for others to see.
+    running: Arc<Running>,
+    /// When it ended a job, if it has done nothing since.
+    ended: Cell<Option<Stamp>>,
     /// Its place has been handed on while code that blocks runs.
     blocks: Cell<bool>,
     /// Memory for what it spawns.
@@ -76,6 +84,8 @@ impl Deref for Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
+        let running = &self.current.running;
+        self.current.engine.shared().running.leave(running);
         CURRENT.set(self.before);
     }
 }
@@ -103,7 +113,14 @@ impl Current {
     }
 
     fn enter(shared: Arc<Shared>, role: Role) -> Entered {
+        let lane = match &role {
+            Role::Cpu(worker) => worker.lane(),
+            Role::Io(_) => shared.lane_of_strangers(),
+        };
         let current = Box::new(Current {
+            lane,
+            running: shared.running.enter(),
+            ended: Cell::new(None),
             engine: Engine::borrowed(shared),
             role,
             frames: Cell::new(ptr::null()),
@@ -225,7 +242,7 @@ impl Current {
 
     /// The deadline of the job that the thread is in.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.innermost().and_then(|job| job.meta().deadline)
+        self.innermost().and_then(|job| job.meta().deadline())
     }
 
     /// How much the thread is in, one within the other.
@@ -235,7 +252,7 @@ impl Current {
 
     /// The addresses of the jobs of an engine that the thread is in, each once.
     pub(crate) fn jobs_of(&self, shared: &Shared) -> Vec<usize> {
-        let is_of = |job: &JobFrame| ptr::eq(job.meta().engine.as_ptr(), shared);
+        let is_of = |job: &JobFrame| ptr::eq(job.meta().engine, shared);
         let jobs = self.frames().flatten().filter(is_of);
         let mut addresses: Vec<usize> = jobs.map(|job| job.0.cast::<()>().addr()).collect();
         addresses.sort_unstable();
@@ -266,18 +283,48 @@ impl Current {
         result
     }
 
+    /// Where what it counts goes.
+    #[inline]
+    pub(crate) fn lane(&self) -> usize {
+        self.lane
+    }
+
+    /// The time, for a job that begins: the end of one is the beginning of the next.
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.ended.take().unwrap_or_else(Stamp::now)
+    }
+
+    /// It has done something since the last job, or nothing for a while.
+    #[inline]
+    pub(crate) fn forget_stamp(&self) {
+        self.ended.set(None);
+    }
+
     /// Runs `body`, which does not unwind, as `job`.
     pub(crate) fn running<R>(
         &self,
-        job: &Arc<dyn AnyJob>,
-        started: Instant,
+        job: &dyn AnyJob,
+        started: Stamp,
         body: impl FnOnce() -> R,
     ) -> R {
         let shared = self.engine.shared();
-        let lane = self.worker().map_or(shared.workers.len(), Worker::index);
-        let entry = shared.note_start(lane, job, started);
-        let result = self.within(Some(JobFrame(Arc::as_ptr(job))), body);
-        shared.forget_running(lane, entry);
+        let meta = job.meta();
+        shared.note_start(self.lane, meta, started);
+        let entry = (self.node(), started, shared.sleepers.is_eager());
+        // SAFETY: only the lifetime is forgotten: the frame is gone before the job is.
+        let frame = JobFrame(unsafe { std::mem::transmute::<&dyn AnyJob, &dyn AnyJob>(job) });
+        let result = self
+            .running
+            .during(job, entry, || self.within(Some(frame), body));
+        let ended = Stamp::now();
+        let time = ended.since(started);
+        let (class, priority) = (meta.class, meta.priority);
+        shared
+            .metrics
+            .note_run_time(self.lane, class, priority, time);
+        // Inside of another job that goes on now it is no beginning.
+        let is_outermost = self.frames.get().is_null();
+        self.ended.set(is_outermost.then_some(ended));
         result
     }
 
@@ -286,8 +333,8 @@ impl Current {
     pub(crate) fn run_if_queued(&self, job: Arc<dyn AnyJob>) {
         let meta = job.meta();
         let shared = self.engine.shared();
-        let is_engine = ptr::eq(meta.engine.as_ptr(), Arc::as_ptr(shared));
-        if !is_engine || !meta.state.is_queued() {
+        let is_engine = ptr::eq(meta.engine, Arc::as_ptr(shared));
+        if !is_engine || !job.is_queued() {
             return;
         }
         let ran = match (&self.role, meta.class, meta.place) {

@@ -8,15 +8,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use reiver_topology::NodeId;
-
-use crate::Class;
 use crate::builder::EngineBuilder;
-use crate::cell::AnyJob;
 use crate::current::Current;
 use crate::error::{JobError, SubmitError};
 use crate::job::{JobBuilder, JobContext, JobHandle};
 use crate::metrics::Metrics;
+use crate::running::RunningJob;
 use crate::shared::Shared;
 
 /// Runs jobs and forks on workers grouped by NUMA node.
@@ -39,36 +36,6 @@ pub struct Engine {
     shared: Arc<Shared>,
     /// False for what workers and job contexts hold: dropping those ends nothing.
     owns: bool,
-}
-
-/// A job that was running when it was asked for.
-#[derive(Debug, Clone)]
-pub struct RunningJob {
-    pub(crate) job: Arc<dyn AnyJob>,
-    pub(crate) started: Instant,
-    pub(crate) node: NodeId,
-}
-
-impl RunningJob {
-    /// Its name, if it was given one.
-    pub fn name(&self) -> Option<&str> {
-        self.job.meta().name.as_deref()
-    }
-
-    /// Its class.
-    pub fn class(&self) -> Class {
-        self.job.meta().class
-    }
-
-    /// The node of the thread that runs it.
-    pub fn node(&self) -> NodeId {
-        self.node
-    }
-
-    /// How long ago it began.
-    pub fn age(&self) -> Duration {
-        self.started.elapsed()
-    }
 }
 
 /// What [`Engine::shutdown`] had to leave.
@@ -151,7 +118,7 @@ impl Engine {
 
     /// The jobs that run just now.
     pub fn running(&self) -> Vec<RunningJob> {
-        self.shared.running_jobs()
+        self.shared.running.jobs()
     }
 
     /// What the engine has done since it was built.
@@ -175,8 +142,8 @@ impl Engine {
         let queued = shared.end_queued();
         shared.hurry();
         let own = shared.jobs_of_thread();
-        let mut running = shared.running_jobs();
-        running.retain(|running| !own.contains(&Arc::as_ptr(&running.job).addr()));
+        let mut running = shared.running.jobs();
+        running.retain(|running| !own.contains(&running.job));
         ShutdownReport { queued, running }
     }
 }

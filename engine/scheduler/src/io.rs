@@ -222,6 +222,13 @@ impl Io {
         self.state().replaced -= 1;
     }
 
+    /// How many jobs lie in the queues.
+    pub(crate) fn len(&self) -> usize {
+        let state = self.state();
+        let jobs = state.nodes.iter().flat_map(|node| &node.jobs);
+        jobs.map(VecDeque::len).sum()
+    }
+
     /// Takes out what no longer waits.
     pub(crate) fn sweep(&self) {
         let mut dead = Vec::new();
@@ -229,7 +236,7 @@ impl Io {
         for jobs in state.nodes.iter_mut().flat_map(|node| &mut node.jobs) {
             let (live, ended) = std::mem::take(jobs)
                 .into_iter()
-                .partition::<VecDeque<_>, _>(|job| job.meta().state.is_queued());
+                .partition::<VecDeque<_>, _>(|job| job.is_queued());
             *jobs = live;
             dead.extend(ended);
         }
@@ -306,6 +313,7 @@ pub(crate) fn live(shared: Arc<Shared>, mut node: usize) {
             current.move_to(node);
         }
         run(Task::Job(job), &current);
+        current.forget_stamp();
     }
     here::set(None);
 }

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use reiver_topology::{NodeId, place};
 
-use crate::cell::{AnyJob, JobCell, Meta, Outcome, Place};
+use crate::cell::{AnyJob, JobCell, Meta, Outcome, Place, Rare};
+use crate::clock::Stamp;
 use crate::current::{Current, block_until};
 use crate::engine::Engine;
 use crate::error::{Interrupted, JobError, SubmitError};
-use crate::state::State;
 use crate::sync::{AtomicU8, Ordering};
 use crate::token::CancellationToken;
 use crate::{Class, Priority};
@@ -125,21 +125,27 @@ impl<'e> JobBuilder<'e> {
             (None, Some(near)) => shared.machine.home(near).map_or(Place::Any, Place::Prefer),
             (None, None) => Place::Any,
         };
-        let submitted = Instant::now();
         let inherited = Current::with(|current| current?.deadline());
         let own = self
             .deadline
-            .and_then(|deadline| submitted.checked_add(deadline));
+            .and_then(|deadline| Instant::now().checked_add(deadline));
+        let deadline = own.into_iter().chain(inherited).min();
+        let is_rare = self.name.is_some() || deadline.is_some() || self.token.is_some();
+        let rare = is_rare.then(|| {
+            Box::new(Rare {
+                name: self.name,
+                deadline,
+                token: self.token,
+                engine: Arc::downgrade(shared),
+            })
+        });
         let meta = Meta {
-            name: self.name,
             class: self.class,
             priority: self.priority,
             place,
-            deadline: own.into_iter().chain(inherited).min(),
-            token: self.token,
-            submitted,
-            engine: Arc::downgrade(shared),
-            state: State::queued(),
+            submitted: Stamp::now(),
+            engine: Arc::as_ptr(shared),
+            rare,
         };
         Ok(Arc::new(JobCell::new(meta, body)))
     }
@@ -190,13 +196,15 @@ impl<T: 'static> JobHandle<T> {
             Inner::Never(error) => return Err(error.expect("a handle gives its value once")),
             Inner::Job(job) => job,
         };
-        let queued = Arc::clone(&job) as Arc<dyn AnyJob>;
         Current::with(|current| {
-            if let Some(current) = current {
-                current.run_if_queued(queued);
+            if let Some(current) = current.filter(|_| job.is_queued()) {
+                current.run_if_queued(Arc::clone(&job) as Arc<dyn AnyJob>);
             }
         });
-        let mut outcome = None;
+        let mut outcome = job.take(None);
+        if let Some(outcome) = outcome {
+            return outcome;
+        }
         block_until(None, |waker| {
             outcome = outcome.take().or_else(|| job.take(Some(waker)));
             outcome.is_some() || job.is_ended()
@@ -242,12 +250,19 @@ impl<T> fmt::Debug for JobHandle<T> {
 /// What a running job is told and can ask.
 #[derive(Debug)]
 pub struct JobContext {
-    job: Arc<dyn AnyJob>,
-    engine: Engine,
+    /// Alive while the job runs, which alone is given this, for as long as it runs.
+    job: *const dyn AnyJob,
+    /// As above.
+    engine: *const Engine,
     node: NodeId,
     /// What a checkpoint has returned: 0 for nothing yet.
     seen: AtomicU8,
 }
+
+// SAFETY: what it points to may be used by any thread.
+unsafe impl Send for JobContext {}
+// SAFETY: as above.
+unsafe impl Sync for JobContext {}
 
 const INTERRUPTS: [Interrupted; 3] = [
     Interrupted::Cancelled,
@@ -256,14 +271,20 @@ const INTERRUPTS: [Interrupted; 3] = [
 ];
 
 impl JobContext {
-    pub(crate) fn new(job: Arc<dyn AnyJob>, current: &Current) -> JobContext {
-        let engine = Engine::borrowed(Arc::clone(current.engine().shared()));
+    /// For a job that runs on the current thread, and only as long as it does.
+    pub(crate) fn new(job: &dyn AnyJob, current: &Current) -> JobContext {
         JobContext {
-            job,
-            engine,
+            // SAFETY: only the lifetime is forgotten, which the context does not outlive.
+            job: unsafe { std::mem::transmute::<&dyn AnyJob, &dyn AnyJob>(job) },
+            engine: current.engine(),
             node: current.node(),
             seen: AtomicU8::new(0),
         }
+    }
+
+    fn meta(&self) -> &Meta {
+        // SAFETY: it runs.
+        unsafe { &*self.job }.meta()
     }
 
     /// Lets a long job end early: call it now and then, and return when it says so. A job to which
@@ -281,7 +302,7 @@ impl JobContext {
             .is_some_and(|deadline| Instant::now() >= deadline)
         {
             1
-        } else if self.engine.shared().is_hurrying() {
+        } else if self.engine().shared().is_hurrying() {
             2
         } else {
             return Ok(());
@@ -293,16 +314,14 @@ impl JobContext {
 
     /// True once its token is cancelled. Asking does not count as having been told.
     pub fn is_cancelled(&self) -> bool {
-        self.job
-            .meta()
-            .token
-            .as_ref()
+        self.meta()
+            .token()
             .is_some_and(CancellationToken::is_cancelled)
     }
 
     /// When it should have ended.
     pub fn deadline(&self) -> Option<Instant> {
-        self.job.meta().deadline
+        self.meta().deadline()
     }
 
     /// The node of the thread that runs it.
@@ -312,7 +331,8 @@ impl JobContext {
 
     /// The engine that runs it: for submitting more.
     pub fn engine(&self) -> &Engine {
-        &self.engine
+        // SAFETY: that of the thread that runs the job.
+        unsafe { &*self.engine }
     }
 
     pub(crate) fn interrupt_seen(&self) -> Option<Interrupted> {

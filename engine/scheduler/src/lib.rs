@@ -34,6 +34,8 @@ mod builder;
 #[cfg(not(reiver_loom))]
 mod cell;
 mod class;
+#[cfg(not(reiver_loom))]
+mod clock;
 #[cfg_attr(
     not(reiver_loom),
     expect(unreachable_pub, reason = "the models reach it")
@@ -73,6 +75,8 @@ mod queues;
 #[cfg(not(reiver_loom))]
 mod room;
 #[cfg(not(reiver_loom))]
+mod running;
+#[cfg(not(reiver_loom))]
 mod scope;
 #[cfg(not(reiver_loom))]
 mod shared;
@@ -106,7 +110,7 @@ pub use reiver_topology::{NodeId, Topology, TopologyError};
 pub use {
     batch::{Batch, BatchError, BatchRun, TryBatchRun},
     builder::{EngineBuilder, Pinning},
-    engine::{Engine, RunningJob, ShutdownReport},
+    engine::{Engine, ShutdownReport},
     error::{BuildError, Interrupted, JobError, PanicPayload, Phase, SubmitError},
     fork::join,
     histogram::Histogram,
@@ -115,6 +119,7 @@ pub use {
     numa_vec::numa_vec,
     parallel::{par_chunks_mut, par_for, par_for_ranges, par_map_reduce, par_reduce},
     room::WhenFull,
+    running::RunningJob,
     scope::{Scope, scope},
     token::CancellationToken,
 };

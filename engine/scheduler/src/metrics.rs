@@ -1,8 +1,8 @@
 //! What an engine has done, as numbers. To add a metric: a word in [`Block`], a `note_*` that
 //! writes it where it happens, and its sum in [`Metrics`].
 //!
-//! Each worker writes a block of its own, padded, and reading adds them up; threads that are no
-//! workers share one. Joins, spawns and forks are not jobs and are not counted or timed.
+//! Each worker writes a block of its own, padded, with plain loads and stores, and reading adds them
+//! up; threads that are no workers share one, and add to it atomically. Joins, spawns and forks are not jobs and are not counted or timed.
 //!
 //! Counts only grow, and a job is counted as submitted before it is counted as started, and as
 //! started before it is counted as ended. They are read in the opposite order, so that a snapshot
@@ -93,6 +93,16 @@ struct JobWords {
     run_time: OnceLock<Recorder>,
 }
 
+/// Adds one to a word, which the current thread alone writes if it is its own.
+fn count(word: &AtomicU64, is_own: bool) {
+    // ORDERING: release, see `note_submitted`.
+    if is_own {
+        word.store(word.load(Ordering::Relaxed) + 1, Ordering::Release);
+    } else {
+        word.fetch_add(1, Ordering::Release);
+    }
+}
+
 /// The numbers as they are written.
 #[derive(Debug)]
 pub(crate) struct Counters {
@@ -136,9 +146,12 @@ impl Counters {
         wait: Duration,
     ) {
         let words = &self.block(block).jobs[kind(class, priority)];
-        words.queue_wait.get_or_init(Recorder::new).record(wait);
-        // ORDERING: release, see `note_submitted`.
-        words.started.fetch_add(1, Ordering::Release);
+        let is_own = self.is_own(block);
+        words
+            .queue_wait
+            .get_or_init(Recorder::new)
+            .record(wait, is_own);
+        count(&words.started, is_own);
     }
 
     pub(crate) fn note_end(
@@ -154,8 +167,7 @@ impl Counters {
             Phase::Queued => &words.ended_queued,
             Phase::Running => &words.ended,
         };
-        // ORDERING: release, see `note_submitted`.
-        ended[end(error)].fetch_add(1, Ordering::Release);
+        count(&ended[end(error)], self.is_own(block));
     }
 
     pub(crate) fn note_run_time(
@@ -166,25 +178,35 @@ impl Counters {
         time: Duration,
     ) {
         let words = &self.block(block).jobs[kind(class, priority)];
-        words.run_time.get_or_init(Recorder::new).record(time);
+        words
+            .run_time
+            .get_or_init(Recorder::new)
+            .record(time, self.is_own(block));
     }
 
     pub(crate) fn note_steal(&self, worker: usize, distance: Distance) {
-        // ORDERING: relaxed, here and below: counts for people, each true by itself.
-        self.block(worker).steals[distance as usize].fetch_add(1, Ordering::Relaxed);
+        count(
+            &self.block(worker).steals[distance as usize],
+            self.is_own(worker),
+        );
     }
 
     pub(crate) fn note_park(&self, worker: usize) {
-        self.block(worker).parks.fetch_add(1, Ordering::Relaxed);
+        count(&self.block(worker).parks, self.is_own(worker));
     }
 
     pub(crate) fn note_promotion(&self, worker: usize) {
-        let promotions = &self.block(worker).promotions;
-        promotions.fetch_add(1, Ordering::Relaxed);
+        count(&self.block(worker).promotions, self.is_own(worker));
     }
 
     pub(crate) fn note_wake(&self) {
+        // ORDERING: relaxed: in no sum with others.
         self.wakes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// True if one thread alone writes the block.
+    fn is_own(&self, index: usize) -> bool {
+        index < self.blocks.len() - 1
     }
 
     fn block(&self, index: usize) -> &Block {

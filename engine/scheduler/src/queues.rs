@@ -47,6 +47,12 @@ impl NodeQueues {
         !self.forks.is_empty()
     }
 
+    /// How many jobs there are.
+    pub(crate) fn len(&self) -> usize {
+        let queues = self.shared.iter().chain(&self.strict);
+        queues.map(Injector::len).sum()
+    }
+
     /// True if there are jobs that only the node's own workers may do.
     pub(crate) fn has_strict_jobs(&self) -> bool {
         self.strict.iter().any(|queue| !queue.is_empty())

@@ -78,7 +78,7 @@ impl Room {
         }
     }
 
-    /// How many jobs wait.
+    /// How many jobs wait; counted only where there may be too many.
     pub(crate) fn queued(&self) -> usize {
         // ORDERING: relaxed: a count that bounds memory and publishes nothing; here and below.
         self.queued.load(Ordering::Relaxed)
@@ -87,7 +87,6 @@ impl Room {
     /// Counts a job in, unless as many wait as may.
     pub(crate) fn try_enter(&self) -> bool {
         let Some(most) = self.capacity else {
-            self.queued.fetch_add(1, Ordering::Relaxed);
             return true;
         };
         let enter = |queued: usize| (queued < most).then_some(queued + 1);
@@ -99,19 +98,22 @@ impl Room {
 
     /// Counts a job in that begins at once, whether there is room or not.
     fn enter_anyway(&self) {
-        self.queued.fetch_add(1, Ordering::Relaxed);
+        if self.capacity.is_some() {
+            self.queued.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Counts a job out.
     pub(crate) fn leave(&self) {
+        if self.capacity.is_none() {
+            return;
+        }
         self.queued.fetch_sub(1, Ordering::Relaxed);
-        if self.capacity.is_some() {
-            // ORDERING: with the fence in `Waiter::poll`.
-            fence(Ordering::SeqCst);
-            // ORDERING: relaxed: the fence is enough to see who must be seen.
-            if self.waiting.load(Ordering::Relaxed) > 0 {
-                self.wake_one();
-            }
+        // ORDERING: with the fence in `Waiter::poll`.
+        fence(Ordering::SeqCst);
+        // ORDERING: relaxed: the fence is enough to see who must be seen.
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.wake_one();
         }
     }
 
@@ -319,7 +321,7 @@ impl Shared {
         let meta = job.meta();
         self.room(meta.class).enter_anyway();
         self.metrics.note_submitted(meta.class, meta.priority);
-        let token = meta.token.as_ref();
+        let token = meta.token();
         if token.is_some_and(|token| token.register(&job)) {
             return;
         }

@@ -7,13 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
-use crossbeam_utils::CachePadded;
-use reiver_topology::NodeId;
-
 use crate::builder::Pinning;
 use crate::cell::{AnyJob, Meta, Place};
+use crate::clock::Stamp;
 use crate::current::{Current, block_until};
-use crate::engine::RunningJob;
 use crate::error::{JobError, Phase, SubmitError};
 use crate::fork::Fork;
 use crate::io::{Io, Wanted};
@@ -22,6 +19,7 @@ use crate::metrics::Counters;
 use crate::panics::contain;
 use crate::queues::{NodeQueues, PRIORITIES, Task};
 use crate::room::{Entry, Room};
+use crate::running::AllRunning;
 use crate::sleep::Sleepers;
 use crate::spares::Spares;
 use crate::spawner::{Request, Spawner};
@@ -29,6 +27,7 @@ use crate::sync::{AtomicBool, AtomicUsize, Ordering, fence};
 use crate::timer::Timer;
 use crate::worker::{WorkerFace, run};
 use crate::{Class, Priority};
+use crossbeam_utils::CachePadded;
 
 /// What the threads of an engine share.
 #[derive(Debug)]
@@ -63,7 +62,7 @@ pub(crate) struct Shared {
     ending: Mutex<Ending>,
     /// Spreads work from outside over nodes where nothing says which is near.
     round_robin: AtomicUsize,
-    running: Box<[Mutex<Vec<Running>>]>,
+    pub(crate) running: AllRunning,
     closed: AtomicBool,
     hurrying: AtomicBool,
     stopped: AtomicBool,
@@ -85,17 +84,6 @@ impl Ending {
         self.excused.iter().collect::<HashSet<_>>().len()
     }
 }
-
-#[derive(Debug)]
-struct Running {
-    job: Arc<dyn AnyJob>,
-    started: Instant,
-    node: NodeId,
-}
-
-/// Names one entry of the jobs that run.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RunningEntry(*const ());
 
 impl Shared {
     #[expect(
@@ -127,7 +115,7 @@ impl Shared {
                 .iter()
                 .map(|_| NodeQueues::default())
                 .collect(),
-            running: (0..=workers.len()).map(|_| Mutex::default()).collect(),
+            running: AllRunning::default(),
             machine,
             workers,
             sleepers,
@@ -187,11 +175,7 @@ impl Shared {
             Place::Prefer(node) => (node, false),
             Place::Strict(node) => (node, true),
         };
-        if meta
-            .token
-            .as_ref()
-            .is_some_and(|token| token.register(&job))
-        {
+        if meta.token().is_some_and(|token| token.register(&job)) {
             // It was cancelled before it came.
             return;
         }
@@ -200,7 +184,7 @@ impl Shared {
             return;
         }
         if meta
-            .deadline
+            .deadline()
             .is_some_and(|deadline| self.timer.watch(deadline, &job))
         {
             self.spawner.ask(Request::Timer(Arc::downgrade(self)));
@@ -238,7 +222,7 @@ impl Shared {
         if entry == Entry::Queued {
             self.room(class).leave();
         }
-        self.note_gone();
+        self.note_gone(self.lane_of_strangers());
         Err(SubmitError::ShutDown)
     }
 
@@ -337,8 +321,8 @@ impl Shared {
         let counter = &self.dead[class as usize];
         // ORDERING: relaxed: a hint for when to look.
         let dead = counter.fetch_add(1, Ordering::Relaxed) + 1;
-        let live = self.room(class).queued();
-        if dead < FEW.max(live) {
+        let queued = self.queued(class);
+        if dead < FEW.max(queued / 2) {
             return;
         }
         let Ok(_sweeping) = self.sweeping.try_lock() else {
@@ -350,11 +334,19 @@ impl Shared {
             return;
         }
         for (node, queues) in self.queues.iter().enumerate() {
-            let left = queues.sweep(|job| job.meta().state.is_queued());
+            let left = queues.sweep(|job| job.is_queued());
             // A worker that looked meanwhile may have missed one.
             for _ in 0..left.min(self.workers.len()) {
                 self.pass_on(node);
             }
+        }
+    }
+
+    /// About how many jobs lie in the queues of a class, dead ones among them.
+    fn queued(&self, class: Class) -> usize {
+        match class {
+            Class::Cpu => self.queues.iter().map(NodeQueues::len).sum(),
+            Class::Io => self.io.len(),
         }
     }
 
@@ -365,70 +357,30 @@ impl Shared {
         }
     }
 
+    /// Where threads count that are no CPU workers.
+    pub(crate) fn lane_of_strangers(&self) -> usize {
+        self.workers.len()
+    }
+
     /// A job begins on a thread.
-    pub(crate) fn note_start(
-        &self,
-        lane: usize,
-        job: &Arc<dyn AnyJob>,
-        started: Instant,
-    ) -> RunningEntry {
-        let meta = job.meta();
-        let wait = started.saturating_duration_since(meta.submitted);
+    pub(crate) fn note_start(&self, lane: usize, meta: &Meta, started: Stamp) {
+        let wait = started.since(meta.submitted);
         self.room(meta.class).leave();
         self.metrics
             .note_start(lane, meta.class, meta.priority, wait);
-        let node = Current::with(|current| current.map(Current::node));
-        let node = node.unwrap_or(self.machine.nodes[0].id);
-        self.lane(lane).push(Running {
-            job: Arc::clone(job),
-            started,
-            node,
-        });
-        RunningEntry(Arc::as_ptr(job).cast())
-    }
-
-    pub(crate) fn forget_running(&self, lane: usize, entry: RunningEntry) {
-        let mut running = self.lane(lane);
-        let is_it = |running: &Running| Arc::as_ptr(&running.job).cast() == entry.0;
-        if let Some(index) = running.iter().rposition(is_it) {
-            let ended = running.swap_remove(index);
-            drop(running);
-            let meta = ended.job.meta();
-            let time = ended.started.elapsed();
-            self.metrics
-                .note_run_time(lane, meta.class, meta.priority, time);
-        }
-    }
-
-    fn lane(&self, lane: usize) -> MutexGuard<'_, Vec<Running>> {
-        self.running[lane]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A job has ended, and is about to say so.
-    pub(crate) fn note_end(&self, meta: &Meta, error: Option<&JobError>, was: Phase) {
+    pub(crate) fn note_end(&self, lane: usize, meta: &Meta, error: Option<&JobError>, was: Phase) {
         if was == Phase::Queued {
             self.room(meta.class).leave();
         }
-        let block = Current::with(|current| {
-            current
-                .filter(|current| current.is_of(self))?
-                .worker()
-                .map(|worker| worker.index())
-        });
-        let nobody = self.workers.len();
-        self.metrics.note_end(
-            block.unwrap_or(nobody),
-            meta.class,
-            meta.priority,
-            error,
-            was,
-        );
+        self.metrics
+            .note_end(lane, meta.class, meta.priority, error, was);
     }
 
     /// A job that was counted in has ended, and has said so.
-    pub(crate) fn note_gone(&self) {
+    pub(crate) fn note_gone(&self, _lane: usize) {
         // ORDERING: sequentially consistent, with `wait_drained`: either that sees the count, or
         // this sees that somebody waits.
         let left = self.unfinished.fetch_sub(1, Ordering::SeqCst) - 1;
@@ -503,7 +455,7 @@ impl Shared {
         let ended = jobs.into_iter().filter(|job| {
             let job = Arc::clone(job);
             let mut ended = false;
-            contain(|| ended = job.end_queued(JobError::ShutDown));
+            contain(|| ended = job.end_queued(JobError::ShutDown, Some(self)));
             ended
         });
         ended.map(|job| contain(|| drop(job))).count()
@@ -513,18 +465,6 @@ impl Shared {
         // ORDERING: sequentially consistent, see `admit`; the flag behind the lock is set before
         // the queues are emptied.
         self.closed.load(Ordering::SeqCst) && self.ending().ends_queued
-    }
-
-    pub(crate) fn running_jobs(&self) -> Vec<RunningJob> {
-        let mut jobs = Vec::new();
-        for lane in 0..self.running.len() {
-            jobs.extend(self.lane(lane).iter().map(|running| RunningJob {
-                job: Arc::clone(&running.job),
-                started: running.started,
-                node: running.node,
-            }));
-        }
-        jobs
     }
 
     /// From now on checkpoints tell running jobs to end.

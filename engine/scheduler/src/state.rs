@@ -1,10 +1,15 @@
-//! Who may run a job, and who may end it: one word, won by one.
+//! Who may run a job, who may end it, and who may have its outcome: one word.
+//!
+//! It goes `QUEUED → CLAIMED → ENDED`, and whoever claims the job owns its closure, and then its
+//! outcome until it has ended. Beside that two marks: somebody waits for the end, and somebody has
+//! taken the outcome.
 
 use crate::sync::{AtomicU8, Ordering};
 
-const QUEUED: u8 = 0;
 const CLAIMED: u8 = 1;
 const ENDED: u8 = 2;
+const WAITED_FOR: u8 = 4;
+const TAKEN: u8 = 8;
 
 /// The state of a job; see [`cell`](crate::cell).
 #[derive(Debug)]
@@ -13,28 +18,44 @@ pub struct State(AtomicU8);
 impl State {
     /// A job that waits.
     pub fn queued() -> State {
-        State(AtomicU8::new(QUEUED))
+        State(AtomicU8::new(0))
     }
 
     /// Takes the job out of the queue, to run it or to end it. True for one caller only.
     pub fn claim(&self) -> bool {
-        // ORDERING: relaxed: the closure and the outcome are behind their own mutexes; this word
-        // only says whose they are.
-        let claimed =
-            self.0
-                .compare_exchange(QUEUED, CLAIMED, Ordering::Relaxed, Ordering::Relaxed);
-        claimed.is_ok()
+        // ORDERING: relaxed: whoever can claim it was given it, and with it what is in it.
+        self.0.fetch_or(CLAIMED, Ordering::Relaxed) & CLAIMED == 0
     }
 
-    /// It has ended.
-    pub fn end(&self) {
-        // ORDERING: relaxed, as above.
-        self.0.store(ENDED, Ordering::Relaxed);
+    /// It has ended, says who has claimed it; true if somebody [`wait`](State::wait)s.
+    pub fn end(&self) -> bool {
+        // ORDERING: release, with the acquires in `wait` and `take`: the outcome is visible. Acquire,
+        // with the release in `wait`: so is who waits.
+        self.0.fetch_or(ENDED, Ordering::AcqRel) & WAITED_FOR != 0
+    }
+
+    /// Says that somebody waits, who has left word of where before; true if it has ended already, and
+    /// nobody will come.
+    pub fn wait(&self) -> bool {
+        // ORDERING: see `end`.
+        self.0.fetch_or(WAITED_FOR, Ordering::AcqRel) & ENDED != 0
+    }
+
+    /// Takes the outcome, if it has ended. True for one caller only.
+    pub fn take(&self) -> bool {
+        // ORDERING: acquire, see `end`.
+        self.is_ended() && self.0.fetch_or(TAKEN, Ordering::Acquire) & TAKEN == 0
+    }
+
+    /// True once it has ended.
+    pub fn is_ended(&self) -> bool {
+        // ORDERING: acquire, see `end`.
+        self.0.load(Ordering::Acquire) & ENDED != 0
     }
 
     /// True while nobody has claimed it.
     pub fn is_queued(&self) -> bool {
         // ORDERING: relaxed: a hint; `claim` decides.
-        self.0.load(Ordering::Relaxed) == QUEUED
+        self.0.load(Ordering::Relaxed) & CLAIMED == 0
     }
 }

@@ -86,9 +86,10 @@ impl Timer {
                     if let Some(job) = due {
                         // It may be the last to hold the job, and its value.
                         contain(move || {
-                            job.end_queued(JobError::DeadlineExceeded {
+                            let late = JobError::DeadlineExceeded {
                                 phase: Phase::Queued,
-                            });
+                            };
+                            job.end_queued(late, None);
                             drop(job);
                         });
                     }

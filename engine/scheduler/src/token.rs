@@ -80,7 +80,7 @@ impl CancellationToken {
         let mut dependents = self.inner.dependents();
         if self.is_cancelled() {
             drop(dependents);
-            job.end_queued(crate::JobError::Cancelled)
+            job.end_queued(crate::JobError::Cancelled, None)
         } else {
             retain_amortised(&mut dependents.jobs, |job| job.strong_count() > 0);
             dependents.jobs.push(Arc::downgrade(job));
@@ -111,7 +111,7 @@ impl Inner {
             for job in dependents.jobs.iter().filter_map(Weak::upgrade) {
                 // It may be the last to hold the job, and its value.
                 contain(move || {
-                    job.end_queued(crate::JobError::Cancelled);
+                    job.end_queued(crate::JobError::Cancelled, None);
                     drop(job);
                 });
             }

@@ -45,6 +45,7 @@ use crate::sync::{Ordering, fence};
 #[derive(Debug)]
 pub(crate) struct Worker {
     index: usize,
+    lane: usize,
     /// The index of its node.
     node: usize,
     /// Of a spare: the worker whose seat it shares.
@@ -104,6 +105,7 @@ impl Worker {
         };
         let worker = Worker {
             index,
+            lane: index,
             node,
             twin,
             private,
@@ -122,7 +124,16 @@ impl Worker {
     pub(crate) fn guest(shared: &Shared) -> Worker {
         let first = &shared.workers[0];
         let order = Arc::clone(&first.order);
-        Worker::new((0, 0), None, &shared.sleepers, first.seat, order).0
+        let (guest, _) = Worker::new((0, 0), None, &shared.sleepers, first.seat, order);
+        Worker {
+            lane: shared.lane_of_strangers(),
+            ..guest
+        }
+    }
+
+    /// Where what it counts goes. A guest is not known by its number alone.
+    pub(crate) fn lane(&self) -> usize {
+        self.lane
     }
 
     pub(crate) fn index(&self) -> usize {
@@ -189,7 +200,7 @@ impl Worker {
                 is_spawned
             });
             for fork in bundled(taken) {
-                shared.metrics.note_promotion(self.index);
+                shared.metrics.note_promotion(self.lane);
                 self.deque.push(fork);
             }
             if !is_eager || self.private.is_empty() {
@@ -287,6 +298,7 @@ impl Worker {
                 }
                 continue;
             }
+            current.forget_stamp();
             if post == Post::HandedOn {
                 // Nobody is to count on it any more.
                 self.stop_seeking(shared, sleep, &mut seeks);
@@ -395,7 +407,7 @@ impl Worker {
     }
 
     fn park(&self, shared: &Shared, until: Option<Instant>) {
-        shared.metrics.note_park(self.index);
+        shared.metrics.note_park(self.lane);
         match until {
             None => self.parker.park(),
             Some(until) => self.parker.park_deadline(until),
@@ -430,7 +442,7 @@ impl Worker {
                         .map(Task::Fork)
                         .or_else(|| forks_of(node))
                         .or_else(|| jobs(node, Priority::P1))?;
-                    shared.metrics.note_steal(self.index, Distance::Remote);
+                    shared.metrics.note_steal(self.lane, Distance::Remote);
                     Some(task)
                 })
             })
@@ -458,7 +470,7 @@ impl Worker {
             .chain(others)
             .filter(|&(victim, _)| shared.workers[victim].robber.is_worth_it())
             .find(|&(victim, _)| shared.workers[victim].robber.rob(|fork| taken.push(fork)) > 0)?;
-        shared.metrics.note_steal(self.index, distance);
+        shared.metrics.note_steal(self.lane, distance);
         let mut forks = bundled(taken).into_iter();
         let first = forks.next();
         forks.for_each(|fork| self.deque.push(fork));
@@ -468,7 +480,7 @@ impl Worker {
     fn steal_from_mates(&self, shared: &Shared, order: &StealOrder) -> Option<Fork> {
         self.mates(shared, order).find_map(|(victim, distance)| {
             let fork = steal(shared, victim)?;
-            shared.metrics.note_steal(self.index, distance);
+            shared.metrics.note_steal(self.lane, distance);
             Some(fork)
         })
     }
@@ -568,8 +580,13 @@ const KEEPS_MEMORY: Duration = Duration::from_millis(100);
 pub(crate) const MOST_NESTED: usize = 32;
 
 fn steal(shared: &Shared, victim: usize) -> Option<Fork> {
+    let stealer = &shared.workers[victim].stealer;
+    // Cheaper than to steal in vain, and most have nothing at most times.
+    if stealer.is_empty() {
+        return None;
+    }
     loop {
-        match shared.workers[victim].stealer.steal() {
+        match stealer.steal() {
             Steal::Success(fork) => return Some(fork),
             Steal::Empty => return None,
             Steal::Retry => {}
@@ -600,6 +617,9 @@ fn settle(shared: &Shared, worker: &Worker) {
 /// Runs a task. Panics of jobs are caught where they are run, those of forks handed to whoever waits;
 /// this is the net for what the destructors of values and payloads may do after that.
 pub(crate) fn run(task: Task, current: &Current) {
+    if let Task::Fork(_) = task {
+        current.forget_stamp();
+    }
     match task {
         Task::Job(job) => contain(|| {
             job.run(current);
