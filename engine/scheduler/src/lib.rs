@@ -58,6 +58,8 @@ mod panics;
 mod parallel;
 #[cfg(not(reiver_loom))]
 mod queues;
+#[cfg(all(feature = "rayon", not(reiver_loom)))]
+pub mod rayon;
 #[cfg(not(reiver_loom))]
 mod room;
 #[cfg(not(reiver_loom))]
