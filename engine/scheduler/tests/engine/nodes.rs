@@ -50,10 +50,10 @@ impl Stage {
 
     /// Runs `play` on node 0 with what lets the others go.
     fn on_node_0<R: Send + 'static>(
-        self,
+        &mut self,
         play: impl FnOnce(&Engine, &(dyn Fn() + Sync)) -> R + Send + 'static,
     ) -> R {
-        let (go, held): (Vec<_>, Vec<_>) = self.held.into_iter().unzip();
+        let (go, held): (Vec<_>, Vec<_>) = self.held.drain(..).unzip();
         let go = Mutex::new(go);
         let job = self.engine.job().node(NodeId(0)).submit(move |ctx| {
             play(ctx.engine(), &|| {
@@ -143,7 +143,8 @@ fn a_job_near_data_is_queued_on_its_node() {
     };
     // Each node has one job before any of them looks for work, and all wait for each other: so nobody
     // has time to fetch that of another.
-    let jobs = Stage::new().on_node_0(move |engine, let_go| {
+    let mut stage = Stage::new();
+    let jobs = stage.on_node_0(move |engine, let_go| {
         let all = Arc::new(Barrier::new(4));
         let jobs = (0..4).map(|node| {
             let job = engine.job();
