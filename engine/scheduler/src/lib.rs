@@ -3,9 +3,10 @@
 //! Work is done near its data, and stolen from the nearest neighbour first. An [`Engine`] has
 //! workers grouped by node; they run
 //! - forks: [`join`] and [`scope`] borrow freely and return when all is done; [`par_for`] and its like
-//!   split ranges by them;
+//!   split ranges by them, each node's part on that node, where [`numa_vec`] has laid the data;
 //! - jobs: closures with a [`Class`], a [`Priority`], a deadline and a [`CancellationToken`], whose
-//!   [`JobHandle`] is waited for or awaited. Jobs that block run on threads of their own.
+//!   [`JobHandle`] is waited for or awaited. Jobs that block run on threads of their own; a
+//!   [`batch`](Engine::batch) makes one of each of many inputs.
 //!
 //! ```
 //! use reiver::{Class, Engine, Priority};
