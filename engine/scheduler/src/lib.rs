@@ -3,9 +3,10 @@
 //! Work is done near its data, and stolen from the nearest neighbour first. An [`Engine`] has
 //! workers grouped by node; they run
 //! - forks: [`join`] and [`scope`] borrow freely and return when all is done; [`par_for`] and its like
-//!   split ranges by them;
+//!   split ranges by them, each node's part on that node, where [`numa_vec`] has laid the data;
 //! - jobs: closures with a [`Class`], a [`Priority`], a deadline and a [`CancellationToken`], whose
-//!   [`JobHandle`] is waited for or awaited. Jobs that block run on threads of their own.
+//!   [`JobHandle`] is waited for or awaited. Jobs that block run on threads of their own; a
+//!   [`batch`](Engine::batch) makes one of each of many inputs.
 //!
 //! ```
 //! use reiver::{Class, Engine, Priority};
@@ -72,6 +73,8 @@ mod parallel;
 mod private;
 #[cfg(not(reiver_loom))]
 mod queues;
+#[cfg(all(feature = "rayon", not(reiver_loom)))]
+pub mod rayon;
 #[cfg(not(reiver_loom))]
 mod room;
 #[cfg(not(reiver_loom))]

@@ -59,14 +59,17 @@ impl Spares {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands the place of a worker of this node on. False if there is no spare left, or no thread to
+    /// Hands the place of a worker of this node, which has this index, on. False if there is no spare left, or no thread to
     /// be had for one.
-    pub(crate) fn replace(&self, shared: &Arc<Shared>) -> bool {
+    pub(crate) fn replace(&self, shared: &Arc<Shared>, node: usize) -> bool {
         let unstarted = {
             let mut state = self.state();
             if state.active > state.replaced {
                 // One that has not come to rest since it was needed last.
                 state.replaced += 1;
+                drop(state);
+                // It may sleep inside work of its own; woken, it hands its place on in turn.
+                shared.pass_on(node);
                 return true;
             }
             if let Some(spare) = state.resting.pop() {
@@ -166,7 +169,7 @@ impl Engine {
             let current = current.filter(|current| current.is_of(shared) && !current.blocks());
             let _place = current
                 .and_then(|current| Some((current, current.worker()?)))
-                .filter(|(_, worker)| shared.spares[worker.node()].replace(shared))
+                .filter(|(_, worker)| shared.spares[worker.node()].replace(shared, worker.node()))
                 .map(|(current, worker)| {
                     current.set_blocks(true);
                     GiveBack(current, worker)

@@ -347,7 +347,7 @@ impl Worker {
                 });
                 if now >= patient {
                     shared.sleepers.retract(self.bit, sleep);
-                    if shared.spares[self.node].replace(shared) {
+                    if shared.spares[self.node].replace(shared, self.node) {
                         post = Post::HandedOn;
                     } else if current.depth() < MOST_NESTED {
                         post = Post::Kept;

@@ -1,7 +1,7 @@
 //! Jobs that wait for jobs: whatever waits for whatever, as long as it goes round in no circle.
 
 use std::sync::Arc;
-use std::sync::mpsc::{channel, sync_channel};
+use std::sync::mpsc::{Receiver, channel, sync_channel};
 
 use reiver::{Class, Engine, JobContext, NodeId, Priority, Topology};
 
@@ -9,7 +9,7 @@ use crate::engine;
 use crate::watchdog::watched;
 
 /// Waits on an I/O thread until it is told.
-fn io_wait(ctx: &JobContext, wait: std::sync::mpsc::Receiver<()>) {
+fn io_wait(ctx: &JobContext, wait: Receiver<()>) {
     let io = ctx.engine().job().class(Class::Io);
     let io = io.submit(move |_| wait.recv().unwrap()).unwrap();
     io.join().unwrap();
@@ -200,4 +200,36 @@ fn a_lock_held_across_a_join_is_waited_for_and_not_for_ever() {
         *held += 1;
     });
     assert_eq!(lock.into_inner().unwrap(), 2_000);
+}
+
+#[test]
+fn a_job_is_not_left_to_a_spare_that_waits_itself() {
+    for _ in 0..50 {
+        let engine = engine(1);
+        let pairs: [_; 3] = std::array::from_fn(|_| channel());
+        let [(go_first, first), (go_second, second), (go_third, third)] = pairs;
+        let (says, hears) = channel();
+        // Waits twice; a spare has taken its place for the first time only.
+        let said = says.clone();
+        let twice = engine.submit(move |ctx| {
+            io_wait(ctx, first);
+            said.send(()).unwrap();
+            io_wait(ctx, second);
+        });
+        // What the spare does, which waits for longer.
+        let other = engine.submit(move |ctx| {
+            says.send(()).unwrap();
+            io_wait(ctx, third);
+        });
+        hears.recv().unwrap();
+        go_first.send(()).unwrap();
+        hears.recv().unwrap();
+        // Time for both to fall asleep.
+        (0..100).for_each(|_| std::thread::yield_now());
+        assert_eq!(engine.submit(|_| 7).join().unwrap(), 7);
+        go_second.send(()).unwrap();
+        go_third.send(()).unwrap();
+        twice.join().unwrap();
+        other.join().unwrap();
+    }
 }
