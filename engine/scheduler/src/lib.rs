@@ -116,4 +116,5 @@ pub mod model {
     pub use crate::private::{PrivateList, Robber};
     pub use crate::sleep::{Demand, Sleep, Sleepers};
     pub use crate::state::State;
+    pub use crate::sync::weak::{fails_without, refused, without};
 }
