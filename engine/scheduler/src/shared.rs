@@ -1,10 +1,8 @@
 //! What the threads of an engine share: how work comes in, who is woken for it, what is counted,
 //! and how its end is waited for.
 
-use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
 use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
@@ -13,6 +11,7 @@ use reiver_topology::NodeId;
 use crate::builder::Pinning;
 use crate::cell::{AnyJob, Meta, Place};
 use crate::current::{Current, block_until};
+use crate::drain::Drain;
 use crate::engine::RunningJob;
 use crate::error::{JobError, Phase, SubmitError};
 use crate::fork::Fork;
@@ -24,6 +23,7 @@ use crate::queues::{NodeQueues, PRIORITIES, Task};
 use crate::sleep::Sleepers;
 use crate::spares::Spares;
 use crate::spawner::{Request, Spawner};
+use crate::stop::Stop;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering, fence};
 use crate::timer::Timer;
 use crate::worker::{WorkerFace, run};
@@ -59,31 +59,12 @@ pub(crate) struct Shared {
     dead: [AtomicUsize; 2],
     sweeping: Mutex<()>,
     /// Jobs that were taken and have not ended.
-    unfinished: CachePadded<AtomicUsize>,
-    ending: Mutex<Ending>,
+    drain: Drain,
     /// Spreads work from outside over nodes where nothing says which is near.
     round_robin: AtomicUsize,
     running: Box<[Mutex<Vec<Running>>]>,
-    closed: AtomicBool,
     hurrying: AtomicBool,
-    stopped: AtomicBool,
-}
-
-/// Who waits for the end of all jobs.
-#[derive(Debug, Default)]
-struct Ending {
-    /// From now on whatever is queued is ended.
-    ends_queued: bool,
-    /// The addresses of jobs that themselves wait for the end of all others, as often as they do.
-    excused: Vec<usize>,
-    wakers: Vec<Waker>,
-}
-
-impl Ending {
-    /// How many jobs are waiting for the others.
-    fn excused(&self) -> usize {
-        self.excused.iter().collect::<HashSet<_>>().len()
-    }
+    pub(crate) stop: Stop,
 }
 
 #[derive(Debug)]
@@ -139,12 +120,10 @@ impl Shared {
             threadless,
             capacity,
             queued: Default::default(),
-            unfinished: CachePadded::default(),
-            ending: Mutex::default(),
+            drain: Drain::default(),
             round_robin: AtomicUsize::new(0),
-            closed: AtomicBool::new(false),
             hurrying: AtomicBool::new(false),
-            stopped: AtomicBool::new(false),
+            stop: Stop::default(),
         }
     }
 
@@ -195,7 +174,7 @@ impl Shared {
                 }
             }
         }
-        if self.is_ending_queued() {
+        if self.drain.ends_queued() {
             // It was admitted just before intake stopped, and pushed just after the queues were
             // emptied.
             self.end_queued();
@@ -205,27 +184,17 @@ impl Shared {
 
     /// Counts a job in, if there is room and the engine takes jobs.
     fn admit(&self, class: Class) -> Result<(), SubmitError> {
-        // ORDERING: sequentially consistent, with `close`: either this sees that intake has
-        // stopped, or whoever stopped it sees this job.
-        self.unfinished.fetch_add(1, Ordering::SeqCst);
-        let refusal = if self.closed.load(Ordering::SeqCst) {
-            Some(SubmitError::ShutDown)
-        } else {
-            // ORDERING: relaxed: a count that bounds memory and orders nothing.
-            let queued = self.queued[class as usize].fetch_add(1, Ordering::Relaxed);
-            let full = self.capacity[class as usize].is_some_and(|most| queued >= most);
-            if full {
-                self.queued[class as usize].fetch_sub(1, Ordering::Relaxed);
-            }
-            full.then_some(SubmitError::QueueFull)
-        };
-        match refusal {
-            None => Ok(()),
-            Some(error) => {
-                self.note_gone();
-                Err(error)
-            }
+        if !self.drain.admit() {
+            return Err(SubmitError::ShutDown);
         }
+        // ORDERING: relaxed: a count that bounds memory and orders nothing.
+        let queued = self.queued[class as usize].fetch_add(1, Ordering::Relaxed);
+        if self.capacity[class as usize].is_some_and(|most| queued >= most) {
+            self.queued[class as usize].fetch_sub(1, Ordering::Relaxed);
+            self.note_gone();
+            return Err(SubmitError::QueueFull);
+        }
+        Ok(())
     }
 
     /// Pushes a fork from outside.
@@ -410,55 +379,19 @@ impl Shared {
 
     /// A job that was counted in has ended, and has said so.
     pub(crate) fn note_gone(&self) {
-        // ORDERING: sequentially consistent, with `wait_drained`: either that sees the count, or
-        // this sees that somebody waits.
-        let left = self.unfinished.fetch_sub(1, Ordering::SeqCst) - 1;
-        if self.closed.load(Ordering::SeqCst) {
-            let mut ending = self.ending();
-            if left <= ending.excused() {
-                Self::wake_waiting(&mut ending);
-            }
-        }
-    }
-
-    fn ending(&self) -> MutexGuard<'_, Ending> {
-        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wake_waiting(ending: &mut Ending) {
-        ending.wakers.drain(..).for_each(Waker::wake);
+        self.drain.note_gone();
     }
 
     pub(crate) fn close(&self) {
-        // ORDERING: see `admit`.
-        self.closed.store(true, Ordering::SeqCst);
+        self.drain.close();
     }
 
     /// Waits until no job is left but those that wait for this too; false at the limit. A CPU
     /// worker does other work meanwhile, so that one in a job of its own drains what is queued.
     pub(crate) fn wait_drained(&self, until: Option<Instant>) -> bool {
         let own = self.jobs_of_thread();
-        {
-            let mut ending = self.ending();
-            ending.excused.extend(&own);
-            Self::wake_waiting(&mut ending);
-        }
-        let is_drained = block_until(until, |waker| {
-            let mut ending = self.ending();
-            let excused = if own.is_empty() { 0 } else { ending.excused() };
-            // ORDERING: see `note_gone`.
-            let is_drained = self.unfinished.load(Ordering::SeqCst) <= excused;
-            if !is_drained && !ending.wakers.iter().any(|known| known.will_wake(waker)) {
-                ending.wakers.push(waker.clone());
-            }
-            is_drained
-        });
-        let mut ending = self.ending();
-        for job in own {
-            let at = ending.excused.iter().position(|&excused| excused == job);
-            ending.excused.swap_remove(at.expect("it was put there"));
-        }
-        is_drained
+        self.drain
+            .wait(&own, |is_drained| block_until(until, is_drained))
     }
 
     /// The addresses of the engine's jobs that the current thread is in.
@@ -468,7 +401,7 @@ impl Shared {
 
     /// Ends all jobs that are queued, and from now on whatever still comes.
     pub(crate) fn end_queued(&self) -> usize {
-        self.ending().ends_queued = true;
+        self.drain.end_queued();
         let mut jobs = self.io.drain();
         for queues in &self.queues {
             for priority in PRIORITIES {
@@ -482,12 +415,6 @@ impl Shared {
             ended
         });
         ended.map(|job| contain(|| drop(job))).count()
-    }
-
-    fn is_ending_queued(&self) -> bool {
-        // ORDERING: sequentially consistent, see `admit`; the flag behind the lock is set before
-        // the queues are emptied.
-        self.closed.load(Ordering::SeqCst) && self.ending().ends_queued
     }
 
     pub(crate) fn running_jobs(&self) -> Vec<RunningJob> {
@@ -515,19 +442,13 @@ impl Shared {
 
     /// Ends the threads once they have nothing to do.
     pub(crate) fn stop(&self) {
-        // ORDERING: release, with the acquire in `is_stopped`; the wakes below make it seen.
-        self.stopped.store(true, Ordering::Release);
+        self.stop.say();
         self.workers
             .iter()
             .for_each(|worker| worker.unparker.unpark());
         self.io.stop();
         self.timer.stop();
         self.spawner.ask(Request::Stop);
-    }
-
-    pub(crate) fn is_stopped(&self) -> bool {
-        // ORDERING: acquire, see `stop`.
-        self.stopped.load(Ordering::Acquire)
     }
 }
 

@@ -37,6 +37,20 @@ pub(crate) fn fence_needed(_name: &str) {
     fence(Ordering::SeqCst);
 }
 
+/// Sequential consistency, for a load; needed under this name.
+#[cfg(not(reiver_loom))]
+#[inline(always)]
+pub(crate) const fn total(_name: &str) -> Ordering {
+    Ordering::SeqCst
+}
+
+/// Loom makes no more of it than of an acquire, so a fence before the load stands for its order.
+#[cfg(reiver_loom)]
+pub(crate) fn total(name: &'static str) -> Ordering {
+    fence_needed(name);
+    Ordering::SeqCst
+}
+
 #[cfg(reiver_loom)]
 pub(crate) fn needed(name: &'static str, ordering: Ordering) -> Ordering {
     if weak::is_needed(name) {
