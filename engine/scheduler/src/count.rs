@@ -115,6 +115,8 @@ impl Count {
 #[cfg(reiver_loom)]
 impl Drop for Count {
     fn drop(&mut self) {
-        self.shared.with_mut(|_| ());
+        if !std::thread::panicking() {
+            self.shared.with_mut(|_| ());
+        }
     }
 }

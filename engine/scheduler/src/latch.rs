@@ -57,7 +57,9 @@ impl<W: Waits> Latch<W> {
 #[cfg(reiver_loom)]
 impl<W> Drop for Latch<W> {
     fn drop(&mut self) {
-        // SAFETY: whoever has set it does not touch it any more.
-        unsafe { self.set.unsync_load() };
+        if !std::thread::panicking() {
+            // SAFETY: whoever has set it does not touch it any more.
+            unsafe { self.set.unsync_load() };
+        }
     }
 }
