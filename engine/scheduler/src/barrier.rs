@@ -16,6 +16,7 @@ use std::sync::atomic::compiler_fence;
 #[cfg(not(reiver_loom))]
 use std::time::Duration;
 
+#[cfg(not(reiver_loom))]
 use crate::sync::Ordering;
 
 /// Makes the process known to the kernel, before the first thread of an engine starts; false where
@@ -25,27 +26,34 @@ pub(crate) fn register() -> bool {
     membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)
 }
 
-/// The cheap side.
-#[inline]
-pub(crate) fn light() {
+/// The cheap side; needed under this name.
+#[cfg(not(reiver_loom))]
+#[inline(always)]
+pub(crate) fn light(_name: &str) {
     // ORDERING: with `heavy`, which makes it a full fence when it matters.
-    #[cfg(not(reiver_loom))]
     compiler_fence(Ordering::SeqCst);
-    #[cfg(reiver_loom)]
-    crate::sync::fence(Ordering::SeqCst);
 }
 
 /// The dear side; false if it was none, because the kernel refuses.
 #[cfg(not(reiver_loom))]
-pub(crate) fn heavy() -> bool {
+pub(crate) fn heavy(_name: &str) -> bool {
     membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED)
 }
 
-/// The dear side.
+/// As much of a fence as the dear side makes of it.
 #[cfg(reiver_loom)]
-pub(crate) fn heavy() -> bool {
-    crate::sync::fence(Ordering::SeqCst);
-    true
+pub(crate) fn light(name: &'static str) {
+    crate::sync::fence_needed(name);
+}
+
+/// The fence that the barrier implies here.
+#[cfg(reiver_loom)]
+pub(crate) fn heavy(name: &'static str) -> bool {
+    let granted = !crate::sync::weak::is_refused();
+    if granted {
+        crate::sync::fence_needed(name);
+    }
+    granted
 }
 
 /// For who must go on when [`heavy`] has been refused although it was granted before (the process has

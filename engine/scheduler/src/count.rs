@@ -9,7 +9,7 @@
 
 use std::cell::Cell;
 
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering, needed};
 
 /// What is begun and has not ended.
 #[derive(Debug)]
@@ -69,7 +69,8 @@ impl Count {
             let less = count.wrapping_sub(ended);
             // ORDERING: release, with the acquire in `is_zero`: what was done is visible to the
             // owner. Relaxed where it fails: it is tried again.
-            match shared.compare_exchange_weak(count, less, Ordering::Release, Ordering::Relaxed) {
+            let release = needed("count end", Ordering::Release);
+            match shared.compare_exchange_weak(count, less, release, Ordering::Relaxed) {
                 Ok(_) => {
                     if let Some(wake) = wake {
                         wake();
@@ -88,7 +89,8 @@ impl Count {
     #[inline]
     pub unsafe fn is_zero(&self) -> bool {
         // ORDERING: acquire, see `end`; the exchanges in between keep its chain.
-        let shared = self.shared.load(Ordering::Acquire);
+        let acquire = needed("count is zero", Ordering::Acquire);
+        let shared = self.shared.load(acquire);
         shared.wrapping_add(self.own.get()) == 0
     }
 
@@ -106,5 +108,15 @@ impl Count {
         }
         // SAFETY: as the caller says.
         unsafe { self.is_zero() }
+    }
+}
+
+/// Loom sees here that nobody uses it any more.
+#[cfg(reiver_loom)]
+impl Drop for Count {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.shared.with_mut(|_| ());
+        }
     }
 }

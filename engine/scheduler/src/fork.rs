@@ -20,10 +20,10 @@ use crossbeam_utils::sync::Unparker;
 
 use crate::current::{Current, Frame, JobFrame, block_until};
 use crate::engine::Engine;
+use crate::latch::{Latch, Waits};
 use crate::panics::NoUnwind;
 use crate::queues::Task;
 use crate::shared::Shared;
-use crate::sync::{AtomicBool, Ordering, fence};
 use crate::worker::{Takes, Worker, run};
 
 /// A part of a join, scope or install, its type forgotten: a pointer to its head, so that a deque
@@ -102,19 +102,6 @@ impl Fork {
     }
 }
 
-/// Set once; wakes the one that waits for it.
-#[derive(Debug)]
-struct Latch<W> {
-    set: AtomicBool,
-    waits: W,
-}
-
-/// Who waits for a latch.
-trait Waits {
-    /// What wakes it once the latch may be gone.
-    fn wake_later(&self) -> impl FnOnce() + use<Self>;
-}
-
 /// A worker, by what outlives every fork of its engine.
 impl Waits for *const Unparker {
     fn wake_later(&self) -> impl FnOnce() + use<> {
@@ -132,36 +119,6 @@ impl Waits for Waker {
     fn wake_later(&self) -> impl FnOnce() + use<> {
         let waker = self.clone();
         move || waker.wake()
-    }
-}
-
-impl<W: Waits> Latch<W> {
-    #[inline]
-    fn new(waits: W) -> Latch<W> {
-        Latch {
-            set: AtomicBool::new(false),
-            waits,
-        }
-    }
-
-    #[inline]
-    fn is_set(&self) -> bool {
-        // ORDERING: acquire, with the release in `set`: the result is visible.
-        self.set.load(Ordering::Acquire)
-    }
-
-    /// Sets the latch.
-    ///
-    /// # Safety
-    /// `latch` is valid when this is called, on a thread of the engine that its fork is of. It may
-    /// be gone once it is set, so who waits is read before.
-    unsafe fn set(latch: *const Latch<W>) {
-        // SAFETY: valid until it is set.
-        let wake = unsafe { (*latch).waits.wake_later() };
-        // SAFETY: as above; this is the last use.
-        // ORDERING: release, with the acquire in `is_set`: publishes the result.
-        unsafe { (*latch).set.store(true, Ordering::Release) };
-        wake();
     }
 }
 
@@ -354,10 +311,7 @@ fn from_outside<R: Send>(
             // which ends when its latch is set, and is pushed once.
             let pushed = unsafe { fork.as_fork() };
             shared.push_fork(shared.node_of_caller(), pushed);
-            // ORDERING: with the fence at the end of a worker: it finds the fork, or this sees that
-            // the engine has stopped.
-            fence(Ordering::SeqCst);
-            if shared.is_stopped() {
+            if shared.stop.after_push() {
                 Current::as_worker(shared, |current, _| shared.finish_forks(current));
             }
         }

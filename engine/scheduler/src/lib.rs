@@ -44,6 +44,11 @@ mod clock;
 mod count;
 #[cfg(not(reiver_loom))]
 mod current;
+#[cfg_attr(
+    not(reiver_loom),
+    expect(unreachable_pub, reason = "the models reach it")
+)]
+mod drain;
 #[cfg(not(reiver_loom))]
 mod engine;
 #[cfg(not(reiver_loom))]
@@ -56,10 +61,20 @@ mod histogram;
 mod io;
 #[cfg(not(reiver_loom))]
 mod job;
+#[cfg_attr(
+    not(reiver_loom),
+    expect(unreachable_pub, reason = "the models reach it")
+)]
+mod latch;
 #[cfg(not(reiver_loom))]
 mod machine;
 #[cfg(not(reiver_loom))]
 mod metrics;
+#[cfg_attr(
+    not(reiver_loom),
+    expect(unreachable_pub, reason = "the models reach it")
+)]
+mod notice;
 #[cfg(not(reiver_loom))]
 mod numa_vec;
 #[cfg(not(reiver_loom))]
@@ -98,6 +113,11 @@ mod spawner;
 )]
 mod state;
 pub mod steal_order;
+#[cfg_attr(
+    not(reiver_loom),
+    expect(unreachable_pub, reason = "the models reach it")
+)]
+mod stop;
 mod sync;
 #[cfg(not(reiver_loom))]
 mod timer;
@@ -132,7 +152,12 @@ pub use {
 #[doc(hidden)]
 pub mod model {
     pub use crate::count::Count;
+    pub use crate::drain::Drain;
+    pub use crate::latch::{Latch, Waits};
+    pub use crate::notice::Notice;
     pub use crate::private::{PrivateList, Robber};
     pub use crate::sleep::{Demand, Sleep, Sleepers};
     pub use crate::state::State;
+    pub use crate::stop::Stop;
+    pub use crate::sync::weak::{fails_without, refused, without};
 }

@@ -27,12 +27,14 @@ use std::sync::{Arc, PoisonError};
 use crossbeam_utils::CachePadded;
 
 use crate::barrier;
-use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, UnsafeCell};
+use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, UnsafeCell, needed};
 
 /// At most so many forks are taken at once.
 const MOST_AT_ONCE: usize = 256;
 /// The first array has room for so many: more than joins nest that split a range by halves.
 const FIRST_SLOTS: usize = if cfg!(reiver_loom) { 4 } else { 128 };
+/// An array of more is not kept for long.
+const MANY_SLOTS: usize = if cfg!(reiver_loom) { 4 } else { 64 * 128 };
 
 /// The owner's side. `T` is a word or two.
 #[derive(Debug)]
@@ -157,7 +159,8 @@ impl<T: Send + PartialEq> PrivateList<T> {
         // SAFETY: thieves read only slots that they have claimed, below the tail.
         self.with_slot(tail, |slot| unsafe { slot.write(value) });
         // ORDERING: release, with the acquire in `rob`: the value is visible to who sees the tail.
-        ends.tail.store(tail + 1, Ordering::Release);
+        let release = needed("private push", Ordering::Release);
+        ends.tail.store(tail + 1, release);
     }
 
     /// Takes back this value if it is the newest, and gives false if it is not, or is gone.
@@ -173,23 +176,23 @@ impl<T: Send + PartialEq> PrivateList<T> {
     /// Takes the newest.
     #[inline]
     pub fn pop(&self) -> Option<T> {
-        let ends = &self.list.ends;
-        let tail = ends.tail.load(Ordering::Relaxed);
-        // ORDERING: relaxed: a head that a thief is about to put back stands at what it takes.
-        if ends.head.load(Ordering::Relaxed) >= tail {
-            return None;
-        }
-        let place = tail - 1;
-        self.take_newest(place).then(|| self.read(place))
+        // ORDERING: relaxed: nobody else writes it.
+        let place = self.list.ends.tail.load(Ordering::Relaxed) - 1;
+        // The head alone does not tell that it is empty: a thief that has seen more than there is now
+        // has moved it too far, and will put it back. Who finds it empty, under the lock, starts anew
+        // from the bottom.
+        let is_taken = place > 0 && self.take_newest(place);
+        is_taken.then(|| self.read(place))
     }
 
     #[inline]
     fn take_newest(&self, place: usize) -> bool {
         let ends = &self.list.ends;
         // ORDERING: release, as in `push`: a thief that sees this tail sees all that lies below it.
-        ends.tail.store(place, Ordering::Release);
+        let release = needed("private take", Ordering::Release);
+        ends.tail.store(place, release);
         // ORDERING: with the dear fence in `rob`, see the module.
-        barrier::light();
+        barrier::light("private take fence");
         ends.head.load(Ordering::Relaxed) <= place || self.dispute(place)
     }
 
@@ -208,27 +211,30 @@ impl<T: Send + PartialEq> PrivateList<T> {
         ends.head.store(head + taken, Ordering::Relaxed);
     }
 
-    /// How many it holds.
+    /// About how many it holds: fewer while a thief, that has seen more, is about to step back.
     pub fn len(&self) -> usize {
         let ends = &self.list.ends;
         let tail = ends.tail.load(Ordering::Relaxed);
         tail.saturating_sub(ends.head.load(Ordering::Relaxed))
     }
 
-    /// True if it holds nothing.
+    /// True if it seems to hold nothing, see [`len`](PrivateList::len).
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// True if there may be something to [`trim`](PrivateList::trim).
     pub fn is_large(&self) -> bool {
-        self.capacity() > 64 * FIRST_SLOTS
+        self.capacity() > MANY_SLOTS
     }
 
     /// Gives back memory that a burst has left, if it is empty.
     pub fn trim(&self) {
-        if self.is_large() && self.is_empty() {
-            let _lock = self.list.lock();
+        let ends = &self.list.ends;
+        let _lock = self.list.lock();
+        // ORDERING: relaxed: exact under the lock, where no thief has moved the head too far.
+        let is_empty = ends.head.load(Ordering::Relaxed) >= ends.tail.load(Ordering::Relaxed);
+        if is_empty && self.is_large() {
             self.move_to(FIRST_SLOTS);
         }
     }
@@ -339,12 +345,12 @@ impl<T: Send> Robber<T> {
         }
         ends.head.store(head + wanted, Ordering::Relaxed);
         // ORDERING: with the cheap fence in `take_back`, see the module.
-        if !barrier::heavy() {
+        if !barrier::heavy("private rob fence") {
             ends.head.store(head, Ordering::Relaxed);
             return 0;
         }
         // ORDERING: acquire, with the releases of the owner: what lies below the tail is visible.
-        let tail = ends.tail.load(Ordering::Acquire);
+        let tail = ends.tail.load(needed("private rob", Ordering::Acquire));
         let taken = wanted.min(tail.saturating_sub(head));
         if taken < wanted {
             ends.head.store(head + taken, Ordering::Relaxed);

@@ -105,7 +105,7 @@ impl Running {
         let result = body();
         self.innermost.store(below, Ordering::Release);
         // ORDERING: with the dear fence in `read`, see the module.
-        barrier::light();
+        barrier::light("running off fence");
         if is_eager {
             fence(Ordering::SeqCst);
         }
@@ -121,7 +121,7 @@ impl Running {
         // ORDERING: relaxed, for the fence orders it.
         self.is_read.store(true, Ordering::Relaxed);
         // ORDERING: with the cheap fence in `during`.
-        if !barrier::heavy() {
+        if !barrier::heavy("running read fence") {
             barrier::outwait();
             fence(Ordering::SeqCst);
         }

@@ -1,16 +1,15 @@
 //! What the threads of an engine share: how work comes in, who is woken for it, what is counted,
 //! and how its end is waited for.
 
-use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crate::builder::Pinning;
 use crate::cell::{AnyJob, Meta, Place};
 use crate::clock::Stamp;
 use crate::current::{Current, block_until};
+use crate::drain::Drain;
 use crate::error::{JobError, Phase, SubmitError};
 use crate::fork::Fork;
 use crate::io::{Io, Wanted};
@@ -23,11 +22,11 @@ use crate::running::AllRunning;
 use crate::sleep::Sleepers;
 use crate::spares::Spares;
 use crate::spawner::{Request, Spawner};
+use crate::stop::Stop;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering, fence};
 use crate::timer::Timer;
 use crate::worker::{WorkerFace, run};
 use crate::{Class, Priority};
-use crossbeam_utils::CachePadded;
 
 /// What the threads of an engine share.
 #[derive(Debug)]
@@ -58,31 +57,12 @@ pub(crate) struct Shared {
     dead: [AtomicUsize; 2],
     sweeping: Mutex<()>,
     /// Jobs that were taken and have not ended.
-    unfinished: CachePadded<AtomicUsize>,
-    ending: Mutex<Ending>,
+    drain: Drain,
     /// Spreads work from outside over nodes where nothing says which is near.
     round_robin: AtomicUsize,
     pub(crate) running: AllRunning,
-    closed: AtomicBool,
     hurrying: AtomicBool,
-    stopped: AtomicBool,
-}
-
-/// Who waits for the end of all jobs.
-#[derive(Debug, Default)]
-struct Ending {
-    /// From now on whatever is queued is ended.
-    ends_queued: bool,
-    /// The addresses of jobs that themselves wait for the end of all others, as often as they do.
-    excused: Vec<usize>,
-    wakers: Vec<Waker>,
-}
-
-impl Ending {
-    /// How many jobs are waiting for the others.
-    fn excused(&self) -> usize {
-        self.excused.iter().collect::<HashSet<_>>().len()
-    }
+    pub(crate) stop: Stop,
 }
 
 impl Shared {
@@ -126,12 +106,10 @@ impl Shared {
             spawner,
             threadless,
             rooms,
-            unfinished: CachePadded::default(),
-            ending: Mutex::default(),
+            drain: Drain::default(),
             round_robin: AtomicUsize::new(0),
-            closed: AtomicBool::new(false),
             hurrying: AtomicBool::new(false),
-            stopped: AtomicBool::new(false),
+            stop: Stop::default(),
         }
     }
 
@@ -204,7 +182,7 @@ impl Shared {
                 }
             }
         }
-        if self.is_ending_queued() {
+        if self.drain.ends_queued() {
             // It was admitted just before intake stopped, and pushed just after the queues were
             // emptied.
             self.end_queued();
@@ -213,16 +191,12 @@ impl Shared {
 
     /// Counts a job in for which its room was entered, if the engine takes jobs.
     pub(crate) fn admit(&self, class: Class, entry: Entry) -> Result<(), SubmitError> {
-        // ORDERING: sequentially consistent, with `close`: either this sees that intake has
-        // stopped, or whoever stopped it sees this job.
-        self.unfinished.fetch_add(1, Ordering::SeqCst);
-        if !self.is_closed() {
+        if self.drain.admit() {
             return Ok(());
         }
         if entry == Entry::Queued {
             self.room(class).leave();
         }
-        self.note_gone(self.lane_of_strangers());
         Err(SubmitError::ShutDown)
     }
 
@@ -381,61 +355,24 @@ impl Shared {
 
     /// A job that was counted in has ended, and has said so.
     pub(crate) fn note_gone(&self, _lane: usize) {
-        // ORDERING: sequentially consistent, with `wait_drained`: either that sees the count, or
-        // this sees that somebody waits.
-        let left = self.unfinished.fetch_sub(1, Ordering::SeqCst) - 1;
-        if self.closed.load(Ordering::SeqCst) {
-            let mut ending = self.ending();
-            if left <= ending.excused() {
-                Self::wake_waiting(&mut ending);
-            }
-        }
-    }
-
-    fn ending(&self) -> MutexGuard<'_, Ending> {
-        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wake_waiting(ending: &mut Ending) {
-        ending.wakers.drain(..).for_each(Waker::wake);
+        self.drain.note_gone();
     }
 
     pub(crate) fn close(&self) {
-        // ORDERING: see `admit`.
-        self.closed.store(true, Ordering::SeqCst);
+        self.drain.close();
         self.rooms.iter().for_each(Room::wake_all);
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        // ORDERING: see `admit`.
-        self.closed.load(Ordering::SeqCst)
+        self.drain.is_closed()
     }
 
     /// Waits until no job is left but those that wait for this too; false at the limit. A CPU
     /// worker does other work meanwhile, so that one in a job of its own drains what is queued.
     pub(crate) fn wait_drained(&self, until: Option<Instant>) -> bool {
         let own = self.jobs_of_thread();
-        {
-            let mut ending = self.ending();
-            ending.excused.extend(&own);
-            Self::wake_waiting(&mut ending);
-        }
-        let is_drained = block_until(until, |waker| {
-            let mut ending = self.ending();
-            let excused = if own.is_empty() { 0 } else { ending.excused() };
-            // ORDERING: see `note_gone`.
-            let is_drained = self.unfinished.load(Ordering::SeqCst) <= excused;
-            if !is_drained && !ending.wakers.iter().any(|known| known.will_wake(waker)) {
-                ending.wakers.push(waker.clone());
-            }
-            is_drained
-        });
-        let mut ending = self.ending();
-        for job in own {
-            let at = ending.excused.iter().position(|&excused| excused == job);
-            ending.excused.swap_remove(at.expect("it was put there"));
-        }
-        is_drained
+        self.drain
+            .wait(&own, |is_drained| block_until(until, is_drained))
     }
 
     /// The addresses of the engine's jobs that the current thread is in.
@@ -445,7 +382,7 @@ impl Shared {
 
     /// Ends all jobs that are queued, and from now on whatever still comes.
     pub(crate) fn end_queued(&self) -> usize {
-        self.ending().ends_queued = true;
+        self.drain.end_queued();
         let mut jobs = self.io.drain();
         for queues in &self.queues {
             for priority in PRIORITIES {
@@ -461,12 +398,6 @@ impl Shared {
         ended.map(|job| contain(|| drop(job))).count()
     }
 
-    fn is_ending_queued(&self) -> bool {
-        // ORDERING: sequentially consistent, see `admit`; the flag behind the lock is set before
-        // the queues are emptied.
-        self.closed.load(Ordering::SeqCst) && self.ending().ends_queued
-    }
-
     /// From now on checkpoints tell running jobs to end.
     pub(crate) fn hurry(&self) {
         // ORDERING: relaxed: a wish; nothing is published by it.
@@ -480,19 +411,13 @@ impl Shared {
 
     /// Ends the threads once they have nothing to do.
     pub(crate) fn stop(&self) {
-        // ORDERING: release, with the acquire in `is_stopped`; the wakes below make it seen.
-        self.stopped.store(true, Ordering::Release);
+        self.stop.say();
         self.workers
             .iter()
             .for_each(|worker| worker.unparker.unpark());
         self.io.stop();
         self.timer.stop();
         self.spawner.ask(Request::Stop);
-    }
-
-    pub(crate) fn is_stopped(&self) -> bool {
-        // ORDERING: acquire, see `stop`.
-        self.stopped.load(Ordering::Acquire)
     }
 }
 

@@ -66,7 +66,7 @@ impl Timer {
     /// The life of the thread.
     pub(crate) fn live(&self, engine: &Shared) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while !engine.is_stopped() {
+        while !engine.stop.is_said() {
             let now = Instant::now();
             match state.next.peek() {
                 None => {

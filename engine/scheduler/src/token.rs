@@ -1,10 +1,10 @@
 //! Cancelling jobs from outside, singly or as a tree.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use crate::cell::AnyJob;
+use crate::notice::Notice;
 use crate::panics::contain;
-use crate::sync::{AtomicBool, Ordering};
 
 /// Cancels the jobs that were given it, and those of its children. Clones are the same token.
 ///
@@ -30,8 +30,7 @@ pub struct CancellationToken {
 struct Inner {
     /// Kept, so that a token reaches those below a token that nobody holds any more.
     parent: Option<Arc<Inner>>,
-    cancelled: AtomicBool,
-    dependents: Mutex<Dependents>,
+    cancelled: Notice<Dependents>,
 }
 
 #[derive(Debug, Default)]
@@ -53,13 +52,12 @@ impl CancellationToken {
         let child = CancellationToken {
             inner: Arc::new(inner),
         };
-        let mut dependents = self.inner.dependents();
-        if self.is_cancelled() {
-            drop(dependents);
-            child.cancel();
-        } else {
+        let is_added = self.inner.cancelled.listen(|dependents| {
             retain_amortised(&mut dependents.children, |child| child.strong_count() > 0);
             dependents.children.push(Arc::downgrade(&child.inner));
+        });
+        if !is_added {
+            child.cancel();
         }
         child
     }
@@ -71,42 +69,25 @@ impl CancellationToken {
 
     /// True once it is cancelled.
     pub fn is_cancelled(&self) -> bool {
-        // ORDERING: acquire, with the release in `cancel`: what was done before it is visible.
-        self.inner.cancelled.load(Ordering::Acquire)
+        self.inner.cancelled.is_said()
     }
 
     /// Sees to it that `job` is told. One that is queued ends here if the token is cancelled: true.
     pub(crate) fn register(&self, job: &Arc<dyn AnyJob>) -> bool {
-        let mut dependents = self.inner.dependents();
-        if self.is_cancelled() {
-            drop(dependents);
-            job.end_queued(crate::JobError::Cancelled, None)
-        } else {
+        let is_added = self.inner.cancelled.listen(|dependents| {
             retain_amortised(&mut dependents.jobs, |job| job.strong_count() > 0);
             dependents.jobs.push(Arc::downgrade(job));
-            false
-        }
+        });
+        !is_added && job.end_queued(crate::JobError::Cancelled, None)
     }
 }
 
 impl Inner {
-    fn dependents(&self) -> MutexGuard<'_, Dependents> {
-        self.dependents
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn cancel(self: &Arc<Inner>) {
         // A list and not recursion: chains of children may be long.
         let mut pending = vec![Arc::clone(self)];
         while let Some(token) = pending.pop() {
-            let dependents = {
-                let mut dependents = token.dependents();
-                // ORDERING: release, with the acquire in `is_cancelled`. Under the lock, so that
-                // whoever registers sees it or is seen.
-                token.cancelled.store(true, Ordering::Release);
-                std::mem::take(&mut *dependents)
-            };
+            let dependents = token.cancelled.say();
             pending.extend(dependents.children.iter().filter_map(Weak::upgrade));
             for job in dependents.jobs.iter().filter_map(Weak::upgrade) {
                 // It may be the last to hold the job, and its value.

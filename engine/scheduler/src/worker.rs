@@ -39,7 +39,6 @@ use crate::scope::{BUNDLE, bundled, spawned_in};
 use crate::shared::Shared;
 use crate::sleep::{Bit, Demand, Sleep, Sleepers};
 use crate::steal_order::{Distance, StealOrder};
-use crate::sync::{Ordering, fence};
 
 /// What a worker thread owns.
 #[derive(Debug)]
@@ -213,7 +212,7 @@ impl Worker {
     /// The life of the thread.
     pub(crate) fn live(self, shared: Arc<Shared>) {
         self.live_until(shared, |shared, worker, current| {
-            worker.work_until(current, Takes::All, None, |_| shared.is_stopped());
+            worker.work_until(current, Takes::All, None, |_| shared.stop.is_said());
         });
     }
 
@@ -221,11 +220,11 @@ impl Worker {
     pub(crate) fn live_as_spare(self, shared: Arc<Shared>) {
         self.live_until(shared, |shared, worker, current| {
             let spares = &shared.spares[worker.node];
-            while !shared.is_stopped() {
+            while !shared.stop.is_said() {
                 worker.work_until(current, Takes::All, None, |_| {
-                    shared.is_stopped() || spares.rests(worker.index, shared)
+                    shared.stop.is_said() || spares.rests(worker.index, shared)
                 });
-                while !shared.is_stopped() && spares.still_rests(worker.index) {
+                while !shared.stop.is_said() && spares.still_rests(worker.index) {
                     worker.parker.park();
                 }
             }
@@ -239,9 +238,7 @@ impl Worker {
         let shared = current.engine().shared();
         current.set_unparker(&shared.workers[worker.index].unparker);
         life(shared, worker, &current);
-        // What came before it was seen that the engine has stopped; whoever comes later sees it.
-        // ORDERING: with the fence in `from_outside`.
-        fence(Ordering::SeqCst);
+        shared.stop.before_last_look();
         shared.finish_forks(&current);
         here::set(None);
     }

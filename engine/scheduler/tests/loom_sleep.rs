@@ -24,7 +24,7 @@ struct Machine {
 impl Machine {
     fn new(workers: usize) -> Machine {
         Machine {
-            sleepers: Sleepers::new(vec![(0..workers).collect()]),
+            sleepers: Sleepers::new(vec![(0..workers).collect()], false),
             work: AtomicUsize::new(0),
             unparked: [AtomicBool::new(false), AtomicBool::new(false)],
         }

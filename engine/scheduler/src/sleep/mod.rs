@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 
 use crate::barrier;
-use crate::sync::{AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU64, Ordering, fence_needed};
 
 /// The sleeping workers, by node.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Demand {
     #[inline]
     pub fn is_any(&self) -> bool {
         // ORDERING: with the dear fence in `announce`: it sees the fork, or this sees it.
-        barrier::light();
+        barrier::light("demand fence");
         self.0.load(Ordering::Relaxed) != 0
     }
 
@@ -146,10 +146,10 @@ impl Sleepers {
         self.demand.change(0, searching(sleep));
         // ORDERING: with the fences in `claim` and in `Demand::is_any`: bit and demand are visible
         // there, or what was pushed before it is visible to the search that follows.
-        if self.is_eager() || !barrier::heavy() {
+        if self.is_eager() || !barrier::heavy("announce fence") {
             #[cfg(not(reiver_loom))]
             self.be_eager();
-            fence(Ordering::SeqCst);
+            fence_needed("announce eager fence");
         }
     }
 
@@ -185,7 +185,7 @@ impl Sleepers {
     pub fn claim_for_any(&self, nodes: impl Iterator<Item = usize> + Clone) -> Option<usize> {
         // ORDERING: with the fence in `announce`, see there; and with that of a worker that leaves
         // its search, which looks for what was pushed before it left.
-        fence(Ordering::SeqCst);
+        fence_needed("claim any fence");
         let demand = self.demand.now() & !EAGER;
         let nobody_to_wake = demand == 0 || demand >= SEARCHING;
         (!nobody_to_wake).then(|| self.claim(nodes)).flatten()
@@ -195,7 +195,7 @@ impl Sleepers {
     /// one; the caller unparks it. The work must be pushed before.
     pub fn claim(&self, nodes: impl Iterator<Item = usize> + Clone) -> Option<usize> {
         // ORDERING: with the fence in `announce`, see there.
-        fence(Ordering::SeqCst);
+        fence_needed("claim fence");
         [Sleep::Idle, Sleep::Waiting]
             .into_iter()
             .flat_map(|sleep| nodes.clone().map(move |node| (sleep, node)))
