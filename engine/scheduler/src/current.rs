@@ -339,10 +339,11 @@ impl Current {
         }
         let ran = match (&self.role, meta.class, meta.place) {
             (Role::Cpu(worker), Class::Cpu, Place::Strict(node)) => {
-                node == worker.node() && Arc::clone(&job).run(self)
+                node as usize == worker.node() && Arc::clone(&job).run(self)
             }
             // I/O threads go where their jobs are.
-            (Role::Io(at), Class::Io, Place::Strict(node)) if node != at.get() => {
+            (Role::Io(at), Class::Io, Place::Strict(node)) if node as usize != at.get() => {
+                let node = node as usize;
                 let home = at.replace(node);
                 crate::io::settle(shared, node);
                 let ran = Arc::clone(&job).run(self);

@@ -16,6 +16,7 @@ use crate::clock::Stamp;
 use crate::current::{Current, block_until};
 use crate::engine::Engine;
 use crate::error::{Interrupted, JobError, SubmitError};
+use crate::state::State;
 use crate::sync::{AtomicU8, Ordering};
 use crate::token::CancellationToken;
 use crate::{Class, Priority};
@@ -120,9 +121,13 @@ impl<'e> JobBuilder<'e> {
         T: Send + 'static,
     {
         let shared = self.engine.shared();
+        let index = |home| u32::try_from(home).expect("nodes have numbers of 32 bits");
         let place = match (self.node, self.near) {
-            (Some(node), _) => Place::Strict(shared.machine.home(node)?),
-            (None, Some(near)) => shared.machine.home(near).map_or(Place::Any, Place::Prefer),
+            (Some(node), _) => Place::Strict(index(shared.machine.home(node)?)),
+            (None, Some(near)) => {
+                let home = shared.machine.home(near);
+                home.map_or(Place::Any, |home| Place::Prefer(index(home)))
+            }
             (None, None) => Place::Any,
         };
         let inherited = Current::with(|current| current?.deadline());
@@ -146,6 +151,7 @@ impl<'e> JobBuilder<'e> {
             submitted: Stamp::now(),
             engine: Arc::as_ptr(shared),
             rare,
+            state: State::queued(),
         };
         Ok(Arc::new(JobCell::new(meta, body)))
     }

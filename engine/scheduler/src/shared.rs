@@ -150,8 +150,8 @@ impl Shared {
         self.metrics.note_submitted(class, priority);
         let (node, strict) = match meta.place {
             Place::Any => (self.node_of_caller(), false),
-            Place::Prefer(node) => (node, false),
-            Place::Strict(node) => (node, true),
+            Place::Prefer(node) => (node as usize, false),
+            Place::Strict(node) => (node as usize, true),
         };
         if meta.token().is_some_and(|token| token.register(&job)) {
             // It was cancelled before it came.
