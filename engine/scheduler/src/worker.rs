@@ -274,7 +274,7 @@ impl Worker {
         };
         // From when on it would hand its place on.
         let mut patient_until = None;
-        let mut spell = Spell::default();
+        let mut spell = Spell::of(takes);
         let is_late = || until.is_some_and(|until| Instant::now() >= until);
         let done = loop {
             if is_done(&self.waker) {
@@ -286,7 +286,7 @@ impl Worker {
             let found = self.find(shared, takes);
             let rob = || spell.may_rob().then(|| self.rob(shared, takes)).flatten();
             if let Some(task) = found.or_else(rob) {
-                spell = Spell::default();
+                spell = Spell::after(&task);
                 if seeks {
                     self.stop_seeking(shared, sleep, &mut seeks);
                     self.run_stolen(task, current);
@@ -327,7 +327,7 @@ impl Worker {
             if let Some(task) = last.or_else(|| self.rob(shared, takes)) {
                 shared.sleepers.retract(self.bit, sleep);
                 self.stop_seeking(shared, sleep, &mut seeks);
-                spell = Spell::default();
+                spell = Spell::after(&task);
                 self.run_stolen(task, current);
                 continue;
             }
@@ -368,7 +368,7 @@ impl Worker {
                 self.park(shared, wake_at);
             }
             shared.sleepers.retract(self.bit, sleep);
-            spell = Spell::default();
+            spell.begin_again();
         };
         if post == Post::HandedOn && !was_handed_on {
             shared.spares[self.node].give_back();
@@ -526,23 +526,53 @@ pub(crate) enum Takes {
 
 /// A time without work: first it spins, in case somebody shares work at once; then it looks whether
 /// somebody in a long leaf holds any; then it lets other threads have the CPU; then it is to sleep.
-#[derive(Debug, Default)]
+///
+/// After a job it soon sleeps: the next one comes from outside, and nobody knows when.
+#[derive(Debug)]
 struct Spell {
     searches: u32,
+    most: u32,
 }
 
 impl Spell {
     /// 254 spins in all, some 5 µs.
     const SPINNING: u32 = 7;
     const YIELDING: u32 = 4;
+    /// 30 spins in all.
+    const AFTER_A_JOB: u32 = 4;
+
+    /// The first, before anything was found.
+    fn of(takes: Takes) -> Spell {
+        let most = match takes {
+            Takes::Forks => Spell::SPINNING + Spell::YIELDING,
+            Takes::All | Takes::Own => Spell::AFTER_A_JOB,
+        };
+        Spell { searches: 0, most }
+    }
+
+    fn after(task: &Task) -> Spell {
+        let most = match task {
+            Task::Fork(_) => Spell::SPINNING + Spell::YIELDING,
+            Task::Job(_) => Spell::AFTER_A_JOB,
+        };
+        Spell { searches: 0, most }
+    }
+
+    /// Begins again: it was woken, and has not found anything yet.
+    fn begin_again(&mut self) {
+        self.searches = 0;
+    }
 
     /// Before the next search. False once it is to sleep.
     fn goes_on(&mut self) -> bool {
         self.searches += 1;
-        match self.searches {
-            spins @ ..=Spell::SPINNING => (0..1 << spins).for_each(|_| std::hint::spin_loop()),
-            searches if searches <= Spell::SPINNING + Spell::YIELDING => thread::yield_now(),
-            _ => return false,
+        if self.searches > self.most {
+            return false;
+        }
+        if self.searches <= Spell::SPINNING {
+            (0..1 << self.searches).for_each(|_| std::hint::spin_loop());
+        } else {
+            thread::yield_now();
         }
         true
     }
