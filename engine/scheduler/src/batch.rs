@@ -400,7 +400,7 @@ where
             if shared.room(self.class).try_enter() {
                 self.hand_over(index, job);
             } else if shared.is_closed() {
-                shared.metrics.note_rejected(self.class, self.priority);
+                shared.metrics.note_rejected(self.class, self.priority, 1);
                 self.ready.push_back((index, Err(JobError::ShutDown)));
             } else {
                 self.stuck = Some((index, job));

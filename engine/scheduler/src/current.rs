@@ -41,6 +41,8 @@ pub(crate) struct Current {
     running: Arc<Running>,
     /// When it ended a job, if it has done nothing since.
     ended: Cell<Option<Stamp>>,
+    /// Jobs that have ended here and are not yet counted as gone.
+    gone: Cell<usize>,
     /// Its place has been handed on while code that blocks runs.
     blocks: Cell<bool>,
     /// Memory for what it spawns.
@@ -65,7 +67,7 @@ impl Frame {
 
 /// A job that some thread is in. Forks carry that of whoever made them.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct JobFrame(*const dyn AnyJob);
+pub(crate) struct JobFrame(*const Meta);
 
 /// A thread that has become one of an engine; it is what it was before once this is dropped.
 #[derive(Debug)]
@@ -121,6 +123,7 @@ impl Current {
             lane,
             running: shared.running.enter(),
             ended: Cell::new(None),
+            gone: Cell::new(0),
             engine: Engine::borrowed(shared),
             role,
             frames: Cell::new(ptr::null()),
@@ -254,7 +257,7 @@ impl Current {
     pub(crate) fn jobs_of(&self, shared: &Shared) -> Vec<usize> {
         let is_of = |job: &JobFrame| ptr::eq(job.meta().engine, shared);
         let jobs = self.frames().flatten().filter(is_of);
-        let mut addresses: Vec<usize> = jobs.map(|job| job.0.cast::<()>().addr()).collect();
+        let mut addresses: Vec<usize> = jobs.map(|job| job.0.addr()).collect();
         addresses.sort_unstable();
         addresses.dedup();
         addresses
@@ -300,32 +303,49 @@ impl Current {
         self.ended.set(None);
     }
 
-    /// Runs `body`, which does not unwind, as `job`.
+    /// Runs `body`, which does not unwind, as `job`, from `started` on; gives what it gives, and the
+    /// time when it has ended.
     pub(crate) fn running<R>(
         &self,
-        job: &dyn AnyJob,
+        job: &Meta,
         started: Stamp,
         body: impl FnOnce() -> R,
-    ) -> R {
+    ) -> (R, Stamp) {
         let shared = self.engine.shared();
-        let meta = job.meta();
-        shared.note_start(self.lane, meta, started);
         let entry = (self.node(), started, shared.sleepers.is_eager());
-        // SAFETY: only the lifetime is forgotten: the frame is gone before the job is.
-        let frame = JobFrame(unsafe { std::mem::transmute::<&dyn AnyJob, &dyn AnyJob>(job) });
-        let result = self
-            .running
-            .during(job, entry, || self.within(Some(frame), body));
+        let frame = Some(JobFrame(job));
+        let result = self.running.during(job, entry, || self.within(frame, body));
         let ended = Stamp::now();
-        let time = ended.since(started);
-        let (class, priority) = (meta.class, meta.priority);
-        shared
-            .metrics
-            .note_run_time(self.lane, class, priority, time);
         // Inside of another job that goes on now it is no beginning.
         let is_outermost = self.frames.get().is_null();
         self.ended.set(is_outermost.then_some(ended));
-        result
+        (result, ended)
+    }
+
+    /// A job has ended that is to be counted as gone together with others, see
+    /// [`note_deferred_gone`](Current::note_deferred_gone).
+    #[inline]
+    pub(crate) fn defer_gone(&self) {
+        self.gone.set(self.gone.get() + 1);
+    }
+
+    /// Counts as gone what has ended here: before anything that waits for the end of all, and once a
+    /// chunk of jobs is over.
+    pub(crate) fn note_deferred_gone(&self) {
+        let gone = self.gone.take();
+        if gone > 0 {
+            self.engine.shared().note_gone(gone);
+        }
+    }
+
+    /// True if a job for any node, which somebody here waits for, may run on this thread.
+    pub(crate) fn may_run(&self, meta: &Meta) -> bool {
+        let shared = self.engine.shared();
+        ptr::eq(meta.engine, Arc::as_ptr(shared))
+            && matches!(
+                (&self.role, meta.class),
+                (Role::Cpu(_), Class::Cpu) | (Role::Io(_), Class::Io)
+            )
     }
 
     /// Runs a job that somebody here waits for, if it is still queued and this thread is of the
@@ -385,11 +405,9 @@ pub(crate) fn block_until(until: Option<Instant>, mut is_done: impl FnMut(&Waker
 
 impl JobFrame {
     fn meta(&self) -> &Meta {
-        // SAFETY: it was made of a job that is alive, which `running` holds for as long as the job
-        // runs; whoever made a fork of it waits for the fork inside the job. So it is alive for as
-        // long as any frame holds it.
-        let job: &dyn AnyJob = unsafe { &*self.0 };
-        job.meta()
+        // SAFETY: it was made of a job that runs, and is held by frames within that alone; whoever made
+        // a fork of it waits for the fork inside the job.
+        unsafe { &*self.0 }
     }
 }
 

@@ -60,25 +60,25 @@ impl Drain {
         self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a job in; false if no more are taken.
-    pub fn admit(&self) -> bool {
+    /// Counts so many jobs in; false if no more are taken.
+    pub fn admit(&self, jobs: usize) -> bool {
         // ORDERING: relaxed: it publishes nothing, and changes of one word have one order.
-        let is_open = self.jobs.fetch_add(1, Ordering::Relaxed) & CLOSED == 0;
+        let is_open = self.jobs.fetch_add(jobs, Ordering::Relaxed) & CLOSED == 0;
         if !is_open {
-            self.note_gone();
+            self.note_gone(jobs);
         }
         is_open
     }
 
-    /// A job that was counted in has ended, and has said so.
-    pub fn note_gone(&self) {
+    /// So many jobs that were counted in have ended, and have said so.
+    pub fn note_gone(&self, jobs: usize) {
         // ORDERING: release, with the acquire in `wait`: what the job did is visible to who waited
         // for its end.
         let before = self
             .jobs
-            .fetch_sub(1, needed("drain gone", Ordering::Release));
+            .fetch_sub(jobs, needed("drain gone", Ordering::Release));
         if before & CLOSED != 0 {
-            let left = (before & !CLOSED) - 1;
+            let left = (before & !CLOSED) - jobs;
             let mut ending = self.ending();
             if left <= ending.excused() {
                 ending.wake();

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::Class;
 use crate::builder::EngineBuilder;
 use crate::current::Current;
-use crate::error::{JobError, SubmitError};
+use crate::error::JobError;
 use crate::job::{JobBuilder, JobContext, JobHandle};
 use crate::metrics::Metrics;
 use crate::running::RunningJob;
@@ -98,22 +99,35 @@ impl Engine {
         F: FnOnce(&JobContext) -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.job().submit(body).unwrap_or_else(|error| {
-            JobHandle::never(match error {
-                SubmitError::ShutDown => JobError::ShutDown,
-                other => JobError::Rejected(other),
-            })
-        })
+        let job = self.job().submit(body);
+        job.unwrap_or_else(|error| JobHandle::never(JobError::untaken(error)))
     }
 
-    /// Submits many, in order; the same as calling [`submit`](Engine::submit) for each.
+    /// Submits many, in order, as [`submit`](Engine::submit) does each, but in one go: for jobs so
+    /// small that submitting them costs as much as running them. They share an allocation, which lives
+    /// as long as any handle; their times in the [`metrics`](Engine::metrics) are means of up to 32.
+    ///
+    /// Costs some 15 ns a job in all. Where class Cpu has a
+    /// [`queue_capacity`](crate::EngineBuilder::queue_capacity) they are submitted one by one.
+    ///
+    /// ```
+    /// use reiver::{Engine, JobContext};
+    ///
+    /// let squares = Engine::global().submit_many((0..100).map(|i| move |_: &JobContext| i * i));
+    /// let squares: Result<Vec<i32>, _> = squares.into_iter().map(|job| job.join()).collect();
+    /// assert_eq!(squares?[9], 81);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn submit_many<I, F, T>(&self, jobs: I) -> Vec<JobHandle<T>>
     where
         I: IntoIterator<Item = F>,
         F: FnOnce(&JobContext) -> T + Send + 'static,
         T: Send + 'static,
     {
-        jobs.into_iter().map(|job| self.submit(job)).collect()
+        if self.shared.room(Class::Cpu).is_bounded() {
+            return jobs.into_iter().map(|job| self.submit(job)).collect();
+        }
+        self.job().submit_many(jobs.into_iter())
     }
 
     /// The jobs that run just now.

@@ -81,6 +81,27 @@ pub enum JobError {
     Rejected(#[source] SubmitError),
 }
 
+impl JobError {
+    /// That of a job that was not taken, where nobody asked for the reason at once.
+    pub(crate) fn untaken(why: SubmitError) -> JobError {
+        match why {
+            SubmitError::ShutDown => JobError::ShutDown,
+            other => JobError::Rejected(other),
+        }
+    }
+
+    /// That of a job that was still queued.
+    pub(crate) fn unrun(why: Interrupted) -> JobError {
+        match why {
+            Interrupted::Cancelled => JobError::Cancelled,
+            Interrupted::DeadlineExceeded => JobError::DeadlineExceeded {
+                phase: Phase::Queued,
+            },
+            Interrupted::ShutDown => JobError::ShutDown,
+        }
+    }
+}
+
 /// How far a job had come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {

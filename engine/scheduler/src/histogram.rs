@@ -28,15 +28,15 @@ impl Recorder {
         }
     }
 
-    /// `is_own` if the current thread alone writes it.
-    pub(crate) fn record(&self, duration: Duration, is_own: bool) {
+    /// So many times; `is_own` if the current thread alone writes it.
+    pub(crate) fn record(&self, duration: Duration, times: u64, is_own: bool) {
         let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let bucket = &self.buckets[bucket_of(ns)];
         // ORDERING: relaxed, here and below: counts for people, each true by itself.
         if is_own {
-            bucket.store(bucket.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            bucket.store(bucket.load(Ordering::Relaxed) + times, Ordering::Relaxed);
         } else {
-            bucket.fetch_add(1, Ordering::Relaxed);
+            bucket.fetch_add(times, Ordering::Relaxed);
         }
         if ns > self.max_ns.load(Ordering::Relaxed) {
             self.max_ns.fetch_max(ns, Ordering::Relaxed);
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn quantiles_stand_in_order_and_end_at_the_longest() {
         let recorder = Recorder::new();
-        (1..=1000).for_each(|micros| recorder.record(Duration::from_micros(micros), true));
+        (1..=1000).for_each(|micros| recorder.record(Duration::from_micros(micros), 1, true));
         let mut histogram = Histogram::default();
         recorder.add_to(&mut histogram);
         assert_eq!(histogram.count(), 1000);

@@ -4,9 +4,10 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use reiver_topology::{NodeId, place};
@@ -15,8 +16,10 @@ use crate::cell::{AnyJob, JobCell, Meta, Outcome, Place, Rare};
 use crate::clock::Stamp;
 use crate::current::{Current, block_until};
 use crate::engine::Engine;
-use crate::error::{Interrupted, JobError, SubmitError};
-use crate::state::State;
+use crate::error::{Interrupted, JobError, PanicPayload, SubmitError};
+use crate::many::{Many, Outcomes};
+use crate::panics::contain;
+use crate::slot::Slot;
 use crate::sync::{AtomicU8, Ordering};
 use crate::token::CancellationToken;
 use crate::{Class, Priority};
@@ -120,6 +123,10 @@ impl<'e> JobBuilder<'e> {
         F: FnOnce(&JobContext) -> T + Send + 'static,
         T: Send + 'static,
     {
+        Ok(Arc::new(JobCell::new(self.into_meta()?, body)))
+    }
+
+    fn into_meta(self) -> Result<Meta, SubmitError> {
         let shared = self.engine.shared();
         let index = |home| u32::try_from(home).expect("nodes have numbers of 32 bits");
         let place = match (self.node, self.near) {
@@ -144,16 +151,37 @@ impl<'e> JobBuilder<'e> {
                 engine: Arc::downgrade(shared),
             })
         });
-        let meta = Meta {
+        Ok(Meta {
             class: self.class,
             priority: self.priority,
             place,
             submitted: Stamp::now(),
             engine: Arc::as_ptr(shared),
             rare,
-            state: State::queued(),
+        })
+    }
+
+    /// Submits these, each as described; no node is named.
+    pub(crate) fn submit_many<T, F>(self, bodies: impl Iterator<Item = F>) -> Vec<JobHandle<T>>
+    where
+        F: FnOnce(&JobContext) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let shared = self.engine.shared();
+        let slots: Box<[Slot<T, F>]> = bodies.map(Slot::new).collect();
+        let jobs = slots.len();
+        let workers = shared.metrics.workers();
+        let meta = self.into_meta();
+        let meta = meta.expect("no node is named, so none is unknown");
+        let many = Many::new(meta, slots);
+        let taken = shared.submit_many(many.meta(), jobs, many.chunks(workers));
+        let many: Arc<dyn Outcomes<T>> = many;
+        let handle = |job| match &taken {
+            Ok(()) => Inner::OfMany(Arc::clone(&many), job),
+            Err(error) => Inner::Never(Some(JobError::untaken(error.clone()))),
         };
-        Ok(Arc::new(JobCell::new(meta, body)))
+        let handle = |job| JobHandle { inner: handle(job) };
+        (0..jobs).map(handle).collect()
     }
 }
 
@@ -167,6 +195,8 @@ pub struct JobHandle<T> {
 
 enum Inner<T> {
     Job(Arc<dyn Outcome<T>>),
+    /// One of those that were submitted together.
+    OfMany(Arc<dyn Outcomes<T>>, usize),
     Never(Option<JobError>),
 }
 
@@ -179,9 +209,36 @@ impl<T> JobHandle<T> {
 
     /// True once the job has ended.
     pub fn is_finished(&self) -> bool {
-        match &self.inner {
+        self.inner.is_ended()
+    }
+}
+
+impl<T> Inner<T> {
+    fn is_ended(&self) -> bool {
+        match self {
             Inner::Job(job) => job.is_ended(),
+            Inner::OfMany(many, job) => many.is_ended(*job),
             Inner::Never(_) => true,
+        }
+    }
+
+    /// The outcome, once; or leaves the waker to be woken when there is one.
+    fn take(&mut self, waker: Option<&Waker>) -> Option<Result<T, JobError>> {
+        match self {
+            Inner::Job(job) => job.take(waker),
+            Inner::OfMany(many, job) => many.take(*job, waker),
+            Inner::Never(error) => error.take().map(Err),
+        }
+    }
+
+    /// Runs it on the current thread, which is to wait for it, if it is still queued and may run here.
+    fn run_if_queued(&self, current: &Current) {
+        match self {
+            Inner::Job(job) if job.is_queued() => {
+                current.run_if_queued(Arc::clone(job) as Arc<dyn AnyJob>);
+            }
+            Inner::OfMany(many, job) if many.is_queued(*job) => many.run_if_queued(*job, current),
+            Inner::Job(_) | Inner::OfMany(..) | Inner::Never(_) => {}
         }
     }
 }
@@ -197,24 +254,16 @@ impl<T: 'static> JobHandle<T> {
     ///
     /// # Panics
     /// If the handle was polled as a future before and has given its value.
-    pub fn join(self) -> Result<T, JobError> {
-        let job = match self.inner {
-            Inner::Never(error) => return Err(error.expect("a handle gives its value once")),
-            Inner::Job(job) => job,
-        };
-        Current::with(|current| {
-            if let Some(current) = current.filter(|_| job.is_queued()) {
-                current.run_if_queued(Arc::clone(&job) as Arc<dyn AnyJob>);
-            }
-        });
+    pub fn join(mut self) -> Result<T, JobError> {
+        let job = &mut self.inner;
+        Current::with(|current| current.into_iter().for_each(|here| job.run_if_queued(here)));
         let mut outcome = job.take(None);
-        if let Some(outcome) = outcome {
-            return outcome;
+        if outcome.is_none() {
+            block_until(None, |waker| {
+                outcome = outcome.take().or_else(|| job.take(Some(waker)));
+                outcome.is_some() || job.is_ended()
+            });
         }
-        block_until(None, |waker| {
-            outcome = outcome.take().or_else(|| job.take(Some(waker)));
-            outcome.is_some() || job.is_ended()
-        });
         outcome
             .or_else(|| job.take(None))
             .expect("a handle gives its value once")
@@ -229,18 +278,13 @@ impl<T> Future for JobHandle<T> {
     /// # Panics
     /// If it is polled again after it has given the value.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.inner {
-            Inner::Never(error) => {
-                Poll::Ready(Err(error.take().expect("a handle gives its value once")))
+        let job = &mut self.inner;
+        match job.take(Some(context.waker())) {
+            Some(outcome) => Poll::Ready(outcome),
+            None if job.is_ended() => {
+                Poll::Ready(job.take(None).expect("a handle gives its value once"))
             }
-            Inner::Job(job) => match job.take(Some(context.waker())) {
-                Some(outcome) => Poll::Ready(outcome),
-                None if job.is_ended() => {
-                    let outcome = job.take(None);
-                    Poll::Ready(outcome.expect("a handle gives its value once"))
-                }
-                None => Poll::Pending,
-            },
+            None => Poll::Pending,
         }
     }
 }
@@ -257,7 +301,7 @@ impl<T> fmt::Debug for JobHandle<T> {
 #[derive(Debug)]
 pub struct JobContext {
     /// Alive while the job runs, which alone is given this, for as long as it runs.
-    job: *const dyn AnyJob,
+    job: *const Meta,
     /// As above.
     engine: *const Engine,
     node: NodeId,
@@ -278,10 +322,9 @@ const INTERRUPTS: [Interrupted; 3] = [
 
 impl JobContext {
     /// For a job that runs on the current thread, and only as long as it does.
-    pub(crate) fn new(job: &dyn AnyJob, current: &Current) -> JobContext {
+    pub(crate) fn new(job: &Meta, current: &Current) -> JobContext {
         JobContext {
-            // SAFETY: only the lifetime is forgotten, which the context does not outlive.
-            job: unsafe { std::mem::transmute::<&dyn AnyJob, &dyn AnyJob>(job) },
+            job,
             engine: current.engine(),
             node: current.node(),
             seen: AtomicU8::new(0),
@@ -290,7 +333,21 @@ impl JobContext {
 
     fn meta(&self) -> &Meta {
         // SAFETY: it runs.
-        unsafe { &*self.job }.meta()
+        unsafe { &*self.job }
+    }
+
+    /// Runs the closure, and says how it came out.
+    pub(crate) fn call<T>(&self, body: impl FnOnce(&JobContext) -> T) -> Result<T, JobError> {
+        match catch_unwind(AssertUnwindSafe(|| body(self))) {
+            Err(payload) => Err(JobError::Panicked(PanicPayload::new(payload))),
+            Ok(value) => match self.interrupt_seen() {
+                None => Ok(value),
+                Some(interrupt) => {
+                    contain(|| drop(value));
+                    Err(interrupt.into())
+                }
+            },
+        }
     }
 
     /// Lets a long job end early: call it now and then, and return when it says so. A job to which
@@ -341,7 +398,7 @@ impl JobContext {
         unsafe { &*self.engine }
     }
 
-    pub(crate) fn interrupt_seen(&self) -> Option<Interrupted> {
+    fn interrupt_seen(&self) -> Option<Interrupted> {
         // ORDERING: relaxed, see `checkpoint`.
         let seen = usize::from(self.seen.load(Ordering::Relaxed));
         seen.checked_sub(1).map(|index| INTERRUPTS[index])

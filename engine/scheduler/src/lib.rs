@@ -69,6 +69,8 @@ mod latch;
 #[cfg(not(reiver_loom))]
 mod machine;
 #[cfg(not(reiver_loom))]
+mod many;
+#[cfg(not(reiver_loom))]
 mod metrics;
 #[cfg_attr(
     not(reiver_loom),
@@ -103,6 +105,8 @@ mod shared;
     expect(unreachable_pub, reason = "the models reach it")
 )]
 mod sleep;
+#[cfg(not(reiver_loom))]
+mod slot;
 #[cfg(not(reiver_loom))]
 mod spares;
 #[cfg(not(reiver_loom))]

@@ -93,13 +93,13 @@ struct JobWords {
     run_time: OnceLock<Recorder>,
 }
 
-/// Adds one to a word, which the current thread alone writes if it is its own.
-fn count(word: &AtomicU64, is_own: bool) {
+/// Adds to a word, which the current thread alone writes if it is its own.
+fn count(word: &AtomicU64, more: u64, is_own: bool) {
     // ORDERING: release, see `note_submitted`.
     if is_own {
-        word.store(word.load(Ordering::Relaxed) + 1, Ordering::Release);
+        word.store(word.load(Ordering::Relaxed) + more, Ordering::Release);
     } else {
-        word.fetch_add(1, Ordering::Release);
+        word.fetch_add(more, Ordering::Release);
     }
 }
 
@@ -126,32 +126,40 @@ impl Counters {
         }
     }
 
-    pub(crate) fn note_submitted(&self, class: Class, priority: Priority) {
-        // ORDERING: release, as all counts of jobs, with the acquire in `snapshot`: whoever sees a
-        // later count of the same job sees this one.
-        self.submitted[kind(class, priority)].fetch_add(1, Ordering::Release);
+    pub(crate) fn workers(&self) -> usize {
+        self.workers
     }
 
-    pub(crate) fn note_rejected(&self, class: Class, priority: Priority) {
+    pub(crate) fn note_submitted(&self, class: Class, priority: Priority, jobs: u64) {
+        // ORDERING: release, as all counts of jobs, with the acquire in `snapshot`: whoever sees a
+        // later count of the same job sees this one.
+        self.submitted[kind(class, priority)].fetch_add(jobs, Ordering::Release);
+    }
+
+    pub(crate) fn note_rejected(&self, class: Class, priority: Priority, jobs: u64) {
         // ORDERING: relaxed: in no sum with others.
-        self.rejected[kind(class, priority)].fetch_add(1, Ordering::Relaxed);
+        self.rejected[kind(class, priority)].fetch_add(jobs, Ordering::Relaxed);
     }
 
     /// `block` is a worker's number, or that of nobody in particular.
-    pub(crate) fn note_start(
+    pub(crate) fn note_start(&self, block: usize, class: Class, priority: Priority) {
+        let started = &self.block(block).jobs[kind(class, priority)].started;
+        count(started, 1, self.is_own(block));
+    }
+
+    pub(crate) fn note_wait(
         &self,
         block: usize,
         class: Class,
         priority: Priority,
         wait: Duration,
+        jobs: u64,
     ) {
         let words = &self.block(block).jobs[kind(class, priority)];
-        let is_own = self.is_own(block);
         words
             .queue_wait
             .get_or_init(Recorder::new)
-            .record(wait, is_own);
-        count(&words.started, is_own);
+            .record(wait, jobs, self.is_own(block));
     }
 
     pub(crate) fn note_end(
@@ -167,7 +175,7 @@ impl Counters {
             Phase::Queued => &words.ended_queued,
             Phase::Running => &words.ended,
         };
-        count(&ended[end(error)], self.is_own(block));
+        count(&ended[end(error)], 1, self.is_own(block));
     }
 
     pub(crate) fn note_run_time(
@@ -176,27 +184,29 @@ impl Counters {
         class: Class,
         priority: Priority,
         time: Duration,
+        jobs: u64,
     ) {
         let words = &self.block(block).jobs[kind(class, priority)];
         words
             .run_time
             .get_or_init(Recorder::new)
-            .record(time, self.is_own(block));
+            .record(time, jobs, self.is_own(block));
     }
 
     pub(crate) fn note_steal(&self, worker: usize, distance: Distance) {
         count(
             &self.block(worker).steals[distance as usize],
+            1,
             self.is_own(worker),
         );
     }
 
     pub(crate) fn note_park(&self, worker: usize) {
-        count(&self.block(worker).parks, self.is_own(worker));
+        count(&self.block(worker).parks, 1, self.is_own(worker));
     }
 
     pub(crate) fn note_promotion(&self, worker: usize) {
-        count(&self.block(worker).promotions, self.is_own(worker));
+        count(&self.block(worker).promotions, 1, self.is_own(worker));
     }
 
     pub(crate) fn note_wake(&self) {

@@ -12,13 +12,16 @@ use crossbeam_deque::{Injector, Steal};
 use crate::Priority;
 use crate::cell::AnyJob;
 use crate::fork::Fork;
+use crate::many::Held;
 use crate::panics::contain;
 
 /// Something for a CPU worker to do.
 #[derive(Debug)]
 pub(crate) enum Task {
-    /// A submitted job.
+    /// A submitted job, or several.
     Job(Arc<dyn AnyJob>),
+    /// Jobs that another worker has taken and not begun.
+    Help(Arc<dyn Held>),
     /// A part of a join, scope or install.
     Fork(Fork),
 }

@@ -78,6 +78,11 @@ impl Room {
         }
     }
 
+    /// True if only so many may wait.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.capacity.is_some()
+    }
+
     /// How many jobs wait; counted only where there may be too many.
     pub(crate) fn queued(&self) -> usize {
         // ORDERING: relaxed: a count that bounds memory and publishes nothing; here and below.
@@ -320,7 +325,7 @@ impl Shared {
     pub(crate) fn run_on_caller(self: &Arc<Self>, job: Arc<dyn AnyJob>) {
         let meta = job.meta();
         self.room(meta.class).enter_anyway();
-        self.metrics.note_submitted(meta.class, meta.priority);
+        self.metrics.note_submitted(meta.class, meta.priority, 1);
         let token = meta.token();
         if token.is_some_and(|token| token.register(&job)) {
             return;

@@ -22,14 +22,14 @@ use reiver_topology::NodeId;
 
 use crate::Class;
 use crate::barrier;
-use crate::cell::AnyJob;
+use crate::cell::Meta;
 use crate::clock::Stamp;
 use crate::sync::{AtomicBool, AtomicPtr, Ordering, fence};
 
 /// A job that was running when it was asked for.
 #[derive(Debug, Clone)]
 pub struct RunningJob {
-    /// The address that it had.
+    /// The address of what is known of it.
     pub(crate) job: usize,
     name: Option<Cow<'static, str>>,
     class: Class,
@@ -70,7 +70,7 @@ pub(crate) struct Running {
 /// One of them; lies in a frame of its thread.
 #[derive(Debug)]
 struct Entry {
-    job: *const dyn AnyJob,
+    job: *const Meta,
     node: NodeId,
     started: Stamp,
     below: *mut Entry,
@@ -84,13 +84,10 @@ impl Running {
     /// Runs `body`, which does not unwind, as `job`, on the thread whose list this is.
     pub(crate) fn during<R>(
         &self,
-        job: &dyn AnyJob,
+        job: &Meta,
         (node, started, is_eager): (NodeId, Stamp, bool),
         body: impl FnOnce() -> R,
     ) -> R {
-        // SAFETY: only the lifetime is forgotten; it is off the list before this returns.
-        let job: *const dyn AnyJob =
-            unsafe { std::mem::transmute::<&dyn AnyJob, &dyn AnyJob>(job) };
         // ORDERING: relaxed: only this thread writes it.
         let below = self.innermost.load(Ordering::Relaxed);
         let entry = Entry {
@@ -129,9 +126,9 @@ impl Running {
         // SAFETY: whatever is on the list stays until its thread has seen that nobody reads.
         while let Some(entry) = unsafe { next.as_ref() } {
             // SAFETY: the job runs.
-            let meta = unsafe { &*entry.job }.meta();
+            let meta = unsafe { &*entry.job };
             jobs.push(RunningJob {
-                job: entry.job.cast::<()>().addr(),
+                job: entry.job.addr(),
                 name: meta.name().cloned(),
                 class: meta.class,
                 node: entry.node,

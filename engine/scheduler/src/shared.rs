@@ -3,14 +3,13 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::builder::Pinning;
 use crate::cell::{AnyJob, Meta, Place};
-use crate::clock::Stamp;
 use crate::current::{Current, block_until};
 use crate::drain::Drain;
-use crate::error::{JobError, Phase, SubmitError};
+use crate::error::{Interrupted, JobError, Phase, SubmitError};
 use crate::fork::Fork;
 use crate::io::{Io, Wanted};
 use crate::machine::Machine;
@@ -122,7 +121,7 @@ impl Shared {
             Ok(Entry::Queued) => self.take(job),
             Ok(Entry::Caller) => self.run_on_caller(job),
             Err(error) => {
-                self.metrics.note_rejected(meta.class, meta.priority);
+                self.metrics.note_rejected(meta.class, meta.priority, 1);
                 return Err(error);
             }
         }
@@ -138,7 +137,7 @@ impl Shared {
         let admitted = self.admit(meta.class, Entry::Queued);
         match &admitted {
             Ok(()) => self.take(job),
-            Err(_) => self.metrics.note_rejected(meta.class, meta.priority),
+            Err(_) => self.metrics.note_rejected(meta.class, meta.priority, 1),
         }
         admitted
     }
@@ -147,7 +146,7 @@ impl Shared {
     fn take(self: &Arc<Self>, job: Arc<dyn AnyJob>) {
         let meta = job.meta();
         let (class, priority) = (meta.class, meta.priority);
-        self.metrics.note_submitted(class, priority);
+        self.metrics.note_submitted(class, priority, 1);
         let (node, strict) = match meta.place {
             Place::Any => (self.node_of_caller(), false),
             Place::Prefer(node) => (node as usize, false),
@@ -189,9 +188,46 @@ impl Shared {
         }
     }
 
+    /// Takes so many jobs, as entries of a queue of any node, if the engine takes any.
+    pub(crate) fn submit_many(
+        self: &Arc<Self>,
+        meta: &Meta,
+        jobs: usize,
+        entries: impl Iterator<Item = Arc<dyn AnyJob>>,
+    ) -> Result<(), SubmitError> {
+        let (class, priority) = (meta.class, meta.priority);
+        if !self.drain.admit(jobs) {
+            self.metrics.note_rejected(class, priority, jobs as u64);
+            return Err(SubmitError::ShutDown);
+        }
+        self.metrics.note_submitted(class, priority, jobs as u64);
+        let node = self.node_of_caller();
+        let mut pushed = 0;
+        for entry in entries {
+            if self.threadless {
+                Current::as_worker(self, |current, _| entry.run(current));
+                continue;
+            }
+            let watched = |deadline| self.timer.watch(deadline, &entry);
+            if meta.deadline().is_some_and(watched) {
+                self.spawner.ask(Request::Timer(Arc::downgrade(self)));
+            }
+            self.queues[node].push(priority, false, entry);
+            pushed += 1;
+        }
+        // Whoever wakes and finds something wakes another one; but the more begin at once the sooner.
+        (0..pushed.min(self.workers.len()))
+            .take_while(|_| self.sleepers.anybody_sleeps())
+            .for_each(|_| self.wake_one(node));
+        if self.drain.ends_queued() {
+            self.end_queued();
+        }
+        Ok(())
+    }
+
     /// Counts a job in for which its room was entered, if the engine takes jobs.
     pub(crate) fn admit(&self, class: Class, entry: Entry) -> Result<(), SubmitError> {
-        if self.drain.admit() {
+        if self.drain.admit(1) {
             return Ok(());
         }
         if entry == Entry::Queued {
@@ -337,11 +373,21 @@ impl Shared {
     }
 
     /// A job begins on a thread.
-    pub(crate) fn note_start(&self, lane: usize, meta: &Meta, started: Stamp) {
-        let wait = started.since(meta.submitted);
+    pub(crate) fn note_start(&self, lane: usize, meta: &Meta) {
         self.room(meta.class).leave();
+        self.metrics.note_start(lane, meta.class, meta.priority);
+    }
+
+    /// So many jobs that have begun had waited so long.
+    pub(crate) fn note_wait(&self, lane: usize, meta: &Meta, wait: Duration, jobs: u64) {
         self.metrics
-            .note_start(lane, meta.class, meta.priority, wait);
+            .note_wait(lane, meta.class, meta.priority, wait, jobs);
+    }
+
+    /// So many jobs have taken so long each.
+    pub(crate) fn note_run_time(&self, lane: usize, meta: &Meta, time: Duration, jobs: u64) {
+        self.metrics
+            .note_run_time(lane, meta.class, meta.priority, time, jobs);
     }
 
     /// A job has ended, and is about to say so.
@@ -353,9 +399,9 @@ impl Shared {
             .note_end(lane, meta.class, meta.priority, error, was);
     }
 
-    /// A job that was counted in has ended, and has said so.
-    pub(crate) fn note_gone(&self, _lane: usize) {
-        self.drain.note_gone();
+    /// So many jobs that were counted in have ended, and have said so.
+    pub(crate) fn note_gone(&self, jobs: usize) {
+        self.drain.note_gone(jobs);
     }
 
     pub(crate) fn close(&self) {
@@ -370,6 +416,10 @@ impl Shared {
     /// Waits until no job is left but those that wait for this too; false at the limit. A CPU
     /// worker does other work meanwhile, so that one in a job of its own drains what is queued.
     pub(crate) fn wait_drained(&self, until: Option<Instant>) -> bool {
+        Current::with(|current| {
+            let here = current.filter(|current| current.is_of(self));
+            here.into_iter().for_each(Current::note_deferred_gone);
+        });
         let own = self.jobs_of_thread();
         self.drain
             .wait(&own, |is_drained| block_until(until, is_drained))
@@ -389,13 +439,17 @@ impl Shared {
                 jobs.extend(std::iter::from_fn(|| queues.take(priority, true)));
             }
         }
-        let ended = jobs.into_iter().filter(|job| {
-            let job = Arc::clone(job);
-            let mut ended = false;
-            contain(|| ended = job.end_queued(JobError::ShutDown, Some(self)));
+        let held = self.workers.iter().flat_map(|worker| worker.holding.all());
+        jobs.extend(held.map(|chunk| chunk as Arc<dyn AnyJob>));
+        let ended = jobs.into_iter().map(|job| {
+            let mut ended = 0;
+            contain(|| {
+                ended = job.end_queued(Interrupted::ShutDown, Some(self));
+                drop(job);
+            });
             ended
         });
-        ended.map(|job| contain(|| drop(job))).count()
+        ended.sum()
     }
 
     /// From now on checkpoints tell running jobs to end.

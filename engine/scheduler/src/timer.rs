@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use crate::cell::AnyJob;
-use crate::error::{JobError, Phase};
+use crate::error::Interrupted;
 use crate::panics::contain;
 use crate::shared::Shared;
 
@@ -86,10 +86,7 @@ impl Timer {
                     if let Some(job) = due {
                         // It may be the last to hold the job, and its value.
                         contain(move || {
-                            let late = JobError::DeadlineExceeded {
-                                phase: Phase::Queued,
-                            };
-                            job.end_queued(late, None);
+                            job.end_queued(Interrupted::DeadlineExceeded, None);
                             drop(job);
                         });
                     }

@@ -78,7 +78,7 @@ impl CancellationToken {
             retain_amortised(&mut dependents.jobs, |job| job.strong_count() > 0);
             dependents.jobs.push(Arc::downgrade(job));
         });
-        !is_added && job.end_queued(crate::JobError::Cancelled, None)
+        !is_added && job.end_queued(crate::Interrupted::Cancelled, None) > 0
     }
 }
 
@@ -92,7 +92,7 @@ impl Inner {
             for job in dependents.jobs.iter().filter_map(Weak::upgrade) {
                 // It may be the last to hold the job, and its value.
                 contain(move || {
-                    job.end_queued(crate::JobError::Cancelled, None);
+                    job.end_queued(crate::Interrupted::Cancelled, None);
                     drop(job);
                 });
             }

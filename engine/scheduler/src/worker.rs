@@ -32,6 +32,7 @@ use crate::Priority;
 use crate::builder::Pinning;
 use crate::current::Current;
 use crate::fork::Fork;
+use crate::many::Holding;
 use crate::panics::contain;
 use crate::private::{PrivateList, Robber};
 use crate::queues::{NodeQueues, Task};
@@ -70,6 +71,7 @@ pub(crate) struct WorkerFace {
     pub(crate) stealer: Stealer<Fork>,
     pub(crate) robber: Robber<Fork>,
     pub(crate) unparker: Unparker,
+    pub(crate) holding: Holding,
     pub(crate) order: Arc<StealOrder>,
 }
 
@@ -100,6 +102,7 @@ impl Worker {
             stealer: deque.stealer(),
             robber,
             unparker: unparker.clone(),
+            holding: Holding::default(),
             order,
         };
         let worker = Worker {
@@ -286,7 +289,7 @@ impl Worker {
             let found = self.find(shared, takes);
             let rob = || spell.may_rob().then(|| self.rob(shared, takes)).flatten();
             if let Some(task) = found.or_else(rob) {
-                spell = Spell::after(&task);
+                spell = spell.after(&task);
                 if seeks {
                     self.stop_seeking(shared, sleep, &mut seeks);
                     self.run_stolen(task, current);
@@ -324,10 +327,11 @@ impl Worker {
             shared.sleepers.announce(self.bit, sleep);
             // The search after the announcement, see `sleep`.
             let last = self.find(shared, takes);
-            if let Some(task) = last.or_else(|| self.rob(shared, takes)) {
+            let last = last.or_else(|| self.rob(shared, takes));
+            if let Some(task) = last.or_else(|| self.help(shared, takes)) {
                 shared.sleepers.retract(self.bit, sleep);
                 self.stop_seeking(shared, sleep, &mut seeks);
-                spell = Spell::after(&task);
+                spell = spell.after(&task);
                 self.run_stolen(task, current);
                 continue;
             }
@@ -382,7 +386,7 @@ impl Worker {
     fn run_stolen(&self, task: Task, current: &Current) {
         let spawned = match &task {
             Task::Fork(fork) => spawned_in(fork),
-            Task::Job(_) => 0,
+            Task::Job(_) | Task::Help(_) => 0,
         };
         if spawned == 0 {
             return run(task, current);
@@ -474,6 +478,23 @@ impl Worker {
         first.map(Task::Fork)
     }
 
+    /// Takes part in a chunk of jobs that another worker has taken, who may be in a long one of them.
+    fn help(&self, shared: &Shared, takes: Takes) -> Option<Task> {
+        if takes != Takes::All {
+            return None;
+        }
+        let order = &shared.workers[self.index].order;
+        let mates = self.mates(shared, order).map(|(victim, _)| victim);
+        // Spares of other nodes too, and its own: its place may have been handed on inside of one.
+        let others = 0..shared.workers.len();
+        mates
+            .chain(others)
+            .map(|victim| &shared.workers[victim].holding)
+            .filter(|holding| holding.is_any())
+            .find_map(Holding::get)
+            .map(Task::Help)
+    }
+
     fn steal_from_mates(&self, shared: &Shared, order: &StealOrder) -> Option<Fork> {
         self.mates(shared, order).find_map(|(victim, distance)| {
             let fork = steal(shared, victim)?;
@@ -509,7 +530,11 @@ impl Worker {
         };
         let has_fork = |other: &WorkerFace| !other.stealer.is_empty() || other.robber.is_worth_it();
         let has_forks = || takes == Takes::Own && shared.workers.iter().any(has_fork);
-        shared.queues.iter().enumerate().any(has_jobs) || has_forks()
+        let is_in_chunk =
+            |other: &WorkerFace| other.holding.is_any() && other.holding.get().is_some();
+        shared.queues.iter().enumerate().any(has_jobs)
+            || has_forks()
+            || shared.workers.iter().any(is_in_chunk)
     }
 }
 
@@ -527,11 +552,12 @@ pub(crate) enum Takes {
 /// A time without work: first it spins, in case somebody shares work at once; then it looks whether
 /// somebody in a long leaf holds any; then it lets other threads have the CPU; then it is to sleep.
 ///
-/// After a job it soon sleeps: the next one comes from outside, and nobody knows when.
+/// After a job that it was woken for it soon sleeps: the next one may be as long in coming.
 #[derive(Debug)]
 struct Spell {
     searches: u32,
     most: u32,
+    has_slept: bool,
 }
 
 impl Spell {
@@ -547,20 +573,31 @@ impl Spell {
             Takes::Forks => Spell::SPINNING + Spell::YIELDING,
             Takes::All | Takes::Own => Spell::AFTER_A_JOB,
         };
-        Spell { searches: 0, most }
+        Spell {
+            searches: 0,
+            most,
+            has_slept: false,
+        }
     }
 
-    fn after(task: &Task) -> Spell {
+    /// What it found has ended it; this is the next.
+    fn after(&self, task: &Task) -> Spell {
         let most = match task {
             Task::Fork(_) => Spell::SPINNING + Spell::YIELDING,
-            Task::Job(_) => Spell::AFTER_A_JOB,
+            Task::Job(_) | Task::Help(_) if self.has_slept => Spell::AFTER_A_JOB,
+            Task::Job(_) | Task::Help(_) => Spell::SPINNING + Spell::YIELDING,
         };
-        Spell { searches: 0, most }
+        Spell {
+            searches: 0,
+            most,
+            has_slept: false,
+        }
     }
 
     /// Begins again: it was woken, and has not found anything yet.
     fn begin_again(&mut self) {
         self.searches = 0;
+        self.has_slept = true;
     }
 
     /// Before the next search. False once it is to sleep.
@@ -650,6 +687,10 @@ pub(crate) fn run(task: Task, current: &Current) {
     match task {
         Task::Job(job) => contain(|| {
             job.run(current);
+        }),
+        Task::Help(chunk) => contain(|| {
+            chunk.help(current);
+            drop(chunk);
         }),
         // It is a part of just what the thread is in.
         Task::Fork(fork) if ptr::eq(fork.frame(), current.frame()) => {

@@ -1,0 +1,273 @@
+//! Many small jobs that are submitted together: one allocation for all, queued as chunks, stamped and
+//! counted by the chunk.
+//!
+//! A worker that has taken a chunk runs its jobs one after the other, and holds the chunk where all
+//! can see it meanwhile: a worker that has nothing else takes jobs of it too, from the other end. So
+//! none waits behind a long one while somebody is idle. Who runs a job is settled job by job, by its
+//! [`slot`](crate::slot).
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Instant;
+
+use crate::cell::{AnyJob, Meta};
+use crate::current::Current;
+use crate::error::{Interrupted, JobError, Phase};
+use crate::job::JobContext;
+use crate::shared::Shared;
+use crate::slot::Slot;
+use crate::sync::{AtomicBool, Ordering};
+
+/// A chunk has no more jobs: few enough that the mean of their times says something.
+const CHUNK: usize = 32;
+/// Of what is submitted together there are so many chunks for each worker, if it is enough for that.
+const CHUNKS_PER_WORKER: usize = 4;
+
+/// Jobs that were submitted together.
+pub(crate) struct Many<T, F> {
+    meta: Meta,
+    slots: Box<[Slot<T, F>]>,
+}
+
+/// As its handles see it.
+pub(crate) trait Outcomes<T>: Send + Sync {
+    /// As [`Outcome`](crate::cell::Outcome), of one of the jobs.
+    fn take(&self, job: usize, waker: Option<&Waker>) -> Option<Result<T, JobError>>;
+    fn is_queued(&self, job: usize) -> bool;
+    fn is_ended(&self, job: usize) -> bool;
+    /// Runs one of the jobs on the thread that waits for it, if it is still queued and may run there.
+    fn run_if_queued(&self, job: usize, current: &Current);
+}
+
+/// Some of the jobs, as one entry of a queue.
+struct Chunk<T, F> {
+    many: Arc<Many<T, F>>,
+    jobs: Range<usize>,
+}
+
+/// A chunk that a worker has taken, as others see it.
+pub(crate) trait Held: AnyJob {
+    /// Runs jobs of it, from the end on, until none is left.
+    fn help(&self, current: &Current);
+}
+
+impl<T, F> Many<T, F>
+where
+    T: Send + 'static,
+    F: FnOnce(&JobContext) -> T + Send + 'static,
+{
+    pub(crate) fn new(meta: Meta, slots: Box<[Slot<T, F>]>) -> Arc<Many<T, F>> {
+        Arc::new(Many { meta, slots })
+    }
+
+    pub(crate) fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// As entries of a queue, for so many workers.
+    pub(crate) fn chunks(
+        self: &Arc<Self>,
+        workers: usize,
+    ) -> impl Iterator<Item = Arc<dyn AnyJob>> {
+        let jobs = self.slots.len();
+        let size = (jobs / (workers * CHUNKS_PER_WORKER)).clamp(1, CHUNK);
+        (0..jobs).step_by(size).map(move |first| {
+            let many = Arc::clone(self);
+            let jobs = first..jobs.min(first + size);
+            Arc::new(Chunk { many, jobs }) as Arc<dyn AnyJob>
+        })
+    }
+
+    /// Runs those of these jobs that are still queued; gives how many those were.
+    fn run<'s>(&'s self, slots: impl Iterator<Item = &'s Slot<T, F>>, current: &Current) -> u64 {
+        let shared = current.engine().shared();
+        // What others know this thread's part of them by.
+        let meta = self.meta.copied();
+        let lane = current.lane();
+        let started = current.stamp();
+        let mut ran = 0;
+        let ((), ended) = current.running(&meta, started, || {
+            for slot in slots {
+                let Some(body) = slot.claim() else {
+                    continue;
+                };
+                let deadline = meta.deadline();
+                if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    let late = JobError::unrun(Interrupted::DeadlineExceeded);
+                    shared.note_end(lane, &meta, Some(&late), Phase::Queued);
+                    slot.end_unrun(late, body, || current.defer_gone());
+                    continue;
+                }
+                ran += 1;
+                shared.note_start(lane, &meta);
+                let context = JobContext::new(&meta, current);
+                let outcome = context.call(body);
+                // Whoever has joined a job finds it in the metrics.
+                shared.note_end(lane, &meta, outcome.as_ref().err(), Phase::Running);
+                slot.end(outcome, || current.defer_gone());
+            }
+        });
+        if ran > 0 {
+            shared.note_wait(lane, &meta, started.since(meta.submitted), ran);
+            let each = ended.since(started) / u32::try_from(ran).unwrap_or(u32::MAX);
+            shared.note_run_time(lane, &meta, each, ran);
+        }
+        current.note_deferred_gone();
+        ran
+    }
+}
+
+impl<T, F> Outcomes<T> for Many<T, F>
+where
+    T: Send + 'static,
+    F: FnOnce(&JobContext) -> T + Send + 'static,
+{
+    fn take(&self, job: usize, waker: Option<&Waker>) -> Option<Result<T, JobError>> {
+        self.slots[job].take(waker)
+    }
+
+    fn is_queued(&self, job: usize) -> bool {
+        self.slots[job].is_queued()
+    }
+
+    fn is_ended(&self, job: usize) -> bool {
+        self.slots[job].is_ended()
+    }
+
+    fn run_if_queued(&self, job: usize, current: &Current) {
+        if current.may_run(&self.meta) {
+            self.run(std::iter::once(&self.slots[job]), current);
+        }
+    }
+}
+
+impl<T, F> AnyJob for Chunk<T, F>
+where
+    T: Send + 'static,
+    F: FnOnce(&JobContext) -> T + Send + 'static,
+{
+    fn meta(&self) -> &Meta {
+        &self.many.meta
+    }
+
+    fn is_queued(&self) -> bool {
+        self.slots().iter().any(Slot::is_queued)
+    }
+
+    fn run(self: Arc<Self>, current: &Current) -> bool {
+        let shared = current.engine().shared();
+        // Guests are not known to others.
+        let holding = shared.workers.get(current.lane());
+        let holding = holding.filter(|_| self.jobs.len() > 1);
+        if let Some(worker) = holding {
+            worker.holding.push(Arc::clone(&self) as Arc<dyn Held>);
+            shared.wake_one(current.node_index());
+        }
+        let ran = self.many.run(self.slots().iter(), current);
+        if let Some(worker) = holding {
+            worker.holding.pop();
+        }
+        ran > 0
+    }
+
+    fn end_queued(&self, why: Interrupted, engine: Option<&Shared>) -> usize {
+        let rare = self.meta().rare.as_ref();
+        let upgraded = match engine {
+            Some(_) => None,
+            None => rare.and_then(|rare| rare.engine.upgrade()),
+        };
+        let engine = engine.or(upgraded.as_deref());
+        let ended = self.slots().iter().filter(|slot| {
+            let Some(body) = slot.claim() else {
+                return false;
+            };
+            let error = JobError::unrun(why);
+            if let Some(engine) = engine {
+                let lane = engine.lane_of_strangers();
+                engine.note_end(lane, self.meta(), Some(&error), Phase::Queued);
+            }
+            slot.end_unrun(error, body, || {
+                engine.into_iter().for_each(|engine| engine.note_gone(1));
+            });
+            true
+        });
+        ended.count()
+    }
+}
+
+impl<T, F> Chunk<T, F> {
+    fn slots(&self) -> &[Slot<T, F>] {
+        &self.many.slots[self.jobs.clone()]
+    }
+}
+
+impl<T, F> Held for Chunk<T, F>
+where
+    T: Send + 'static,
+    F: FnOnce(&JobContext) -> T + Send + 'static,
+{
+    fn help(&self, current: &Current) {
+        let left = self.slots().iter().rev().filter(|slot| slot.is_queued());
+        self.many.run(left, current);
+    }
+}
+
+impl<T, F> fmt::Debug for Chunk<T, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chunk")
+            .field("meta", &self.many.meta)
+            .field("jobs", &self.jobs)
+            .finish()
+    }
+}
+
+/// Where a worker shows the chunks that it is in.
+#[derive(Debug, Default)]
+pub(crate) struct Holding {
+    /// A hint, for who looks at many.
+    is_any: AtomicBool,
+    chunks: Mutex<Vec<Arc<dyn Held>>>,
+}
+
+impl Holding {
+    fn chunks(&self) -> MutexGuard<'_, Vec<Arc<dyn Held>>> {
+        self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, chunk: Arc<dyn Held>) {
+        let mut chunks = self.chunks();
+        chunks.push(chunk);
+        // ORDERING: relaxed: whoever must not miss it has a fence before it looks, and whoever sets it
+        // has one before it asks who sleeps.
+        self.is_any.store(true, Ordering::Relaxed);
+    }
+
+    fn pop(&self) {
+        let mut chunks = self.chunks();
+        let last = chunks.pop();
+        // ORDERING: relaxed: who still reads true looks in vain.
+        self.is_any.store(!chunks.is_empty(), Ordering::Relaxed);
+        drop(chunks);
+        // It may be the last to hold the jobs.
+        drop(last);
+    }
+
+    /// True if there may be jobs that others could run.
+    pub(crate) fn is_any(&self) -> bool {
+        // ORDERING: relaxed, see `push`.
+        self.is_any.load(Ordering::Relaxed)
+    }
+
+    /// A chunk with jobs that nobody has begun.
+    pub(crate) fn get(&self) -> Option<Arc<dyn Held>> {
+        let chunks = self.chunks();
+        chunks.iter().find(|chunk| chunk.is_queued()).cloned()
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<Arc<dyn Held>> {
+        self.chunks().clone()
+    }
+}
