@@ -24,7 +24,7 @@ use crate::sleep::Sleepers;
 use crate::spares::Spares;
 use crate::spawner::{Request, Spawner};
 use crate::stop::Stop;
-use crate::sync::{AtomicBool, AtomicUsize, Ordering, fence};
+use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 use crate::timer::Timer;
 use crate::worker::{WorkerFace, run};
 use crate::{Class, Priority};
@@ -232,17 +232,11 @@ impl Shared {
     /// relied on it, or woken it, for work that it now leaves: somebody else is woken for what there
     /// is, one of its own node for what only those may do.
     pub(crate) fn pass_on(&self, node: usize) {
-        // ORDERING: with the fence in `claim_for_any`: whoever relied on this worker's search pushed
-        // before, and this sees it.
-        fence(Ordering::SeqCst);
-        if !self.sleepers.anybody_sleeps() {
-            return;
-        }
-        if self.queues[node].has_strict_jobs() {
-            self.wake(self.sleepers.claim(std::iter::once(node)));
-        } else if self.has_work() {
-            self.wake_one(node);
-        }
+        let near = self.machine.near[node].iter().copied();
+        let has_strict = || self.queues[node].has_strict_jobs();
+        let has_work = || self.has_work();
+        let woken = self.sleepers.pass_on(node, near, has_strict, has_work);
+        self.wake(woken);
     }
 
     /// True if there is something that anybody may take.
