@@ -22,7 +22,10 @@
 //! The engine never spins while it has nothing to do, never runs a blocking job on a computing
 //! worker, and never moves memory by itself.
 
-#[cfg(not(reiver_loom))]
+#[cfg_attr(
+    not(reiver_loom),
+    expect(unreachable_pub, reason = "the models reach it")
+)]
 mod arena;
 mod barrier;
 #[cfg(not(reiver_loom))]
@@ -132,6 +135,7 @@ pub use {
 #[cfg(reiver_loom)]
 #[doc(hidden)]
 pub mod model {
+    pub use crate::arena::Arena;
     pub use crate::count::Count;
     pub use crate::drain::Drain;
     pub use crate::latch::{Latch, Waits};
