@@ -2,7 +2,7 @@
 //! `tests/loom_*.rs`, from loom: the same code runs under both.
 //!
 //! Every ordering and fence that a protocol is said to need has a name. A model that is run without it
-//! ([`fails_without`](weak::fails_without)) has to fail; `tests/needed.rs` sees to it that there is one
+//! (`fails_without`) has to fail; `tests/needed.rs` sees to it that there is one
 //! for each name.
 
 #[cfg(not(reiver_loom))]
