@@ -168,8 +168,7 @@ fn a_shared_fork_is_run_by_its_owner_or_a_thief_and_its_owner_finds_out() {
 /// It is on its way from the list to the deque while a thief robs the one and looks into the other.
 #[test]
 fn a_fork_that_is_shared_while_a_thief_comes_is_run_once() {
-    // Without a bound it takes minutes.
-    bounded(4, || {
+    loom::model(|| {
         let owner = Owner::new(1, true);
         let thief = owner.thief(|machine| {
             machine.is_somebody_idle.store(true, Ordering::Relaxed);
