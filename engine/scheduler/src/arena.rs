@@ -5,9 +5,9 @@
 //! word, others count in an atomic one, many blocks at a time; once a chunk is used up and all that
 //! was taken from it has been given back, it is used again. So memory follows what lives at once, not
 //! what was ever spawned; a block that lives long keeps its chunk, and no other. A chunk whose arena
-//! is gone is freed by whoever gives its last block back.
+//! is gone is freed by whoever gives its last block back. `tests/loom_arena.rs` checks it.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, handle_alloc_error};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::mem::offset_of;
@@ -15,13 +15,15 @@ use std::ptr::{self, NonNull};
 
 use crossbeam_utils::CachePadded;
 
-use crate::sync::{AtomicUsize, Ordering};
+#[cfg(reiver_loom)]
+use crate::sync::UnsafeCell;
+use crate::sync::{AtomicUsize, Ordering, alloc, both, dealloc, needed};
 
 /// Also what chunks are aligned to, so that a block finds its chunk.
-const CHUNK_BYTES: usize = 32 << 10;
+const CHUNK_BYTES: usize = if cfg!(reiver_loom) { 512 } else { 32 << 10 };
 const BLOCK_ALIGN: usize = 16;
 /// Larger blocks are the allocator's.
-pub(crate) const MOST_BYTES: usize = 1 << 10;
+pub(crate) const MOST_BYTES: usize = if cfg!(reiver_loom) { 128 } else { 1 << 10 };
 /// So many old chunks are looked at before a new one is allocated.
 const LOOKS: usize = 4;
 /// So many free ones are kept by an idle worker.
@@ -29,7 +31,7 @@ const KEPT: usize = 4;
 
 /// The chunks of one thread.
 #[derive(Debug)]
-pub(crate) struct Arena {
+pub struct Arena {
     /// What is free of the current chunk; both null before the first.
     at: Cell<*mut u8>,
     end: Cell<*mut u8>,
@@ -48,6 +50,9 @@ struct Chunk {
     taken_bytes: Cell<usize>,
     /// How much its own thread has given back.
     own_bytes: Cell<usize>,
+    /// Loom sees whether somebody still uses what is freed, or begun again.
+    #[cfg(reiver_loom)]
+    used: UnsafeCell<()>,
     /// How much others have given back, and [`ORPHAN`]. Padded, for they write it while the owner
     /// takes.
     others_bytes: CachePadded<AtomicUsize>,
@@ -73,7 +78,8 @@ const fn block_bytes<T>() -> usize {
 }
 
 impl Arena {
-    pub(crate) fn new() -> Arena {
+    /// An empty one.
+    pub fn new() -> Arena {
         Arena {
             at: Cell::new(ptr::null_mut()),
             end: Cell::new(ptr::null_mut()),
@@ -85,7 +91,7 @@ impl Arena {
     /// A block with this value. The arena does not move while any of its blocks lives, and outlives
     /// them.
     #[inline]
-    pub(crate) fn take<T>(&self, value: T) -> NonNull<T> {
+    pub fn take<T>(&self, value: T) -> NonNull<T> {
         const { assert!(fits::<T>()) };
         let bytes = block_bytes::<T>();
         if self.end.get().addr() - self.at.get().addr() < bytes {
@@ -107,7 +113,7 @@ impl Arena {
     /// # Safety
     /// The block came from [`take`](Arena::take) of this type, and is given back once.
     #[inline]
-    pub(crate) unsafe fn give_back<T>(&self, block: NonNull<T>) -> T {
+    pub unsafe fn give_back<T>(&self, block: NonNull<T>) -> T {
         // SAFETY: it holds a value, which is moved out once.
         let value = unsafe { block.read() };
         let chunk = block
@@ -119,6 +125,7 @@ impl Arena {
         // SAFETY: chunks are aligned to their size and begin with this; it is freed only after all
         // its blocks have been given back.
         let header = unsafe { &*chunk };
+        header.is_used();
         if ptr::eq(header.owner, self) {
             header.own_bytes.set(header.own_bytes.get() + bytes);
             return value;
@@ -134,7 +141,7 @@ impl Arena {
     }
 
     /// Counts what was given back here and belongs to others. Until then they cannot use it.
-    pub(crate) fn count_foreign(&self) {
+    pub fn count_foreign(&self) {
         let (chunk, bytes) = self.foreign.replace((ptr::null(), 0));
         if bytes == 0 {
             return;
@@ -143,7 +150,8 @@ impl Arena {
         let header = unsafe { &*chunk };
         // ORDERING: release, with the acquire in `is_free`, or here: the blocks are not touched any
         // more. Acquire: nor are those that others gave back, if this is to free the chunk.
-        let before = header.others_bytes.fetch_add(bytes, Ordering::AcqRel);
+        let both = both("arena count release", "arena count acquire");
+        let before = header.others_bytes.fetch_add(bytes, both);
         if before & ORPHAN != 0 && (before & !ORPHAN) + bytes == header.taken_bytes.get() {
             // SAFETY: its arena is gone, and this was the last of it.
             unsafe { free(chunk) };
@@ -157,7 +165,9 @@ impl Arena {
         for _ in 0..LOOKS.min(used.len()) {
             let oldest = used.pop_front().expect("there are so many");
             // SAFETY: chunks of this arena, until it frees them.
-            if unsafe { oldest.as_ref() }.is_free() {
+            let header = unsafe { oldest.as_ref() };
+            if header.is_free() {
+                header.is_unused();
                 return self.begin(oldest);
             }
             used.push_back(oldest);
@@ -190,7 +200,9 @@ impl Arena {
             owner: self,
             taken_bytes: Cell::new(0),
             own_bytes: Cell::new(0),
-            others_bytes: CachePadded::default(),
+            others_bytes: CachePadded::new(AtomicUsize::new(0)),
+            #[cfg(reiver_loom)]
+            used: UnsafeCell::new(()),
         };
         // SAFETY: a whole chunk that is free.
         unsafe { chunk.write(header) };
@@ -202,12 +214,12 @@ impl Arena {
     }
 
     /// True if there may be something to [`trim`](Arena::trim).
-    pub(crate) fn is_large(&self) -> bool {
+    pub fn is_large(&self) -> bool {
         self.used.borrow().len() > KEPT
     }
 
     /// Frees what a burst has left.
-    pub(crate) fn trim(&self) {
+    pub fn trim(&self) {
         let mut used = self.used.borrow_mut();
         let mut kept = 0;
         used.retain(|&chunk| {
@@ -228,8 +240,22 @@ impl Chunk {
     /// True if all that was taken from it has been given back; asked once it is used up.
     fn is_free(&self) -> bool {
         // ORDERING: acquire, see `give_back`.
-        let others = self.others_bytes.load(Ordering::Acquire);
+        let acquire = needed("arena is free", Ordering::Acquire);
+        let others = self.others_bytes.load(acquire);
         self.own_bytes.get() + others == self.taken_bytes.get()
+    }
+
+    /// For loom.
+    #[inline]
+    fn is_used(&self) {
+        #[cfg(reiver_loom)]
+        self.used.with(|_| ());
+    }
+
+    /// For loom.
+    fn is_unused(&self) {
+        #[cfg(reiver_loom)]
+        self.used.with_mut(|_| ());
     }
 }
 
@@ -237,11 +263,17 @@ impl Chunk {
 /// It was allocated as one, and nothing of it is used any more.
 unsafe fn free(chunk: *const Chunk) {
     // SAFETY: as the caller says.
+    unsafe { &*chunk }.is_unused();
+    // SAFETY: as the caller says.
     unsafe { dealloc(chunk.cast_mut().cast(), LAYOUT) };
 }
 
 impl Drop for Arena {
     fn drop(&mut self) {
+        #[cfg(reiver_loom)]
+        if std::thread::panicking() {
+            return;
+        }
         self.count_foreign();
         let mut used = std::mem::take(self.used.get_mut());
         self.put_away(&mut used);
@@ -250,9 +282,8 @@ impl Drop for Arena {
             let header = unsafe { chunk.as_ref() };
             let (taken, own) = (header.taken_bytes.get(), header.own_bytes.get());
             // ORDERING: as in `count_foreign`.
-            let others = header
-                .others_bytes
-                .fetch_add(own | ORPHAN, Ordering::AcqRel);
+            let both = both("arena orphan release", "arena orphan acquire");
+            let others = header.others_bytes.fetch_add(own | ORPHAN, both);
             if own + others == taken {
                 // SAFETY: it was allocated so, and nothing of it is used any more.
                 unsafe { free(chunk.as_ptr()) };

@@ -13,8 +13,6 @@
 
 #[cfg(not(reiver_loom))]
 use std::sync::atomic::compiler_fence;
-#[cfg(not(reiver_loom))]
-use std::time::Duration;
 
 #[cfg(not(reiver_loom))]
 use crate::sync::Ordering;
@@ -54,14 +52,6 @@ pub(crate) fn heavy(name: &'static str) -> bool {
         crate::sync::fence_needed(name);
     }
     granted
-}
-
-/// For who must go on when [`heavy`] has been refused although it was granted before (the process has
-/// entered a sandbox): once others have been told to pass no cheap fences any more, waits until the
-/// last that they did pass has had its effect. A store buffer empties within microseconds.
-#[cfg(not(reiver_loom))]
-pub(crate) fn outwait() {
-    std::thread::sleep(Duration::from_millis(1));
 }
 
 #[cfg(not(reiver_loom))]

@@ -20,7 +20,7 @@ use crate::cell::{AnyJob, Meta, Place};
 use crate::clock::Stamp;
 use crate::engine::Engine;
 use crate::panics::NoUnwind;
-use crate::running::Running;
+use crate::running::Own;
 use crate::scope::Ends;
 use crate::shared::Shared;
 use crate::worker::{Takes, Worker};
@@ -38,7 +38,7 @@ pub(crate) struct Current {
     /// Where what it counts goes, see [`Counters`](crate::metrics::Counters).
     lane: usize,
     /// The jobs that it is in, for others to see.
-    running: Arc<Running>,
+    running: Arc<Own>,
     /// When it ended a job, if it has done nothing since.
     ended: Cell<Option<Stamp>>,
     /// Jobs that have ended here and are not yet counted as gone.
@@ -312,9 +312,12 @@ impl Current {
         body: impl FnOnce() -> R,
     ) -> (R, Stamp) {
         let shared = self.engine.shared();
-        let entry = (self.node(), started, shared.sleepers.is_eager());
+        let place = (self.node(), started);
+        let is_eager = shared.sleepers.is_eager();
         let frame = Some(JobFrame(job));
-        let result = self.running.during(job, entry, || self.within(frame, body));
+        let result = self
+            .running
+            .during(job, place, is_eager, || self.within(frame, body));
         let ended = Stamp::now();
         // Inside of another job that goes on now it is no beginning.
         let is_outermost = self.frames.get().is_null();

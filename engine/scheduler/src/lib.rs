@@ -25,7 +25,10 @@
 
 #[cfg(not(reiver_loom))]
 mod affinity;
-#[cfg(not(reiver_loom))]
+#[cfg_attr(
+    not(reiver_loom),
+    expect(unreachable_pub, reason = "the models reach it")
+)]
 mod arena;
 mod barrier;
 #[cfg(not(reiver_loom))]
@@ -104,6 +107,11 @@ mod shared;
     not(reiver_loom),
     expect(unreachable_pub, reason = "the models reach it")
 )]
+mod shown;
+#[cfg_attr(
+    not(reiver_loom),
+    expect(unreachable_pub, reason = "the models reach it")
+)]
 mod sleep;
 #[cfg(not(reiver_loom))]
 mod slot;
@@ -155,11 +163,13 @@ pub use {
 #[cfg(reiver_loom)]
 #[doc(hidden)]
 pub mod model {
+    pub use crate::arena::Arena;
     pub use crate::count::Count;
     pub use crate::drain::Drain;
     pub use crate::latch::{Latch, Waits};
     pub use crate::notice::Notice;
     pub use crate::private::{PrivateList, Robber};
+    pub use crate::shown::Shown;
     pub use crate::sleep::{Demand, Sleep, Sleepers};
     pub use crate::state::State;
     pub use crate::stop::Stop;

@@ -1,30 +1,15 @@
-//! Which jobs run just now, for whoever asks: each thread keeps a list of its own, which lies in the
-//! frames of the jobs themselves and costs two stores a job.
-//!
-//! A thread takes a job off its list before the job's frame is gone. Whoever reads a list must not be
-//! in it then:
-//!
-//! | thread | reader, under the list's lock |
-//! | --- | --- |
-//! | 1. takes the job off | 1. says that it reads, dear fence |
-//! | 2. cheap fence | 2. reads |
-//! | 3. waits for the lock, if somebody reads | 3. says that it no longer does |
-//!
-//! Of the two fences one comes first: either the reader no longer finds the job, or the thread waits
-//! for it.
+//! Which jobs run just now, for whoever asks: each thread shows its own, see [`shown`](crate::shown).
 
 use std::borrow::Cow;
-use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reiver_topology::NodeId;
 
 use crate::Class;
-use crate::barrier;
 use crate::cell::Meta;
 use crate::clock::Stamp;
-use crate::sync::{AtomicBool, AtomicPtr, Ordering, fence};
+use crate::shown::Shown;
 
 /// A job that was running when it was asked for.
 #[derive(Debug, Clone)]
@@ -59,112 +44,75 @@ impl RunningJob {
     }
 }
 
-/// The jobs that one thread is in.
-#[derive(Debug, Default)]
-pub(crate) struct Running {
-    innermost: AtomicPtr<Entry>,
-    is_read: AtomicBool,
-    lock: Mutex<()>,
-}
-
-/// One of them; lies in a frame of its thread.
+/// What a thread shows of a job.
 #[derive(Debug)]
-struct Entry {
+struct Running {
     job: *const Meta,
     node: NodeId,
     started: Stamp,
-    below: *mut Entry,
 }
 
-impl Running {
-    fn lock(&self) -> MutexGuard<'_, ()> {
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// The jobs that one thread is in.
+#[derive(Debug, Default)]
+pub(crate) struct Own(Shown<Running>);
 
-    /// Runs `body`, which does not unwind, as `job`, on the thread whose list this is.
+// SAFETY: what is shown may be read by any thread.
+unsafe impl Send for Own {}
+// SAFETY: as above.
+unsafe impl Sync for Own {}
+
+impl Own {
+    /// Runs `body`, which does not unwind, as `job`, on the thread whose list this is. `is_eager` where
+    /// the kernel has no barrier for us.
     pub(crate) fn during<R>(
         &self,
         job: &Meta,
-        (node, started, is_eager): (NodeId, Stamp, bool),
+        (node, started): (NodeId, Stamp),
+        is_eager: bool,
         body: impl FnOnce() -> R,
     ) -> R {
-        // ORDERING: relaxed: only this thread writes it.
-        let below = self.innermost.load(Ordering::Relaxed);
-        let entry = Entry {
-            job,
-            node,
-            started,
-            below,
-        };
-        // ORDERING: release, with the acquire in `read`: the entry is visible.
-        self.innermost
-            .store(ptr::from_ref(&entry).cast_mut(), Ordering::Release);
-        let result = body();
-        self.innermost.store(below, Ordering::Release);
-        // ORDERING: with the dear fence in `read`, see the module.
-        barrier::light("running off fence");
-        if is_eager {
-            fence(Ordering::SeqCst);
-        }
-        if self.is_read.load(Ordering::Relaxed) {
-            drop(self.lock());
-        }
-        result
-    }
-
-    /// Adds the jobs of this list to `jobs`.
-    pub(crate) fn read(&self, jobs: &mut Vec<RunningJob>) {
-        let _lock = self.lock();
-        // ORDERING: relaxed, for the fence orders it.
-        self.is_read.store(true, Ordering::Relaxed);
-        // ORDERING: with the cheap fence in `during`.
-        if !barrier::heavy("running read fence") {
-            barrier::outwait();
-            fence(Ordering::SeqCst);
-        }
-        let mut next = self.innermost.load(Ordering::Acquire).cast_const();
-        // SAFETY: whatever is on the list stays until its thread has seen that nobody reads.
-        while let Some(entry) = unsafe { next.as_ref() } {
-            // SAFETY: the job runs.
-            let meta = unsafe { &*entry.job };
-            jobs.push(RunningJob {
-                job: entry.job.addr(),
-                name: meta.name().cloned(),
-                class: meta.class,
-                node: entry.node,
-                started: entry.started,
-            });
-            next = entry.below;
-        }
-        // ORDERING: relaxed: a thread that still reads true waits for the lock in vain.
-        self.is_read.store(false, Ordering::Relaxed);
+        let running = Running { job, node, started };
+        // SAFETY: each thread has its own, and the job is borrowed for as long as this takes.
+        unsafe { self.0.during(running, is_eager, body) }
     }
 }
 
-/// The lists of the threads of an engine.
+/// Those of all threads of an engine.
 #[derive(Debug, Default)]
-pub(crate) struct AllRunning(Mutex<Vec<Arc<Running>>>);
+pub(crate) struct AllRunning(Mutex<Vec<Arc<Own>>>);
 
 impl AllRunning {
-    fn lists(&self) -> MutexGuard<'_, Vec<Arc<Running>>> {
+    fn threads(&self) -> MutexGuard<'_, Vec<Arc<Own>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A list for the current thread.
-    pub(crate) fn enter(&self) -> Arc<Running> {
-        let list = Arc::new(Running::default());
-        self.lists().push(Arc::clone(&list));
-        list
+    pub(crate) fn enter(&self) -> Arc<Own> {
+        let own = Arc::new(Own::default());
+        self.threads().push(Arc::clone(&own));
+        own
     }
 
     /// The thread is none of the engine any more.
-    pub(crate) fn leave(&self, list: &Arc<Running>) {
-        self.lists().retain(|known| !Arc::ptr_eq(known, list));
+    pub(crate) fn leave(&self, own: &Arc<Own>) {
+        self.threads().retain(|known| !Arc::ptr_eq(known, own));
     }
 
     pub(crate) fn jobs(&self) -> Vec<RunningJob> {
         let mut jobs = Vec::new();
-        self.lists().iter().for_each(|list| list.read(&mut jobs));
+        let see = |running: &Running| {
+            // SAFETY: it is shown as long as it lives.
+            let meta = unsafe { &*running.job };
+            jobs.push(RunningJob {
+                job: running.job.addr(),
+                name: meta.name().cloned(),
+                class: meta.class,
+                node: running.node,
+                started: running.started,
+            });
+        };
+        let mut see = see;
+        self.threads().iter().for_each(|own| own.0.read(&mut see));
         jobs
     }
 }

@@ -308,7 +308,9 @@ impl<'scope> Scope<'scope> {
         for (node, fork) in forks {
             shared.queues[node].push_fork(fork);
         }
-        nodes.into_iter().for_each(|node| shared.wake_one(node));
+        for node in nodes {
+            shared.wake_one(node);
+        }
     }
 
     /// In the arena of the current worker. The count holds it already.

@@ -22,7 +22,7 @@ use crate::sleep::Sleepers;
 use crate::spares::Spares;
 use crate::spawner::{Request, Spawner};
 use crate::stop::Stop;
-use crate::sync::{AtomicBool, AtomicUsize, Ordering, fence};
+use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 use crate::timer::Timer;
 use crate::worker::{WorkerFace, run};
 use crate::{Class, Priority};
@@ -216,9 +216,8 @@ impl Shared {
             pushed += 1;
         }
         // Whoever wakes and finds something wakes another one; but the more begin at once the sooner.
-        (0..pushed.min(self.workers.len()))
-            .take_while(|_| self.sleepers.anybody_sleeps())
-            .for_each(|_| self.wake_one(node));
+        let mut wakes = 0..pushed.min(self.workers.len());
+        while wakes.next().is_some() && self.wake_one(node) {}
         if self.drain.ends_queued() {
             self.end_queued();
         }
@@ -261,27 +260,23 @@ impl Shared {
     }
 
     /// Wakes the sleeper nearest to a node, if there is one and nobody searches, for work that may be
-    /// done on any node.
-    pub(crate) fn wake_one(&self, node: usize) {
+    /// done on any node. True if it woke one.
+    pub(crate) fn wake_one(&self, node: usize) -> bool {
         let near = self.machine.near[node].iter().copied();
-        self.wake(self.sleepers.claim_for_any(near));
+        let sleeper = self.sleepers.claim_for_any(near);
+        self.wake(sleeper);
+        sleeper.is_some()
     }
 
     /// A worker of a node that searched has found something, or searches no more. Others may have
     /// relied on it, or woken it, for work that it now leaves: somebody else is woken for what there
     /// is, one of its own node for what only those may do.
     pub(crate) fn pass_on(&self, node: usize) {
-        // ORDERING: with the fence in `claim_for_any`: whoever relied on this worker's search pushed
-        // before, and this sees it.
-        fence(Ordering::SeqCst);
-        if !self.sleepers.anybody_sleeps() {
-            return;
-        }
-        if self.queues[node].has_strict_jobs() {
-            self.wake(self.sleepers.claim(std::iter::once(node)));
-        } else if self.has_work() {
-            self.wake_one(node);
-        }
+        let near = self.machine.near[node].iter().copied();
+        let has_strict = || self.queues[node].has_strict_jobs();
+        let has_work = || self.has_work();
+        let woken = self.sleepers.pass_on(node, near, has_strict, has_work);
+        self.wake(woken);
     }
 
     /// True if there is something that anybody may take.

@@ -4,7 +4,7 @@
 //! outcome until it has ended. Beside that two marks: somebody waits for the end, and somebody has
 //! taken the outcome.
 
-use crate::sync::{AtomicU8, Ordering};
+use crate::sync::{AtomicU8, Ordering, both, needed};
 
 const CLAIMED: u8 = 1;
 const ENDED: u8 = 2;
@@ -31,26 +31,29 @@ impl State {
     pub fn end(&self) -> bool {
         // ORDERING: release, with the acquires in `wait` and `take`: the outcome is visible. Acquire,
         // with the release in `wait`: so is who waits.
-        self.0.fetch_or(ENDED, Ordering::AcqRel) & WAITED_FOR != 0
+        self.0.fetch_or(ENDED, both("state end", "state end sees")) & WAITED_FOR != 0
     }
 
     /// Says that somebody waits, who has left word of where before; true if it has ended already, and
     /// nobody will come.
     pub fn wait(&self) -> bool {
         // ORDERING: see `end`.
-        self.0.fetch_or(WAITED_FOR, Ordering::AcqRel) & ENDED != 0
+        self.0
+            .fetch_or(WAITED_FOR, needed("state wait", Ordering::Release))
+            & ENDED
+            != 0
     }
 
     /// Takes the outcome, if it has ended. True for one caller only.
     pub fn take(&self) -> bool {
-        // ORDERING: acquire, see `end`.
-        self.is_ended() && self.0.fetch_or(TAKEN, Ordering::Acquire) & TAKEN == 0
+        // ORDERING: relaxed: `is_ended` has acquired what the end has released.
+        self.is_ended() && self.0.fetch_or(TAKEN, Ordering::Relaxed) & TAKEN == 0
     }
 
     /// True once it has ended.
     pub fn is_ended(&self) -> bool {
         // ORDERING: acquire, see `end`.
-        self.0.load(Ordering::Acquire) & ENDED != 0
+        self.0.load(needed("state ended", Ordering::Acquire)) & ENDED != 0
     }
 
     /// True while nobody has claimed it.

@@ -2,9 +2,11 @@
 //! `tests/loom_*.rs`, from loom: the same code runs under both.
 //!
 //! Every ordering and fence that a protocol is said to need has a name. A model that is run without it
-//! ([`fails_without`](weak::fails_without)) has to fail; `tests/needed.rs` sees to it that there is one
+//! (`fails_without`) has to fail; `tests/needed.rs` sees to it that there is one
 //! for each name.
 
+#[cfg(not(reiver_loom))]
+pub(crate) use std::alloc::{alloc, dealloc};
 #[cfg(not(reiver_loom))]
 pub(crate) use std::sync::{
     Mutex, MutexGuard,
@@ -16,18 +18,27 @@ pub(crate) use loom::{
     cell::UnsafeCell,
     sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence},
+        atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence},
     },
 };
 
 #[cfg(not(reiver_loom))]
 pub(crate) use cell::UnsafeCell;
+#[cfg(reiver_loom)]
+pub(crate) use weak::{alloc, dealloc};
 
 /// This ordering, which is needed under this name.
 #[cfg(not(reiver_loom))]
 #[inline(always)]
 pub(crate) const fn needed(_name: &str, ordering: Ordering) -> Ordering {
     ordering
+}
+
+/// Release and acquire, which are needed under these names.
+#[cfg(not(reiver_loom))]
+#[inline(always)]
+pub(crate) const fn both(_release: &str, _acquire: &str) -> Ordering {
+    Ordering::AcqRel
 }
 
 /// A full fence, which is needed under this name.
@@ -57,6 +68,16 @@ pub(crate) fn needed(name: &'static str, ordering: Ordering) -> Ordering {
         ordering
     } else {
         Ordering::Relaxed
+    }
+}
+
+#[cfg(reiver_loom)]
+pub(crate) fn both(release: &'static str, acquire: &'static str) -> Ordering {
+    match (weak::is_needed(release), weak::is_needed(acquire)) {
+        (true, true) => Ordering::AcqRel,
+        (true, false) => Ordering::Release,
+        (false, true) => Ordering::Acquire,
+        (false, false) => Ordering::Relaxed,
     }
 }
 
@@ -93,6 +114,7 @@ mod cell {
 /// What a model is run without.
 #[cfg(reiver_loom)]
 pub(crate) mod weak {
+    use std::alloc::Layout;
     use std::cell::{Cell, RefCell};
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -109,6 +131,33 @@ pub(crate) mod weak {
             let known = weak.iter_mut().find(|(known, _)| *known == name);
             known.map(|(_, asked)| *asked = true).is_none()
         })
+    }
+
+    /// Loom ends the process when a model fails in which it watches memory, so where that is expected
+    /// it does not.
+    ///
+    /// # Safety
+    /// As `std`'s.
+    pub(crate) unsafe fn alloc(layout: Layout) -> *mut u8 {
+        if WEAK.with_borrow(Vec::is_empty) {
+            // SAFETY: as the caller says.
+            unsafe { loom::alloc::alloc(layout) }
+        } else {
+            // SAFETY: as the caller says.
+            unsafe { std::alloc::alloc(layout) }
+        }
+    }
+
+    /// # Safety
+    /// As `std`'s.
+    pub(crate) unsafe fn dealloc(memory: *mut u8, layout: Layout) {
+        if WEAK.with_borrow(Vec::is_empty) {
+            // SAFETY: as the caller says.
+            unsafe { loom::alloc::dealloc(memory, layout) }
+        } else {
+            // SAFETY: as the caller says.
+            unsafe { std::alloc::dealloc(memory, layout) }
+        }
     }
 
     /// True if the kernel refuses the barrier.

@@ -196,7 +196,7 @@ impl Worker {
         loop {
             let most = (self.private.len() / 4).clamp(1, BUNDLE);
             let mut taken = Vec::with_capacity(most);
-            self.private.take_oldest(most, |fork| {
+            let is_some_left = self.private.take_oldest(most, |fork| {
                 let is_spawned = fork.is_spawned();
                 taken.push(fork);
                 is_spawned
@@ -205,7 +205,7 @@ impl Worker {
                 shared.metrics.note_promotion(self.lane);
                 self.deque.push(fork);
             }
-            if !is_eager || self.private.is_empty() {
+            if !(is_eager && is_some_left) {
                 break;
             }
         }

@@ -73,7 +73,7 @@ impl Engine {
     fn run(&self) {
         // SAFETY: loom watches it.
         self.done.with_mut(|done| unsafe { *done = true });
-        self.drain.note_gone();
+        self.drain.note_gone(1);
     }
 
     fn is_done(&self) -> bool {
@@ -100,7 +100,7 @@ impl Engine {
     }
 
     fn empty(&self) {
-        (0..self.queue.take_all()).for_each(|_| self.drain.note_gone());
+        (0..self.queue.take_all()).for_each(|_| self.drain.note_gone(1));
     }
 }
 
@@ -110,7 +110,7 @@ fn submit_beside_an_end() {
         let submitter = {
             let engine = Arc::clone(&engine);
             thread::spawn(move || {
-                if engine.drain.admit() {
+                if engine.drain.admit(1) {
                     engine.queue.push();
                     if engine.drain.ends_queued() {
                         engine.empty();
@@ -135,7 +135,7 @@ fn a_job_that_comes_while_intake_closes_is_ended_or_refused() {
 fn one_job() {
     loom::model(|| {
         let engine = Engine::new();
-        assert!(engine.drain.admit());
+        assert!(engine.drain.admit(1));
         let job = {
             let engine = Arc::clone(&engine);
             thread::spawn(move || engine.run())
@@ -160,11 +160,11 @@ fn all_who_wait_for_the_end_are_woken() {
     builder.preemption_bound = Some(3);
     builder.check(|| {
         let engine = Engine::new();
-        assert!(engine.drain.admit());
+        assert!(engine.drain.admit(1));
         engine.drain.close();
         let job = {
             let engine = Arc::clone(&engine);
-            thread::spawn(move || engine.drain.note_gone())
+            thread::spawn(move || engine.drain.note_gone(1))
         };
         let other = {
             let engine = Arc::clone(&engine);
@@ -181,7 +181,7 @@ fn all_who_wait_for_the_end_are_woken() {
 fn a_job_that_waits_for_the_end_is_not_waited_for_by_itself() {
     loom::model(|| {
         let engine = Engine::new();
-        assert!(engine.drain.admit());
+        assert!(engine.drain.admit(1));
         let job = {
             let engine = Arc::clone(&engine);
             thread::spawn(move || {
@@ -202,14 +202,14 @@ fn a_job_that_waits_for_the_end_is_not_waited_for_by_itself() {
 fn jobs_that_wait_for_the_end_do_not_wait_for_each_other() {
     loom::model(|| {
         let engine = Engine::new();
-        assert!(engine.drain.admit());
-        assert!(engine.drain.admit());
+        assert!(engine.drain.admit(1));
+        assert!(engine.drain.admit(1));
         engine.drain.close();
         let job = |name: usize| {
             let engine = Arc::clone(&engine);
             move || {
                 engine.wait(&[name]);
-                engine.drain.note_gone();
+                engine.drain.note_gone(1);
             }
         };
         let other = thread::spawn(job(1));

@@ -282,7 +282,7 @@ fn a_pop_does_not_miss_what_a_thief_is_about_to_step_back_from() {
         while owner.pop() {}
         thief.join().unwrap();
         assert!(
-            owner.list.is_empty(),
+            owner.list.len() == 0,
             "a pop found nothing where something was"
         );
         owner.places.all_taken(3);

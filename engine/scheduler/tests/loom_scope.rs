@@ -179,7 +179,7 @@ fn what_others_spawn_is_waited_for() {
 fn an_owner_that_ends_what_others_began_does_not_wait_for_itself() {
     let mut builder = Builder::new();
     // All of it takes a minute.
-    builder.preemption_bound = Some(4);
+    builder.preemption_bound = Some(3);
     builder.check(|| {
         let scope = Pointer::new(1);
         let other = thread::spawn(move || {

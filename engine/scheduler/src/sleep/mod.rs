@@ -147,18 +147,14 @@ impl Sleepers {
         // ORDERING: with the fences in `claim` and in `Demand::is_any`: bit and demand are visible
         // there, or what was pushed before it is visible to the search that follows.
         if self.is_eager() || !barrier::heavy("announce fence") {
-            #[cfg(not(reiver_loom))]
             self.be_eager();
             fence_needed("announce eager fence");
         }
     }
 
-    #[cfg(not(reiver_loom))]
     fn be_eager(&self) {
-        // ORDERING: relaxed: time makes it seen.
-        if self.demand.0.fetch_or(EAGER, Ordering::Relaxed) & EAGER == 0 {
-            barrier::outwait();
-        }
+        // ORDERING: relaxed: time makes it seen. Until then forks stay with who has begun them.
+        self.demand.0.fetch_or(EAGER, Ordering::Relaxed);
     }
 
     /// A worker that slept, or was about to, searches again.
@@ -170,10 +166,33 @@ impl Sleepers {
         self.demand.change(searching(sleep), 0);
     }
 
-    /// True if somebody may be asleep. After a fence.
-    pub fn anybody_sleeps(&self) -> bool {
+    /// After a fence.
+    fn anybody_sleeps(&self) -> bool {
         let demand = self.demand.now() & !EAGER;
         demand & (SEARCHING - 1) > demand / SEARCHING
+    }
+
+    /// Takes the sleeper to wake in the place of a worker of `node` that has left its search: others
+    /// may have relied on it, or woken it, for work that it now leaves. One of its own node for what
+    /// only those may do (`has_strict`), else one of those `near` for what anybody may (`has_work`).
+    pub fn pass_on(
+        &self,
+        node: usize,
+        near: impl Iterator<Item = usize> + Clone,
+        has_strict: impl FnOnce() -> bool,
+        has_work: impl FnOnce() -> bool,
+    ) -> Option<usize> {
+        // ORDERING: with the fence in `claim_for_any`: whoever relied on this worker's search pushed
+        // before, and this sees it.
+        fence_needed("pass on fence");
+        if !self.anybody_sleeps() {
+            return None;
+        }
+        // Where nobody of the node sleeps, those who are awake find what is theirs alone; but others
+        // may sleep beside the rest.
+        let own = has_strict().then(|| self.claim(std::iter::once(node)));
+        own.flatten()
+            .or_else(|| has_work().then(|| self.claim_for_any(near)).flatten())
     }
 
     fn word(&self, bit: Bit, sleep: Sleep) -> &AtomicU64 {
@@ -188,7 +207,7 @@ impl Sleepers {
         fence_needed("claim any fence");
         let demand = self.demand.now() & !EAGER;
         let nobody_to_wake = demand == 0 || demand >= SEARCHING;
-        (!nobody_to_wake).then(|| self.claim(nodes)).flatten()
+        (!nobody_to_wake).then(|| self.nearest(nodes)).flatten()
     }
 
     /// Takes one sleeper, an idle one before one that waits, from the first of these nodes that has
@@ -196,6 +215,11 @@ impl Sleepers {
     pub fn claim(&self, nodes: impl Iterator<Item = usize> + Clone) -> Option<usize> {
         // ORDERING: with the fence in `announce`, see there.
         fence_needed("claim fence");
+        self.nearest(nodes)
+    }
+
+    /// After a fence.
+    fn nearest(&self, nodes: impl Iterator<Item = usize> + Clone) -> Option<usize> {
         [Sleep::Idle, Sleep::Waiting]
             .into_iter()
             .flat_map(|sleep| nodes.clone().map(move |node| (sleep, node)))
