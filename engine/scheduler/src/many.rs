@@ -41,6 +41,9 @@ pub(crate) trait Outcomes<T>: Send + Sync {
     fn run_if_queued(&self, job: usize, current: &Current);
 }
 
+/// A job that has ended, and how, which is not known yet.
+type Ended<'s, T, F> = Option<(&'s Slot<T, F>, Result<T, JobError>)>;
+
 /// Some of the jobs, as one entry of a queue.
 struct Chunk<T, F> {
     many: Arc<Many<T, F>>,
@@ -88,11 +91,22 @@ where
         let lane = current.lane();
         let started = current.stamp();
         let mut ran = 0;
+        // The end of each is made known before the next one begins, and that of the last once nothing
+        // is shown as running any more.
+        let mut last: Ended<'_, T, F> = None;
+        let tell = |last: Ended<'_, T, F>| {
+            if let Some((slot, outcome)) = last {
+                // Whoever has joined a job finds it in the metrics.
+                shared.note_end(lane, &meta, outcome.as_ref().err(), Phase::Running);
+                slot.end(outcome, || current.defer_gone());
+            }
+        };
         let ((), ended) = current.running(&meta, started, || {
             for slot in slots {
                 let Some(body) = slot.claim() else {
                     continue;
                 };
+                tell(last.take());
                 let deadline = meta.deadline();
                 if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                     let late = JobError::unrun(Interrupted::DeadlineExceeded);
@@ -103,12 +117,10 @@ where
                 ran += 1;
                 shared.note_start(lane, &meta);
                 let context = JobContext::new(&meta, current);
-                let outcome = context.call(body);
-                // Whoever has joined a job finds it in the metrics.
-                shared.note_end(lane, &meta, outcome.as_ref().err(), Phase::Running);
-                slot.end(outcome, || current.defer_gone());
+                last = Some((slot, context.call(body)));
             }
         });
+        tell(last);
         if ran > 0 {
             shared.note_wait(lane, &meta, started.since(meta.submitted), ran);
             let each = ended.since(started) / u32::try_from(ran).unwrap_or(u32::MAX);

@@ -5,6 +5,7 @@ mod ends;
 mod forks;
 mod full;
 mod jobs;
+mod many;
 mod metrics;
 mod nodes;
 mod parallel;
