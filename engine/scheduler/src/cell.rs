@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -98,12 +98,25 @@ pub(crate) trait Outcome<T>: AnyJob {
 pub(crate) struct JobCell<T, F> {
     meta: Meta,
     slot: Slot<T, F>,
+    waker: Mutex<Option<Waker>>,
 }
 
 impl<T, F> JobCell<T, F> {
     pub(crate) fn new(meta: Meta, body: F) -> JobCell<T, F> {
-        let slot = Slot::new(body);
-        JobCell { meta, slot }
+        JobCell {
+            meta,
+            slot: Slot::new(body),
+            waker: Mutex::new(None),
+        }
+    }
+
+    fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        let waker = self.waker().take();
+        waker.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -131,7 +144,8 @@ where
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             let late = JobError::unrun(Interrupted::DeadlineExceeded);
             shared.note_end(lane, meta, Some(&late), Phase::Queued);
-            self.slot.end_unrun(late, body, || shared.note_gone(1));
+            self.slot
+                .end_unrun(late, body, || shared.note_gone(1), || self.wake());
             return true;
         }
         shared.note_start(lane, meta);
@@ -141,7 +155,8 @@ where
         shared.note_run_time(lane, meta, ended.since(started), 1);
         // Whoever has joined a job finds it in the metrics.
         shared.note_end(lane, meta, outcome.as_ref().err(), Phase::Running);
-        self.slot.end(outcome, || shared.note_gone(1));
+        self.slot
+            .end(outcome, || shared.note_gone(1), || self.wake());
         true
     }
 
@@ -160,9 +175,8 @@ where
             let lane = engine.lane_of_strangers();
             engine.note_end(lane, &self.meta, Some(&error), Phase::Queued);
         }
-        self.slot.end_unrun(error, body, || {
-            engine.into_iter().for_each(|engine| engine.note_gone(1));
-        });
+        let gone = || engine.into_iter().for_each(|engine| engine.note_gone(1));
+        self.slot.end_unrun(error, body, gone, || self.wake());
         if let Some(engine) = engine {
             engine.note_dead(self.meta.class);
         }
@@ -176,7 +190,15 @@ where
     F: FnOnce(&JobContext) -> T + Send + 'static,
 {
     fn take(&self, waker: Option<&Waker>) -> Option<Result<T, JobError>> {
-        self.slot.take(waker)
+        // A waker is somebody else's code: cloned and dropped outside of the lock.
+        let leave = waker.map(|waker| {
+            || {
+                let mut waker = Some(waker.clone());
+                std::mem::swap(&mut *self.waker(), &mut waker);
+                drop(waker);
+            }
+        });
+        self.slot.take(leave)
     }
 
     fn is_ended(&self) -> bool {

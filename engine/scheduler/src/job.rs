@@ -178,7 +178,7 @@ impl<'e> JobBuilder<'e> {
         let many: Arc<dyn Outcomes<T>> = many;
         let handle = |job| match &taken {
             Ok(()) => Inner::OfMany(Arc::clone(&many), job),
-            Err(error) => Inner::Never(Some(JobError::untaken(error.clone()))),
+            Err(error) => Inner::Never(Some(Box::new(JobError::untaken(error.clone())))),
         };
         let handle = |job| JobHandle { inner: handle(job) };
         (0..jobs).map(handle).collect()
@@ -197,13 +197,13 @@ enum Inner<T> {
     Job(Arc<dyn Outcome<T>>),
     /// One of those that were submitted together.
     OfMany(Arc<dyn Outcomes<T>>, usize),
-    Never(Option<JobError>),
+    Never(Option<Box<JobError>>),
 }
 
 impl<T> JobHandle<T> {
     pub(crate) fn never(error: JobError) -> JobHandle<T> {
         JobHandle {
-            inner: Inner::Never(Some(error)),
+            inner: Inner::Never(Some(Box::new(error))),
         }
     }
 
@@ -227,7 +227,7 @@ impl<T> Inner<T> {
         match self {
             Inner::Job(job) => job.take(waker),
             Inner::OfMany(many, job) => many.take(*job, waker),
-            Inner::Never(error) => error.take().map(Err),
+            Inner::Never(error) => error.take().map(|error| Err(*error)),
         }
     }
 

@@ -29,6 +29,8 @@ const CHUNKS_PER_WORKER: usize = 4;
 pub(crate) struct Many<T, F> {
     meta: Meta,
     slots: Box<[Slot<T, F>]>,
+    /// Who waits for which; few do at once.
+    waiters: Mutex<Vec<(usize, Waker)>>,
 }
 
 /// As its handles see it.
@@ -42,7 +44,7 @@ pub(crate) trait Outcomes<T>: Send + Sync {
 }
 
 /// A job that has ended, and how, which is not known yet.
-type Ended<'s, T, F> = Option<(&'s Slot<T, F>, Result<T, JobError>)>;
+type Ended<T> = Option<(usize, Result<T, JobError>)>;
 
 /// Some of the jobs, as one entry of a queue.
 struct Chunk<T, F> {
@@ -62,7 +64,11 @@ where
     F: FnOnce(&JobContext) -> T + Send + 'static,
 {
     pub(crate) fn new(meta: Meta, slots: Box<[Slot<T, F>]>) -> Arc<Many<T, F>> {
-        Arc::new(Many { meta, slots })
+        Arc::new(Many {
+            meta,
+            slots,
+            waiters: Mutex::default(),
+        })
     }
 
     pub(crate) fn meta(&self) -> &Meta {
@@ -84,7 +90,7 @@ where
     }
 
     /// Runs those of these jobs that are still queued; gives how many those were.
-    fn run<'s>(&'s self, slots: impl Iterator<Item = &'s Slot<T, F>>, current: &Current) -> u64 {
+    fn run(&self, jobs: impl Iterator<Item = usize>, current: &Current) -> u64 {
         let shared = current.engine().shared();
         // What others know this thread's part of them by.
         let meta = self.meta.copied();
@@ -93,16 +99,17 @@ where
         let mut ran = 0;
         // The end of each is made known before the next one begins, and that of the last once nothing
         // is shown as running any more.
-        let mut last: Ended<'_, T, F> = None;
-        let tell = |last: Ended<'_, T, F>| {
-            if let Some((slot, outcome)) = last {
+        let mut last: Ended<T> = None;
+        let tell = |last: Ended<T>| {
+            if let Some((job, outcome)) = last {
                 // Whoever has joined a job finds it in the metrics.
                 shared.note_end(lane, &meta, outcome.as_ref().err(), Phase::Running);
-                slot.end(outcome, || current.defer_gone());
+                self.slots[job].end(outcome, || current.defer_gone(), || self.wake(job));
             }
         };
         let ((), ended) = current.running(&meta, started, || {
-            for slot in slots {
+            for job in jobs {
+                let slot = &self.slots[job];
                 let Some(body) = slot.claim() else {
                     continue;
                 };
@@ -111,13 +118,13 @@ where
                 if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                     let late = JobError::unrun(Interrupted::DeadlineExceeded);
                     shared.note_end(lane, &meta, Some(&late), Phase::Queued);
-                    slot.end_unrun(late, body, || current.defer_gone());
+                    slot.end_unrun(late, body, || current.defer_gone(), || self.wake(job));
                     continue;
                 }
                 ran += 1;
                 shared.note_start(lane, &meta);
                 let context = JobContext::new(&meta, current);
-                last = Some((slot, context.call(body)));
+                last = Some((job, context.call(body)));
             }
         });
         tell(last);
@@ -131,13 +138,47 @@ where
     }
 }
 
+impl<T, F> Many<T, F> {
+    fn waiters(&self) -> MutexGuard<'_, Vec<(usize, Waker)>> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves word who waits for a job, and gives who did before.
+    fn leave(&self, job: usize, waker: Waker) -> Option<Waker> {
+        let mut waiters = self.waiters();
+        match waiters
+            .iter_mut()
+            .find(|(waited_for, _)| *waited_for == job)
+        {
+            Some((_, before)) => Some(std::mem::replace(before, waker)),
+            None => {
+                waiters.push((job, waker));
+                None
+            }
+        }
+    }
+
+    fn wake(&self, job: usize) {
+        let waker = {
+            let mut waiters = self.waiters();
+            let place = waiters
+                .iter()
+                .position(|&(waited_for, _)| waited_for == job);
+            place.map(|place| waiters.swap_remove(place).1)
+        };
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
 impl<T, F> Outcomes<T> for Many<T, F>
 where
     T: Send + 'static,
     F: FnOnce(&JobContext) -> T + Send + 'static,
 {
     fn take(&self, job: usize, waker: Option<&Waker>) -> Option<Result<T, JobError>> {
-        self.slots[job].take(waker)
+        // A waker is somebody else's code: cloned and dropped outside of the lock.
+        let leave = waker.map(|waker| || drop(self.leave(job, waker.clone())));
+        self.slots[job].take(leave)
     }
 
     fn is_queued(&self, job: usize) -> bool {
@@ -150,7 +191,7 @@ where
 
     fn run_if_queued(&self, job: usize, current: &Current) {
         if current.may_run(&self.meta) {
-            self.run(std::iter::once(&self.slots[job]), current);
+            self.run(std::iter::once(job), current);
         }
     }
 }
@@ -165,7 +206,9 @@ where
     }
 
     fn is_queued(&self) -> bool {
-        self.slots().iter().any(Slot::is_queued)
+        self.many.slots[self.jobs.clone()]
+            .iter()
+            .any(Slot::is_queued)
     }
 
     fn run(self: Arc<Self>, current: &Current) -> bool {
@@ -177,7 +220,7 @@ where
             worker.holding.push(Arc::clone(&self) as Arc<dyn Held>);
             shared.wake_one(current.node_index());
         }
-        let ran = self.many.run(self.slots().iter(), current);
+        let ran = self.many.run(self.jobs.clone(), current);
         if let Some(worker) = holding {
             worker.holding.pop();
         }
@@ -191,7 +234,8 @@ where
             None => rare.and_then(|rare| rare.engine.upgrade()),
         };
         let engine = engine.or(upgraded.as_deref());
-        let ended = self.slots().iter().filter(|slot| {
+        let ended = self.jobs.clone().filter(|&job| {
+            let slot = &self.many.slots[job];
             let Some(body) = slot.claim() else {
                 return false;
             };
@@ -200,18 +244,11 @@ where
                 let lane = engine.lane_of_strangers();
                 engine.note_end(lane, self.meta(), Some(&error), Phase::Queued);
             }
-            slot.end_unrun(error, body, || {
-                engine.into_iter().for_each(|engine| engine.note_gone(1));
-            });
+            let gone = || engine.into_iter().for_each(|engine| engine.note_gone(1));
+            slot.end_unrun(error, body, gone, || self.many.wake(job));
             true
         });
         ended.count()
-    }
-}
-
-impl<T, F> Chunk<T, F> {
-    fn slots(&self) -> &[Slot<T, F>] {
-        &self.many.slots[self.jobs.clone()]
     }
 }
 
@@ -221,7 +258,8 @@ where
     F: FnOnce(&JobContext) -> T + Send + 'static,
 {
     fn help(&self, current: &Current) {
-        let left = self.slots().iter().rev().filter(|slot| slot.is_queued());
+        let left = self.jobs.clone().rev();
+        let left = left.filter(|&job| self.many.slots[job].is_queued());
         self.many.run(left, current);
     }
 }

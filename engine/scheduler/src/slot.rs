@@ -1,14 +1,12 @@
-//! The closure of a job, and later its outcome.
+//! The closure of a job, and later, in its place, the outcome.
 //!
 //! Whoever claims the job (see [`state`](crate::state)) owns what follows: the worker runs the
-//! closure, the canceller drops it. So a job ends exactly once, and nothing but one word is shared;
-//! a lock is taken by those alone who wait, and whoever wakes them.
+//! closure, the canceller drops it. So a job ends exactly once, and nothing but one word is shared.
+//! Who waits for the end leaves word elsewhere, and the state says that somebody has.
 
 use std::cell::UnsafeCell;
 use std::fmt;
-use std::mem::MaybeUninit;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
+use std::mem::ManuallyDrop;
 
 use crate::error::JobError;
 use crate::panics::contain;
@@ -16,11 +14,14 @@ use crate::state::State;
 
 pub(crate) struct Slot<T, F> {
     state: State,
-    /// There until the job is claimed.
-    body: UnsafeCell<MaybeUninit<F>>,
-    /// There from when it has ended until it is taken.
-    outcome: UnsafeCell<MaybeUninit<Result<T, Box<JobError>>>>,
-    waker: Mutex<Option<Waker>>,
+    content: UnsafeCell<Content<T, F>>,
+}
+
+union Content<T, F> {
+    /// Until the job is claimed.
+    body: ManuallyDrop<F>,
+    /// From when it has ended until it is taken.
+    outcome: ManuallyDrop<Result<T, Box<JobError>>>,
 }
 
 // SAFETY: the closure and the outcome are only touched by whoever the state says owns them; they move
@@ -29,11 +30,10 @@ unsafe impl<T: Send, F: Send> Sync for Slot<T, F> {}
 
 impl<T, F> Slot<T, F> {
     pub(crate) fn new(body: F) -> Slot<T, F> {
+        let body = ManuallyDrop::new(body);
         Slot {
             state: State::queued(),
-            body: UnsafeCell::new(MaybeUninit::new(body)),
-            outcome: UnsafeCell::new(MaybeUninit::uninit()),
-            waker: Mutex::new(None),
+            content: UnsafeCell::new(Content { body }),
         }
     }
 
@@ -49,60 +49,68 @@ impl<T, F> Slot<T, F> {
     /// Takes the job out of the queue, with its closure.
     pub(crate) fn claim(&self) -> Option<F> {
         self.state.claim().then(|| {
-            // SAFETY: whoever has claimed it alone touches the closure.
-            let body = unsafe { &*self.body.get() };
-            // SAFETY: it is there until it is claimed, which was just now.
-            unsafe { body.assume_init_read() }
+            // SAFETY: whoever has claimed it alone touches the content.
+            let content = unsafe { &mut *self.content.get() };
+            // SAFETY: that is the closure until it is claimed, which was just now.
+            let body = unsafe { &mut content.body };
+            // SAFETY: taken once, for it is claimed once.
+            unsafe { ManuallyDrop::take(body) }
         })
     }
 
     /// Makes the outcome of a job known that the caller has claimed; then it is `gone`, so that the
-    /// engine no longer waits for it when somebody else's code is called, a waker: that may end the
-    /// engine.
-    pub(crate) fn end(&self, outcome: Result<T, JobError>, gone: impl FnOnce()) {
-        let outcome = outcome.map_err(Box::new);
-        // SAFETY: whoever has claimed it alone touches the outcome until it has ended.
-        unsafe { (*self.outcome.get()).write(outcome) };
+    /// engine no longer waits for it when who waits is told by `wake`: that is somebody else's code,
+    /// and may end the engine.
+    pub(crate) fn end(
+        &self,
+        outcome: Result<T, JobError>,
+        gone: impl FnOnce(),
+        wake: impl FnOnce(),
+    ) {
+        let outcome = ManuallyDrop::new(outcome.map_err(Box::new));
+        // SAFETY: whoever has claimed it alone touches the content until it has ended.
+        unsafe { self.content.get().write(Content { outcome }) };
         let is_waited_for = self.state.end();
         gone();
         if is_waited_for {
-            let waker = self.waker().take();
-            contain(|| waker.into_iter().for_each(Waker::wake));
+            contain(wake);
         }
     }
 
     /// As [`end`](Slot::end), for one whose closure is dropped instead, which is somebody else's code
     /// too.
-    pub(crate) fn end_unrun(&self, error: JobError, body: F, gone: impl FnOnce()) {
+    pub(crate) fn end_unrun(
+        &self,
+        error: JobError,
+        body: F,
+        gone: impl FnOnce(),
+        wake: impl FnOnce(),
+    ) {
         gone();
         contain(|| drop(body));
-        self.end(Err(error), || ());
+        self.end(Err(error), || (), wake);
     }
 
-    /// The outcome, once; or leaves the waker to be woken when there is one.
-    pub(crate) fn take(&self, waker: Option<&Waker>) -> Option<Result<T, JobError>> {
-        if let Some(waker) = waker
+    /// The outcome, once; or, if it has not ended and there is something to `leave` word with, does so,
+    /// and whoever ends it wakes.
+    pub(crate) fn take(&self, leave: Option<impl FnOnce()>) -> Option<Result<T, JobError>> {
+        if let Some(leave) = leave
             && !self.state.is_ended()
         {
-            // A waker is somebody else's code: cloned and dropped outside of the lock.
-            let mut waker = Some(waker.clone());
-            std::mem::swap(&mut *self.waker(), &mut waker);
-            drop(waker);
+            leave();
             if !self.state.wait() {
-                // Whoever ends it wakes the waker, be that just now.
+                // Whoever ends it comes, be that just now.
                 return None;
             }
         }
         self.state.take().then(|| {
             // SAFETY: it has ended, and this is the one who takes the outcome.
-            let outcome = unsafe { &*self.outcome.get() };
-            // SAFETY: it was written before the job ended, and is taken once.
-            unsafe { outcome.assume_init_read() }.map_err(|error| *error)
+            let content = unsafe { &mut *self.content.get() };
+            // SAFETY: that is the outcome once it has ended.
+            let outcome = unsafe { &mut content.outcome };
+            // SAFETY: taken once.
+            unsafe { ManuallyDrop::take(outcome) }.map_err(|error| *error)
         })
-    }
-
-    fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -110,7 +118,7 @@ impl<T, F> Drop for Slot<T, F> {
     fn drop(&mut self) {
         // What nobody has run or ended, and what nobody has asked for.
         drop(self.claim());
-        drop(self.take(None));
+        drop(self.take(None::<fn()>));
     }
 }
 
