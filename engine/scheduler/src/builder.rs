@@ -18,7 +18,6 @@ use crate::shared::Shared;
 use crate::sleep::Sleepers;
 use crate::spares::{Spares, spares_for};
 use crate::spawner::{Request, Spawner};
-use crate::steal_order::{StealOrder, steal_orders};
 use crate::timer::Timer;
 use crate::worker::{Worker, WorkerFace};
 
@@ -71,13 +70,7 @@ struct Crew {
 }
 
 impl Crew {
-    fn new(
-        machine: &Machine,
-        seats: &[Seat],
-        orders: Vec<StealOrder>,
-        threadless: bool,
-        eager: bool,
-    ) -> Crew {
+    fn new(machine: &Machine, seats: &[Seat], threadless: bool, eager: bool) -> Crew {
         let count = seats.len();
         let mut of_node: Vec<Vec<usize>> = vec![Vec::new(); machine.nodes.len()];
         for (index, seat) in seats.iter().enumerate() {
@@ -104,20 +97,17 @@ impl Crew {
         let sleepers = Sleepers::new(with_spares.collect(), eager);
 
         let (mut workers, mut faces) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        for (index, (seat, order)) in seats.iter().zip(orders).enumerate() {
+        for (index, seat) in seats.iter().enumerate() {
             let node = machine
                 .index_of(seat.node)
                 .expect("a seat's node has workers");
-            let (worker, face) =
-                Worker::new((index, node), None, &sleepers, *seat, Arc::new(order));
+            let (worker, face) = Worker::new((index, node), None, &sleepers, *seat);
             faces.push(face);
             workers.push(worker);
         }
         let mut spares: Vec<Vec<Worker>> = machine.nodes.iter().map(|_| Vec::new()).collect();
         for (index, (node, twin)) in (count..).zip(twins) {
-            let order = Arc::clone(&faces[twin].order);
-            let (spare, face) =
-                Worker::new((index, node), Some(twin), &sleepers, seats[twin], order);
+            let (spare, face) = Worker::new((index, node), Some(twin), &sleepers, seats[twin]);
             faces.push(face);
             spares[node].push(spare);
         }
@@ -232,10 +222,9 @@ impl EngineBuilder {
         };
         let wanted = self.cpu_workers.unwrap_or_else(|| topology.worker_count());
         let seats = topology.seats(wanted);
-        let orders = steal_orders(&topology, &seats);
         let machine = Machine::new(topology, &seats);
 
-        let crew = Crew::new(&machine, &seats, orders, threadless, eager);
+        let crew = Crew::new(&machine, &seats, threadless, eager);
         let with_spares = crew.faces.len();
         let (spawner, requests) = Spawner::new();
         let nodes = machine.nodes.len();

@@ -3,6 +3,8 @@
 //! A pure function of the machine and the workers' seats, so that it is tested on machines of
 //! hundreds of cores that nobody here has. To change where work is stolen from, change this file.
 
+use std::sync::OnceLock;
+
 use reiver_topology::{CacheKind, NodeId, Seat, Topology};
 
 /// The other workers in the order in which one worker steals from them.
@@ -48,6 +50,42 @@ pub fn steal_orders(machine: &Topology, seats: &[Seat]) -> Vec<StealOrder> {
     (0..seats.len())
         .map(|worker| steal_order(machine, seats, &caches_of_seat, worker))
         .collect()
+}
+
+/// The steal orders of an engine's workers, each found when it is first needed: it asks for every
+/// cache, which may still have to be read, and nobody steals as long as there is nothing to steal.
+#[derive(Debug)]
+pub(crate) struct StealOrders {
+    seats: Vec<Seat>,
+    caches_of_seat: OnceLock<Vec<Vec<usize>>>,
+    /// In the order of `seats`.
+    orders: Box<[OnceLock<StealOrder>]>,
+}
+
+impl StealOrders {
+    pub(crate) fn new(seats: &[Seat]) -> StealOrders {
+        StealOrders {
+            seats: seats.to_vec(),
+            caches_of_seat: OnceLock::new(),
+            orders: seats.iter().map(|_| OnceLock::new()).collect(),
+        }
+    }
+
+    /// That of a seat, if somebody has needed it before.
+    #[inline]
+    pub(crate) fn known(&self, seat: usize) -> Option<&StealOrder> {
+        self.orders[seat].get()
+    }
+
+    /// That of a seat; whoever else needs it meanwhile waits for it.
+    #[cold]
+    pub(crate) fn find(&self, machine: &Topology, seat: usize) -> &StealOrder {
+        self.orders[seat].get_or_init(|| {
+            let of_seats = || self.seats.iter().map(|seat| caches_of(machine, seat));
+            let caches_of_seat = self.caches_of_seat.get_or_init(|| of_seats().collect());
+            steal_order(machine, &self.seats, caches_of_seat, seat)
+        })
+    }
 }
 
 /// The data caches of a seat as indices, innermost first; its core counts as the innermost.
