@@ -170,3 +170,20 @@ fn steal_order(
         .collect();
     StealOrder { same_node, remote }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_that_is_found_late_is_the_same() {
+        let machine = Topology::synthetic("NUMANode:4 L3:2 Core:4 PU:2").expect("a machine");
+        let seats = machine.seats(48);
+        let orders = StealOrders::new(&seats);
+        for (seat, order) in steal_orders(&machine, &seats).iter().enumerate().rev() {
+            assert_eq!(orders.known(seat), None);
+            assert_eq!(orders.find(&machine, seat), order);
+            assert_eq!(orders.known(seat), Some(order));
+        }
+    }
+}

@@ -524,6 +524,48 @@ mod tests {
     }
 
     #[test]
+    fn the_running_kernel_says_no_less_than_a_snapshot_of_it() {
+        let kernel = Topology::detect().expect("this machine");
+        let snapshot = Topology::from_sysfs("/").expect("this machine");
+        if kernel.cpus().len() < snapshot.cpus().len() {
+            eprintln!("skipped: this process may not use every CPU");
+            return;
+        }
+        assert_eq!(kernel.cpus(), snapshot.cpus());
+        assert_eq!(kernel.caches(), snapshot.caches());
+        assert!(kernel.nodes().eq(snapshot.nodes()));
+        for from in kernel.nodes() {
+            assert_eq!(kernel.node(from), snapshot.node(from));
+            for to in kernel.nodes() {
+                assert_eq!(kernel.distance(from, to), snapshot.distance(from, to));
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_to_its_end_however_long_and_however_it_ends() {
+        let evens: Vec<String> = (0..4000).step_by(2).map(|cpu| cpu.to_string()).collect();
+        let long = evens.join(",");
+        assert!(long.len() > 2 * 4096);
+        // A page that happens to end in a line is not the end.
+        let page = format!("{:\n<4096}{long}\n", "");
+        for (text, trimmed) in [
+            (long.as_str(), long.as_str()),
+            (&page, &long),
+            ("0-1\n\0", "0-1"),
+            ("7", "7"),
+            ("", ""),
+        ] {
+            let file = tempfile::NamedTempFile::new().expect("a temporary file");
+            fs::write(file.path(), text).expect("a file");
+            assert_eq!(super::text(file.path()).as_deref(), Some(trimmed));
+        }
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        fs::write(file.path(), [0xff, b'\n']).expect("a file");
+        assert_eq!(super::text(file.path()), None);
+    }
+
+    #[test]
     fn an_empty_folder_is_refused_by_name() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let error = Topology::from_sysfs(folder.path()).expect_err("no machine");
