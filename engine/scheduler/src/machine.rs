@@ -3,7 +3,7 @@
 use reiver_topology::{NodeId, Seat, Topology, place};
 
 use crate::error::SubmitError;
-use crate::steal_order::StealOrders;
+use crate::orders::StealOrders;
 
 /// A node that has workers.
 #[derive(Debug)]

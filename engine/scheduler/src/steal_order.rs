@@ -3,8 +3,6 @@
 //! A pure function of the machine and the workers' seats, so that it is tested on machines of
 //! hundreds of cores that nobody here has. To change where work is stolen from, change this file.
 
-use std::sync::OnceLock;
-
 use reiver_topology::{CacheKind, NodeId, Seat, Topology};
 
 /// The other workers in the order in which one worker steals from them.
@@ -52,44 +50,8 @@ pub fn steal_orders(machine: &Topology, seats: &[Seat]) -> Vec<StealOrder> {
         .collect()
 }
 
-/// The steal orders of an engine's workers, each found when it is first needed: it asks for every
-/// cache, which may still have to be read, and nobody steals as long as there is nothing to steal.
-#[derive(Debug)]
-pub(crate) struct StealOrders {
-    seats: Vec<Seat>,
-    caches_of_seat: OnceLock<Vec<Vec<usize>>>,
-    /// In the order of `seats`.
-    orders: Box<[OnceLock<StealOrder>]>,
-}
-
-impl StealOrders {
-    pub(crate) fn new(seats: &[Seat]) -> StealOrders {
-        StealOrders {
-            seats: seats.to_vec(),
-            caches_of_seat: OnceLock::new(),
-            orders: seats.iter().map(|_| OnceLock::new()).collect(),
-        }
-    }
-
-    /// That of a seat, if somebody has needed it before.
-    #[inline]
-    pub(crate) fn known(&self, seat: usize) -> Option<&StealOrder> {
-        self.orders[seat].get()
-    }
-
-    /// That of a seat; whoever else needs it meanwhile waits for it.
-    #[cold]
-    pub(crate) fn find(&self, machine: &Topology, seat: usize) -> &StealOrder {
-        self.orders[seat].get_or_init(|| {
-            let of_seats = || self.seats.iter().map(|seat| caches_of(machine, seat));
-            let caches_of_seat = self.caches_of_seat.get_or_init(|| of_seats().collect());
-            steal_order(machine, &self.seats, caches_of_seat, seat)
-        })
-    }
-}
-
 /// The data caches of a seat as indices, innermost first; its core counts as the innermost.
-fn caches_of(machine: &Topology, seat: &Seat) -> Vec<usize> {
+pub(crate) fn caches_of(machine: &Topology, seat: &Seat) -> Vec<usize> {
     let holds = |cache: &reiver_topology::Cache| {
         cache.kind != CacheKind::Instruction && cache.cpus.contains(seat.cpu)
     };
@@ -100,7 +62,8 @@ fn caches_of(machine: &Topology, seat: &Seat) -> Vec<usize> {
         .collect()
 }
 
-fn steal_order(
+/// The steal order of one worker.
+pub(crate) fn steal_order(
     machine: &Topology,
     seats: &[Seat],
     caches_of_seat: &[Vec<usize>],
@@ -169,21 +132,4 @@ fn steal_order(
         })
         .collect();
     StealOrder { same_node, remote }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_order_that_is_found_late_is_the_same() {
-        let machine = Topology::synthetic("NUMANode:4 L3:2 Core:4 PU:2").expect("a machine");
-        let seats = machine.seats(48);
-        let orders = StealOrders::new(&seats);
-        for (seat, order) in steal_orders(&machine, &seats).iter().enumerate().rev() {
-            assert_eq!(orders.known(seat), None);
-            assert_eq!(orders.find(&machine, seat), order);
-            assert_eq!(orders.known(seat), Some(order));
-        }
-    }
 }
