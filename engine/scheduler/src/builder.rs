@@ -1,10 +1,9 @@
 //! Settings of an engine, and what becomes of them.
 
 use std::ops::{Range, RangeInclusive};
-use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock};
 
-use reiver_topology::{Seat, Topology};
+use reiver_topology::{Seat, Topology, TopologyError};
 
 use crate::Class;
 use crate::barrier;
@@ -17,8 +16,7 @@ use crate::room::{Room, WhenFull};
 use crate::shared::Shared;
 use crate::sleep::Sleepers;
 use crate::spares::{Spares, spares_for};
-use crate::spawner::{Request, Spawner};
-use crate::steal_order::{StealOrder, steal_orders};
+use crate::spawner::{Begun, Spawner};
 use crate::timer::Timer;
 use crate::worker::{Worker, WorkerFace};
 
@@ -56,8 +54,6 @@ pub struct EngineBuilder {
 struct Parts {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
-    /// What the spawner will be asked.
-    requests: Receiver<Request>,
 }
 
 /// The workers and spares of an engine, and what others know of them.
@@ -71,13 +67,7 @@ struct Crew {
 }
 
 impl Crew {
-    fn new(
-        machine: &Machine,
-        seats: &[Seat],
-        orders: Vec<StealOrder>,
-        threadless: bool,
-        eager: bool,
-    ) -> Crew {
+    fn new(machine: &Machine, seats: &[Seat], threadless: bool, eager: bool) -> Crew {
         let count = seats.len();
         let mut of_node: Vec<Vec<usize>> = vec![Vec::new(); machine.nodes.len()];
         for (index, seat) in seats.iter().enumerate() {
@@ -104,20 +94,17 @@ impl Crew {
         let sleepers = Sleepers::new(with_spares.collect(), eager);
 
         let (mut workers, mut faces) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        for (index, (seat, order)) in seats.iter().zip(orders).enumerate() {
+        for (index, seat) in seats.iter().enumerate() {
             let node = machine
                 .index_of(seat.node)
                 .expect("a seat's node has workers");
-            let (worker, face) =
-                Worker::new((index, node), None, &sleepers, *seat, Arc::new(order));
+            let (worker, face) = Worker::new((index, node), None, &sleepers, *seat);
             faces.push(face);
             workers.push(worker);
         }
         let mut spares: Vec<Vec<Worker>> = machine.nodes.iter().map(|_| Vec::new()).collect();
         for (index, (node, twin)) in (count..).zip(twins) {
-            let order = Arc::clone(&faces[twin].order);
-            let (spare, face) =
-                Worker::new((index, node), Some(twin), &sleepers, seats[twin], order);
+            let (spare, face) = Worker::new((index, node), Some(twin), &sleepers, seats[twin]);
             faces.push(face);
             spares[node].push(spare);
         }
@@ -204,40 +191,58 @@ impl EngineBuilder {
     /// [`BuildError::Setting`] for a setting that no engine can have, [`BuildError::Topology`]
     /// where this machine cannot be read, [`BuildError::Threads`] where the system refuses threads.
     pub fn build(self) -> Result<Engine, BuildError> {
-        let Parts {
-            shared,
-            workers,
-            requests,
-        } = self.assemble(false)?;
-        let wanted = workers.len();
-        let refused = |(started, source)| BuildError::Threads {
+        self.check()?;
+        // Before there are threads, see `barrier`.
+        let eager = !barrier::register();
+        let is_counted = self.topology.is_none() && self.cpu_workers.is_none();
+        let (spawner, begun) = Spawner::begin(is_counted);
+        let (topology, wanted) = match self.machine(&begun) {
+            Ok(machine) => machine,
+            Err(error) => {
+                spawner.abandon(begun);
+                return Err(error.into());
+            }
+        };
+        let Parts { shared, workers } = self.assemble(topology, wanted, Some(spawner), eager);
+        // Dropping the engine ends what was started.
+        let engine = Engine::owning(Arc::clone(&shared));
+        let started = shared.spawner.workers(&shared, begun, workers);
+        started.map_err(|(started, source)| BuildError::Threads {
             started,
             wanted,
             source,
-        };
-        let engine = Engine::owning(Arc::clone(&shared));
-        // Dropping the engine ends what was started.
-        Spawner::start(&shared, requests).map_err(|source| refused((0, source)))?;
-        let started = shared.spawner.workers(&shared, workers);
-        started.map_err(refused)?;
+        })?;
         Ok(engine)
     }
 
-    fn assemble(self, threadless: bool) -> Result<Parts, BuildError> {
-        self.check()?;
-        let eager = !barrier::register();
-        let topology = match self.topology {
-            Some(topology) => topology,
-            None => Topology::detect()?,
-        };
-        let wanted = self.cpu_workers.unwrap_or_else(|| topology.worker_count());
+    /// The machine to run on, and how many workers it is to have.
+    fn machine(&self, begun: &Begun) -> Result<(Topology, usize), TopologyError> {
+        if let Some(topology) = &self.topology {
+            let wanted = self.cpu_workers.unwrap_or_else(|| topology.worker_count());
+            return Ok((topology.clone(), wanted));
+        }
+        let topology = Topology::detect()?;
+        let cpus = topology.cpus().len();
+        // As `Topology::worker_count`, which would look itself.
+        let granted = || begun.granted().map_or(cpus, |granted| granted.min(cpus));
+        let wanted = self.cpu_workers.unwrap_or_else(granted);
+        Ok((topology, wanted))
+    }
+
+    /// All of an engine but its threads; without a spawner one that will never have any.
+    fn assemble(
+        self,
+        topology: Topology,
+        wanted: usize,
+        spawner: Option<Spawner>,
+        eager: bool,
+    ) -> Parts {
+        let threadless = spawner.is_none();
         let seats = topology.seats(wanted);
-        let orders = steal_orders(&topology, &seats);
         let machine = Machine::new(topology, &seats);
 
-        let crew = Crew::new(&machine, &seats, orders, threadless, eager);
+        let crew = Crew::new(&machine, &seats, threadless, eager);
         let with_spares = crew.faces.len();
-        let (spawner, requests) = Spawner::new();
         let nodes = machine.nodes.len();
         let rooms =
             [0, 1].map(|class: usize| Room::new(self.capacity[class], self.when_full[class]));
@@ -251,14 +256,13 @@ impl EngineBuilder {
             Io::new(nodes, self.io_workers),
             Timer::default(),
             Counters::new(wanted, with_spares),
-            spawner,
+            spawner.unwrap_or_else(Spawner::none),
             threadless,
         ));
-        Ok(Parts {
+        Parts {
             shared,
             workers: crew.workers,
-            requests,
-        })
+        }
     }
 
     /// Builds the engine that [`Engine::global`] gives.
@@ -328,8 +332,10 @@ impl Engine {
                              the global engine goes on with fewer"
                         );
                         if wanted == 1 {
-                            let parts = Engine::builder().cpu_workers(1).assemble(true);
-                            let parts = parts.unwrap_or_else(|error| cannot(error));
+                            let eager = !barrier::register();
+                            let topology = Topology::detect();
+                            let topology = topology.unwrap_or_else(|error| cannot(error.into()));
+                            let parts = Engine::builder().assemble(topology, 1, None, eager);
                             return Engine::owning(parts.shared);
                         }
                         workers = Some(started.clamp(1, wanted - 1));

@@ -83,6 +83,8 @@ mod notice;
 #[cfg(not(reiver_loom))]
 mod numa_vec;
 #[cfg(not(reiver_loom))]
+mod orders;
+#[cfg(not(reiver_loom))]
 mod panics;
 #[cfg(not(reiver_loom))]
 mod parallel;

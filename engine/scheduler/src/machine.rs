@@ -3,11 +3,14 @@
 use reiver_topology::{NodeId, Seat, Topology, place};
 
 use crate::error::SubmitError;
+use crate::orders::StealOrders;
 
 /// A node that has workers.
 #[derive(Debug)]
 pub(crate) struct WorkerNode {
     pub(crate) id: NodeId,
+    /// The number of its first worker; the others follow.
+    pub(crate) first: usize,
     /// How many workers it has, at least one.
     pub(crate) workers: usize,
 }
@@ -19,16 +22,18 @@ pub(crate) struct Machine {
     pub(crate) nodes: Vec<WorkerNode>,
     /// For each of them all of them as indices, nearest first: itself, then by distance.
     pub(crate) near: Vec<Vec<usize>>,
+    pub(crate) orders: StealOrders,
 }
 
 impl Machine {
     pub(crate) fn new(topology: Topology, seats: &[Seat]) -> Machine {
         let mut nodes: Vec<WorkerNode> = Vec::new();
-        for seat in seats {
+        for (index, seat) in seats.iter().enumerate() {
             match nodes.last_mut() {
                 Some(last) if last.id == seat.node => last.workers += 1,
                 _ => nodes.push(WorkerNode {
                     id: seat.node,
+                    first: index,
                     workers: 1,
                 }),
             }
@@ -46,6 +51,7 @@ impl Machine {
             topology,
             nodes,
             near,
+            orders: StealOrders::new(seats),
         }
     }
 

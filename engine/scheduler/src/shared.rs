@@ -12,7 +12,7 @@ use crate::drain::Drain;
 use crate::error::{Interrupted, JobError, Phase, SubmitError};
 use crate::fork::Fork;
 use crate::io::{Io, Wanted};
-use crate::machine::Machine;
+use crate::machine::{Machine, WorkerNode};
 use crate::metrics::Counters;
 use crate::panics::contain;
 use crate::queues::{NodeQueues, PRIORITIES, Task};
@@ -288,6 +288,34 @@ impl Shared {
                 .workers
                 .iter()
                 .any(|worker| worker.robber.is_worth_it())
+    }
+
+    /// True if other nodes may take something from this one.
+    pub(crate) fn has_work_at(&self, node: usize) -> bool {
+        let queues = &self.queues[node];
+        queues.has_forks() || queues.has_jobs(false) || self.has_forks(node)
+    }
+
+    /// True if a worker of the node, or a spare, has forks in its deque.
+    pub(crate) fn has_forks(&self, node: usize) -> bool {
+        self.workers_of(node)
+            .any(|worker| !worker.stealer.is_empty())
+    }
+
+    /// True if a worker or a spare has forks that nobody has asked for.
+    pub(crate) fn has_private_forks(&self) -> bool {
+        let mut nodes = 0..self.machine.nodes.len();
+        nodes.any(|node| {
+            self.workers_of(node)
+                .any(|worker| worker.robber.is_worth_it())
+        })
+    }
+
+    /// The workers of a node, and its spares if any work.
+    fn workers_of(&self, node: usize) -> impl Iterator<Item = &WorkerFace> {
+        let WorkerNode { first, workers, .. } = self.machine.nodes[node];
+        let numbers = (first..first + workers).chain(self.active_spares(node));
+        numbers.map(|number| &self.workers[number])
     }
 
     /// The spares of a node, if any work just now.

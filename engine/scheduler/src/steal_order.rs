@@ -51,7 +51,7 @@ pub fn steal_orders(machine: &Topology, seats: &[Seat]) -> Vec<StealOrder> {
 }
 
 /// The data caches of a seat as indices, innermost first; its core counts as the innermost.
-fn caches_of(machine: &Topology, seat: &Seat) -> Vec<usize> {
+pub(crate) fn caches_of(machine: &Topology, seat: &Seat) -> Vec<usize> {
     let holds = |cache: &reiver_topology::Cache| {
         cache.kind != CacheKind::Instruction && cache.cpus.contains(seat.cpu)
     };
@@ -62,7 +62,8 @@ fn caches_of(machine: &Topology, seat: &Seat) -> Vec<usize> {
         .collect()
 }
 
-fn steal_order(
+/// The steal order of one worker.
+pub(crate) fn steal_order(
     machine: &Topology,
     seats: &[Seat],
     caches_of_seat: &[Vec<usize>],

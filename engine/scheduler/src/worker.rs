@@ -32,6 +32,7 @@ use crate::Priority;
 use crate::builder::Pinning;
 use crate::current::Current;
 use crate::fork::Fork;
+use crate::machine::Machine;
 use crate::many::Holding;
 use crate::panics::contain;
 use crate::private::{PrivateList, Robber};
@@ -72,7 +73,8 @@ pub(crate) struct WorkerFace {
     pub(crate) robber: Robber<Fork>,
     pub(crate) unparker: Unparker,
     pub(crate) holding: Holding,
-    pub(crate) order: Arc<StealOrder>,
+    /// The number of its seat: its own, or of a spare that of its twin.
+    pub(crate) seat_number: usize,
 }
 
 struct WorkerWaker(Unparker);
@@ -90,7 +92,6 @@ impl Worker {
         twin: Option<usize>,
         sleepers: &Sleepers,
         seat: Seat,
-        order: Arc<StealOrder>,
     ) -> (Worker, WorkerFace) {
         let parker = Parker::new();
         let unparker = parker.unparker().clone();
@@ -103,7 +104,7 @@ impl Worker {
             robber,
             unparker: unparker.clone(),
             holding: Holding::default(),
-            order,
+            seat_number: twin.unwrap_or(index),
         };
         let worker = Worker {
             index,
@@ -125,8 +126,7 @@ impl Worker {
     /// A worker for the current thread, for as long as it lives.
     pub(crate) fn guest(shared: &Shared) -> Worker {
         let first = &shared.workers[0];
-        let order = Arc::clone(&first.order);
-        let (guest, _) = Worker::new((0, 0), None, &shared.sleepers, first.seat, order);
+        let (guest, _) = Worker::new((0, 0), None, &shared.sleepers, first.seat);
         Worker {
             lane: shared.lane_of_strangers(),
             ..guest
@@ -427,13 +427,14 @@ impl Worker {
         };
         let forks_of = |node: usize| shared.queues[node].take_fork().map(Task::Fork);
         let far = &shared.machine.near[self.node];
-        let order = &shared.workers[self.index].order;
         far.iter()
             .find_map(|&node| jobs(node, Priority::P0))
-            .or_else(|| self.steal_from_mates(shared, order).map(Task::Fork))
+            .or_else(|| self.steal_from_mates(shared).map(Task::Fork))
             .or_else(|| forks_of(self.node))
             .or_else(|| jobs(self.node, Priority::P1))
             .or_else(|| {
+                let has_work = |&node: &usize| shared.has_work_at(node);
+                let order = self.order(shared, || far[1..].iter().any(has_work))?;
                 order.remote.iter().find_map(|(node, victims)| {
                     let node = shared.machine.index_of(*node)?;
                     let victims = victims.iter().map(|victim| victim.worker);
@@ -456,7 +457,7 @@ impl Worker {
         if takes == Takes::Own {
             return None;
         }
-        let order = &shared.workers[self.index].order;
+        let order = self.order(shared, || shared.has_private_forks())?;
         let mates = self.mates(shared, order);
         let others = order.remote.iter().flat_map(|(node, victims)| {
             let node = shared.machine.index_of(*node);
@@ -483,19 +484,33 @@ impl Worker {
         if takes != Takes::All {
             return None;
         }
-        let order = &shared.workers[self.index].order;
-        let mates = self.mates(shared, order).map(|(victim, _)| victim);
-        // Spares of other nodes too, and its own: its place may have been handed on inside of one.
-        let others = 0..shared.workers.len();
-        mates
-            .chain(others)
+        // Those after it first, so that helpers spread; itself last, for its place may have been handed
+        // on inside of a chunk.
+        let after = self.index + 1..shared.workers.len();
+        after
+            .chain(0..=self.index)
             .map(|victim| &shared.workers[victim].holding)
             .filter(|holding| holding.is_any())
             .find_map(Holding::get)
             .map(Task::Help)
     }
 
-    fn steal_from_mates(&self, shared: &Shared, order: &StealOrder) -> Option<Fork> {
+    /// Where it steals, if that is known, or is needed now.
+    fn order<'s>(
+        &self,
+        shared: &'s Shared,
+        is_needed: impl FnOnce() -> bool,
+    ) -> Option<&'s StealOrder> {
+        let Machine {
+            orders, topology, ..
+        } = &shared.machine;
+        let seat = shared.workers[self.index].seat_number;
+        let known = orders.known(seat);
+        known.or_else(|| is_needed().then(|| orders.find(topology, seat)))
+    }
+
+    fn steal_from_mates(&self, shared: &Shared) -> Option<Fork> {
+        let order = self.order(shared, || shared.has_forks(self.node))?;
         self.mates(shared, order).find_map(|(victim, distance)| {
             let fork = steal(shared, victim)?;
             shared.metrics.note_steal(self.lane, distance);

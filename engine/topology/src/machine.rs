@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use crate::{CpuId, CpuSet, TopologyError, quota, synthetic, sys, sysfs};
@@ -100,19 +100,49 @@ pub struct Topology {
     machine: Arc<Machine>,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 struct Machine {
     reader: Reader,
     this_machine: bool,
-    quota: Option<f64>,
+    /// Of this machine read when it is first asked for: few ask, and it costs as much as all else.
+    quota: OnceLock<Option<f64>>,
     /// Ascending.
     nodes: Vec<Node>,
     /// Ascending.
     cpus: Vec<Cpu>,
-    /// Inner ones before outer ones.
-    caches: Vec<Cache>,
+    /// Inner ones before outer ones. Where the reader leaves them, read when first asked for.
+    caches: OnceLock<Vec<Cache>>,
     /// Row by row, in the order of `nodes`.
     distances: Vec<u32>,
+}
+
+impl Machine {
+    fn quota(&self) -> Option<f64> {
+        let read = || self.this_machine.then(|| quota::read("/".as_ref()))?;
+        *self.quota.get_or_init(read)
+    }
+
+    fn caches(&self) -> &[Cache] {
+        let read = || in_order(sysfs::caches("/".as_ref(), &self.cpus));
+        self.caches.get_or_init(read)
+    }
+}
+
+impl PartialEq for Machine {
+    fn eq(&self, other: &Machine) -> bool {
+        (self.reader, self.this_machine) == (other.reader, other.this_machine)
+            && (&self.nodes, &self.cpus) == (&other.nodes, &other.cpus)
+            && self.distances == other.distances
+            && self.caches() == other.caches()
+            && self.quota() == other.quota()
+    }
+}
+
+/// Those that somebody has, inner ones before outer ones.
+fn in_order(mut caches: Vec<Cache>) -> Vec<Cache> {
+    caches.retain(|cache| !cache.cpus.is_empty());
+    caches.sort_by_key(|cache| (cache.level, cache.kind, cache.cpus.first()));
+    caches
 }
 
 /// What a reader found, in any order.
@@ -121,6 +151,8 @@ pub(crate) struct Parts {
     pub(crate) nodes: Vec<Node>,
     pub(crate) cpus: Vec<Cpu>,
     pub(crate) caches: Vec<Cache>,
+    /// The sysfs reader is to be asked for the caches of this machine once somebody wants them.
+    pub(crate) caches_are_left: bool,
     /// Those that are known.
     pub(crate) distances: BTreeMap<(NodeId, NodeId), u32>,
 }
@@ -134,7 +166,8 @@ impl Topology {
     /// This machine, as far as this process may use it: its affinity mask (so also its cpuset) is
     /// the machine. Read from `/sys`; where that says nothing, all usable CPUs are one node.
     ///
-    /// Costs some ten file reads a CPU.
+    /// Costs some two file reads a core, 5 µs each. [`caches`](Topology::caches) and
+    /// [`cpu_quota`](Topology::cpu_quota) are read when they are first asked for.
     ///
     /// # Errors
     /// Where the kernel does not even say which CPUs this process may use.
@@ -222,7 +255,8 @@ impl Topology {
         let Parts {
             mut nodes,
             mut cpus,
-            mut caches,
+            caches,
+            caches_are_left,
             distances,
         } = parts;
         if cpus.is_empty() {
@@ -237,9 +271,6 @@ impl Topology {
             let next = u32::try_from(cores.len()).expect("fewer cores than CPU numbers");
             cpu.core = *cores.entry(cpu.core).or_insert(next);
         }
-        caches.retain(|cache| !cache.cpus.is_empty());
-        caches.sort_by_key(|cache| (cache.level, cache.kind, cache.cpus.first()));
-
         let ids: Vec<NodeId> = nodes.iter().map(|node| node.id).collect();
         let distance = |from: NodeId, to: NodeId| {
             let assumed = if from == to {
@@ -253,15 +284,14 @@ impl Topology {
             .iter()
             .flat_map(|&from| ids.iter().map(move |&to| distance(from, to)))
             .collect();
-        let quota = if this_machine {
-            quota::read("/".as_ref())
-        } else {
-            None
+        let caches = match caches_are_left {
+            true => OnceLock::new(),
+            false => in_order(caches).into(),
         };
         let machine = Machine {
             reader,
             this_machine,
-            quota,
+            quota: OnceLock::new(),
             nodes,
             cpus,
             caches,
@@ -302,14 +332,15 @@ impl Topology {
             .map(|index| &cpus[index])
     }
 
-    /// The caches, inner ones before outer ones.
+    /// The caches, inner ones before outer ones. On this machine they are read on the first call, at
+    /// some ten file reads a core; what cannot be read then is left out.
     pub fn caches(&self) -> &[Cache] {
-        &self.machine.caches
+        self.machine.caches()
     }
 
     /// The innermost cache that holds data for both CPUs. Costs a look at every cache.
     pub fn shared_cache(&self, a: CpuId, b: CpuId) -> Option<&Cache> {
-        self.machine.caches.iter().find(|cache| {
+        self.caches().iter().find(|cache| {
             cache.kind != CacheKind::Instruction && cache.cpus.contains(a) && cache.cpus.contains(b)
         })
     }
@@ -336,8 +367,9 @@ impl Topology {
 
     /// How many CPUs the cgroup of this process grants it (its own quota or that of a group above
     /// it, whichever is less); `None` without a limit, and on a machine that is only described.
+    /// Read on the first call.
     pub fn cpu_quota(&self) -> Option<f64> {
-        self.machine.quota
+        self.machine.quota()
     }
 
     /// How many workers make sense: one for each CPU that may be used, or fewer where a cgroup's

@@ -3,18 +3,37 @@
 //! CPUs are counted from their own folders, never from nodes: a node without memory keeps its
 //! CPUs here, a node without CPUs adds none. Files that are missing or garbage cost what they
 //! would have said, and nothing else; old kernels print masks where new ones print lists.
+//!
+//! A running kernel is asked for no more than is needed, for each look costs some 6 µs: its list of
+//! nodes stands for their folders, one CPU of a core speaks for the others, and caches are read
+//! apart. A snapshot is read in full.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::machine::Parts;
 use crate::{Cache, CacheKind, Cpu, CpuId, CpuSet, Node, NodeId, TopologyError};
 
-/// The machine under `root`; of its online CPUs those that are `allowed`, or all.
+/// Whose files lie under a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// Those of the running kernel, which agree with each other.
+    Kernel,
+    /// A copy, which may be old, partial or made up.
+    Snapshot,
+}
+
+/// The machine under `root`; of its online CPUs those that are `allowed`, or all. With the former,
+/// which only the running kernel knows, caches are left to [`caches`].
 pub(crate) fn read(root: &Path, allowed: Option<&CpuSet>) -> Result<Parts, TopologyError> {
-    let cpu_folder = root.join("sys/devices/system/cpu");
-    let online = online_cpus(&cpu_folder)?;
+    let source = match allowed {
+        Some(_) => Source::Kernel,
+        None => Source::Snapshot,
+    };
+    let cpu_folder = cpu_folder(root);
+    let online = online_cpus(&cpu_folder, source)?;
     let usable = match allowed {
         Some(allowed) => online.intersection(allowed),
         None => online,
@@ -26,21 +45,43 @@ pub(crate) fn read(root: &Path, allowed: Option<&CpuSet>) -> Result<Parts, Topol
     }
 
     let node_folder = root.join("sys/devices/system/node");
-    let mut nodes = nodes(&node_folder, &usable);
-    let distances = distances(&node_folder, &nodes);
-    let mut cpus: Vec<Cpu> = usable.iter().map(|id| cpu(&cpu_folder, id)).collect();
+    let listed = text(node_folder.join("online")).and_then(|list| list.parse().ok());
+    let mut nodes = match (source, &listed) {
+        (Source::Kernel, Some(listed)) => nodes_in(&node_folder, listed, &usable),
+        _ => None,
+    }
+    .unwrap_or_else(|| nodes(&node_folder, &usable));
+    let distances = match (source, nodes.as_slice()) {
+        // No kernel gives a node another distance to itself than the one that is assumed.
+        (Source::Kernel, [_]) => BTreeMap::new(),
+        _ => distances(&node_folder, &nodes, listed.as_ref()),
+    };
+    let mut cpus = cpus(&cpu_folder, &usable, source);
     settle(&mut cpus, &mut nodes, root);
-    let caches = caches(&cpu_folder, &usable);
+    let caches = match source {
+        Source::Kernel => Vec::new(),
+        Source::Snapshot => caches_in(&cpu_folder, &usable, source),
+    };
     Ok(Parts {
         nodes,
         cpus,
         caches,
+        caches_are_left: source == Source::Kernel,
         distances,
     })
 }
 
+fn cpu_folder(root: &Path) -> PathBuf {
+    root.join("sys/devices/system/cpu")
+}
+
 /// CPUs that are online: by the kernel's list, else by each CPU's own file.
-fn online_cpus(folder: &Path) -> Result<CpuSet, TopologyError> {
+fn online_cpus(folder: &Path, source: Source) -> Result<CpuSet, TopologyError> {
+    let online = text(folder.join("online")).and_then(|list| list.parse::<CpuSet>().ok());
+    let online = match (source, online) {
+        (Source::Kernel, Some(online)) => return Ok(online),
+        (_, online) => online,
+    };
     let present: CpuSet = numbered(folder, "cpu")
         .map_err(|source| TopologyError::Unreadable {
             path: folder.to_owned(),
@@ -49,7 +90,7 @@ fn online_cpus(folder: &Path) -> Result<CpuSet, TopologyError> {
         .into_iter()
         .map(CpuId)
         .collect();
-    if let Some(online) = text(folder.join("online")).and_then(|list| list.parse::<CpuSet>().ok()) {
+    if let Some(online) = online {
         // The list of a running kernel is right; a snapshot may lack the folder of some.
         return Ok(online.intersection(&present));
     }
@@ -65,41 +106,74 @@ fn online_cpus(folder: &Path) -> Result<CpuSet, TopologyError> {
     Ok(present.iter().filter(is_online).collect())
 }
 
-/// One CPU. Its core is the lowest CPU number of that core until the machine numbers them; its
-/// node is settled later.
-fn cpu(folder: &Path, id: CpuId) -> Cpu {
-    let topology = cpu_path(folder, id).join("topology");
-    let siblings = set(&topology, "core_cpus_list", "core_cpus")
-        .or_else(|| set(&topology, "thread_siblings_list", "thread_siblings"));
-    let core = siblings.and_then(|set| set.first()).unwrap_or(id).0;
-    // -1 where the firmware does not say.
-    let package = text(topology.join("physical_package_id"))
-        .and_then(|number| number.parse().ok())
-        .unwrap_or(0);
-    Cpu {
-        id,
-        node: NodeId(0),
-        package,
-        core,
+/// The CPUs, each with the lowest CPU number of its core as its core until the machine numbers
+/// them; their nodes are settled later.
+fn cpus(folder: &Path, usable: &CpuSet, source: Source) -> Vec<Cpu> {
+    let mut cpus: Vec<Cpu> = Vec::new();
+    // What a sibling has said: core and package.
+    let mut said: BTreeMap<CpuId, (u32, u32)> = BTreeMap::new();
+    for id in usable.iter() {
+        let (core, package) = said.remove(&id).unwrap_or_else(|| {
+            let topology = cpu_path(folder, id).join("topology");
+            let siblings = set(&topology, "core_cpus_list", "core_cpus")
+                .or_else(|| set(&topology, "thread_siblings_list", "thread_siblings"));
+            let siblings = siblings.unwrap_or_default();
+            let core = siblings.first().unwrap_or(id).0;
+            // -1 where the firmware does not say.
+            let package = text(topology.join("physical_package_id"))
+                .and_then(|number| number.parse().ok())
+                .unwrap_or(0);
+            if source == Source::Kernel {
+                said.extend(siblings.iter().map(|sibling| (sibling, (core, package))));
+            }
+            (core, package)
+        });
+        cpus.push(Cpu {
+            id,
+            node: NodeId(0),
+            package,
+            core,
+        });
+    }
+    cpus
+}
+
+/// The nodes that have a folder.
+fn nodes(folder: &Path, usable: &CpuSet) -> Vec<Node> {
+    let ids = numbered(folder, "node").unwrap_or_default();
+    let node = |number| {
+        let path = node_path(folder, number);
+        let cpus = cpus_of_node(&path).unwrap_or_default();
+        node(number, &path, &cpus, usable)
+    };
+    ids.into_iter().map(node).collect()
+}
+
+/// The nodes that are listed; `None` if there are none, or one does not say which CPUs it has.
+fn nodes_in(folder: &Path, listed: &CpuSet, usable: &CpuSet) -> Option<Vec<Node>> {
+    let node = |number: CpuId| {
+        let path = node_path(folder, number.0);
+        let cpus = cpus_of_node(&path)?;
+        Some(node(number.0, &path, &cpus, usable))
+    };
+    let nodes: Vec<Node> = listed.iter().map(node).collect::<Option<_>>()?;
+    (!nodes.is_empty()).then_some(nodes)
+}
+
+fn node(number: u32, path: &Path, cpus: &CpuSet, usable: &CpuSet) -> Node {
+    Node {
+        id: NodeId(number),
+        cpus: cpus.intersection(usable),
+        memory_bytes: memory_bytes(&path.join("meminfo")),
     }
 }
 
-fn nodes(folder: &Path, usable: &CpuSet) -> Vec<Node> {
-    let ids = numbered(folder, "node").unwrap_or_default();
-    ids.into_iter()
-        .map(|number| {
-            let path = folder.join(format!("node{number}"));
-            let cpus = set(&path, "cpulist", "cpumap")
-                .unwrap_or_default()
-                .intersection(usable);
-            let memory_bytes = memory_bytes(&path.join("meminfo"));
-            Node {
-                id: NodeId(number),
-                cpus,
-                memory_bytes,
-            }
-        })
-        .collect()
+fn node_path(folder: &Path, number: u32) -> PathBuf {
+    folder.join(format!("node{number}"))
+}
+
+fn cpus_of_node(path: &Path) -> Option<CpuSet> {
+    set(path, "cpulist", "cpumap")
 }
 
 /// `MemTotal` of a `meminfo` file, of a node or of the machine.
@@ -112,14 +186,15 @@ fn memory_bytes(path: &Path) -> u64 {
 }
 
 /// A node's file has a column for each *online* node, in their order, not one for each number.
-fn distances(folder: &Path, nodes: &[Node]) -> BTreeMap<(NodeId, NodeId), u32> {
-    let listed: Option<BTreeSet<u32>> = text(folder.join("online"))
-        .and_then(|list| list.parse::<CpuSet>().ok())
-        .map(|set| set.iter().map(|number| number.0).collect());
+fn distances(
+    folder: &Path,
+    nodes: &[Node],
+    listed: Option<&CpuSet>,
+) -> BTreeMap<(NodeId, NodeId), u32> {
     let columns: Vec<NodeId> = nodes
         .iter()
         .map(|node| node.id)
-        .filter(|id| listed.as_ref().is_none_or(|listed| listed.contains(&id.0)))
+        .filter(|id| listed.is_none_or(|listed| listed.contains(CpuId(id.0))))
         .collect();
     let mut distances = BTreeMap::new();
     for &from in &columns {
@@ -173,17 +248,32 @@ fn settle(cpus: &mut [Cpu], nodes: &mut Vec<Node>, root: &Path) {
     }
 }
 
-fn caches(folder: &Path, usable: &CpuSet) -> Vec<Cache> {
+/// The caches of the running kernel's machine, whose files lie under `root`.
+pub(crate) fn caches(root: &Path, cpus: &[Cpu]) -> Vec<Cache> {
+    let usable = cpus.iter().map(|cpu| cpu.id).collect();
+    caches_in(&cpu_folder(root), &usable, Source::Kernel)
+}
+
+fn caches_in(folder: &Path, usable: &CpuSet, source: Source) -> Vec<Cache> {
     let mut known: BTreeSet<(u8, CacheKind, CpuId)> = BTreeSet::new();
+    // Whose caches of a level and kind are known already: CPUs that share one agree on it.
+    let mut told: BTreeMap<(u8, CacheKind), CpuSet> = BTreeMap::new();
     let mut caches = Vec::new();
     for id in usable.iter() {
         let of_cpu = cpu_path(folder, id).join("cache");
         for index in numbered(&of_cpu, "index").unwrap_or_default() {
-            let Some(cache) = cache(&of_cpu.join(format!("index{index}")), id, usable) else {
+            let path = of_cpu.join(format!("index{index}"));
+            let Some((level, kind)) = level_and_kind(&path) else {
                 continue;
             };
+            let told = told.entry((level, kind)).or_default();
+            if source == Source::Kernel && told.contains(id) {
+                continue;
+            }
+            let cache = cache(&path, (level, kind), id, usable);
+            *told = told.union(&cache.cpus);
             let first = cache.cpus.first().unwrap_or(id);
-            if known.insert((cache.level, cache.kind, first)) {
+            if known.insert((level, kind, first)) {
                 caches.push(cache);
             }
         }
@@ -191,7 +281,7 @@ fn caches(folder: &Path, usable: &CpuSet) -> Vec<Cache> {
     caches
 }
 
-fn cache(path: &Path, of: CpuId, usable: &CpuSet) -> Option<Cache> {
+fn level_and_kind(path: &Path) -> Option<(u8, CacheKind)> {
     let level = text(path.join("level"))?.parse().ok()?;
     let kind = match text(path.join("type"))?.as_str() {
         "Data" => CacheKind::Data,
@@ -199,17 +289,21 @@ fn cache(path: &Path, of: CpuId, usable: &CpuSet) -> Option<Cache> {
         "Unified" => CacheKind::Unified,
         _ => return None,
     };
+    Some((level, kind))
+}
+
+fn cache(path: &Path, (level, kind): (u8, CacheKind), of: CpuId, usable: &CpuSet) -> Cache {
     let size_bytes = text(path.join("size"))
         .and_then(|size| cache_bytes(&size))
         .unwrap_or(0);
     let mut cpus = set(path, "shared_cpu_list", "shared_cpu_map").unwrap_or_default();
     cpus.insert(of);
-    Some(Cache {
+    Cache {
         level,
         kind,
         size_bytes,
         cpus: cpus.intersection(usable),
-    })
+    }
 }
 
 /// `32K`, `8192K`, and `1M` should a kernel come to it.
@@ -228,11 +322,22 @@ fn cpu_path(folder: &Path, id: CpuId) -> PathBuf {
 
 /// The text of a file without what surrounds it: some kernels end a list in a NUL byte.
 fn text(path: impl AsRef<Path>) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
-    Some(
-        text.trim_matches(|letter: char| letter.is_whitespace() || letter == '\0')
-            .to_owned(),
-    )
+    let mut file = fs::File::open(path).ok()?;
+    // As much as the kernel gives at once.
+    let mut page = [0; 4096];
+    let mut bytes = Vec::new();
+    loop {
+        let read = file.read(&mut page).ok()?;
+        bytes.extend_from_slice(&page[..read]);
+        // One that ends in a line, and has left room, has said all.
+        let is_whole = read < page.len() && bytes.ends_with(b"\n");
+        if read == 0 || is_whole {
+            break;
+        }
+    }
+    let text = str::from_utf8(&bytes).ok()?;
+    let text = text.trim_matches(|letter: char| letter.is_whitespace() || letter == '\0');
+    Some(text.to_owned())
 }
 
 /// A set that new kernels give as a list and old ones as a mask.
@@ -416,6 +521,48 @@ mod tests {
         assert_eq!(shape(&machine), [(0, "0-1".to_owned())]);
         assert_eq!(machine.caches().len(), 1);
         assert_eq!(machine.caches()[0].size_bytes, 0);
+    }
+
+    #[test]
+    fn the_running_kernel_says_no_less_than_a_snapshot_of_it() {
+        let kernel = Topology::detect().expect("this machine");
+        let snapshot = Topology::from_sysfs("/").expect("this machine");
+        if kernel.cpus().len() < snapshot.cpus().len() {
+            eprintln!("skipped: this process may not use every CPU");
+            return;
+        }
+        assert_eq!(kernel.cpus(), snapshot.cpus());
+        assert_eq!(kernel.caches(), snapshot.caches());
+        assert!(kernel.nodes().eq(snapshot.nodes()));
+        for from in kernel.nodes() {
+            assert_eq!(kernel.node(from), snapshot.node(from));
+            for to in kernel.nodes() {
+                assert_eq!(kernel.distance(from, to), snapshot.distance(from, to));
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_to_its_end_however_long_and_however_it_ends() {
+        let evens: Vec<String> = (0..4000).step_by(2).map(|cpu| cpu.to_string()).collect();
+        let long = evens.join(",");
+        assert!(long.len() > 2 * 4096);
+        // A page that happens to end in a line is not the end.
+        let page = format!("{:\n<4096}{long}\n", "");
+        for (text, trimmed) in [
+            (long.as_str(), long.as_str()),
+            (&page, &long),
+            ("0-1\n\0", "0-1"),
+            ("7", "7"),
+            ("", ""),
+        ] {
+            let file = tempfile::NamedTempFile::new().expect("a temporary file");
+            fs::write(file.path(), text).expect("a file");
+            assert_eq!(super::text(file.path()).as_deref(), Some(trimmed));
+        }
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        fs::write(file.path(), [0xff, b'\n']).expect("a file");
+        assert_eq!(super::text(file.path()), None);
     }
 
     #[test]
