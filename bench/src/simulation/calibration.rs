@@ -3,22 +3,23 @@
 //! The engine runs the very trees that are simulated, a leaf being a loop of so many iterations. What an
 //! iteration and a fork take is measured on the spot, and so are wakes and cache lines; a barrier and a
 //! look are taken as published. One sample is one run from all workers asleep; of the simulation, one
-//! seed.
+//! seed. Runs beside which one of the CPUs was not free are left out, whatever they gave.
 
 use std::time::{Duration, Instant};
 use std::{hint, thread};
 
-use super::costs::{Constant, Costs};
+use super::costs::Constant;
 use super::machine::Machine;
 use super::outcome::Run;
 use super::policy::POLICIES;
-use super::probe;
+use super::probe::{self, Quiet};
 use super::random::Random;
 use super::scenario::TREE;
 use super::workload::{self, Shape, Then, Workload};
 use super::world::simulate;
-use crate::case::{Case, Contender, Outcome, Role, Task};
+use crate::case::{Case, Contender, Outcome, Role, Task, Trouble};
 use crate::forks::reiver_engine;
+use crate::stats;
 
 const WORKERS: usize = 2;
 const HERE: &str = "NUMANode:1 L3:1 Core:2 PU:1";
@@ -26,6 +27,9 @@ const HERE: &str = "NUMANode:1 L3:1 Core:2 PU:1";
 const RUNS: u64 = 200;
 /// Longer than workers look for work before they sleep.
 const PAUSE: Duration = Duration::from_millis(1);
+/// So many budgets are spent on waiting for free CPUs; and fewer runs than this are none.
+const PATIENCE: u32 = 5;
+const FEWEST: usize = 5;
 
 pub(super) fn cases() -> Vec<Case> {
     let case = |(name, unit, what): (&'static str, &'static str, &str)| Case {
@@ -111,7 +115,8 @@ fn real(task: &Task) -> Outcome {
         let steals = engine.metrics().steals();
         steals.same_cache + steals.same_node + steals.remote
     };
-    Ok(task.sample(|| {
+    let quiet = Quiet::of(task.threads);
+    let runs = quiet.measure(PATIENCE * task.budget, || {
         thread::sleep(PAUSE);
         let before = steals();
         let start = Instant::now();
@@ -119,13 +124,22 @@ fn real(task: &Task) -> Outcome {
         let ms = start.elapsed().as_secs_f64() * 1e3;
         assert_eq!(grown, leaves, "all leaves");
         told(task, ms, steals() - before)
-    }))
+    });
+    if runs.len() < FEWEST {
+        return Err(busy());
+    }
+    Ok(runs)
+}
+
+fn busy() -> Trouble {
+    Trouble::Skipped("others are at work on the CPUs".into())
 }
 
 fn simulated(task: &Task) -> Outcome {
     let machine = Machine::described(HERE);
-    let iteration_ns = probe::iteration_ns(WORKERS);
-    let costs = probe::costs().with(Constant::Fork, fork_ns(task));
+    let iteration_ns = Quiet::of(WORKERS).iteration_ns();
+    let fork_ns = fork_ns(task).ok_or_else(busy)?;
+    let costs = probe::costs().with(Constant::Fork, fork_ns);
     eprintln!("an iteration takes {iteration_ns:.2} ns, {costs:?}");
     let mut seeds = Random::new(task.seed);
     let run = |_| {
@@ -138,21 +152,21 @@ fn simulated(task: &Task) -> Outcome {
 }
 
 /// What a fork takes beyond its leaves, with all that growing the tree takes, on one worker.
-fn fork_ns(task: &Task) -> f64 {
-    let iteration_ns = probe::iteration_ns(1);
+fn fork_ns(task: &Task) -> Option<f64> {
     let tree = workload(task, 1.0, 1);
     let totals = tree.totals();
     let root = tree.starts()[0].1;
     let engine = reiver_engine(1);
-    let mut each: Vec<f64> = (0..9)
-        .map(|_| {
-            let start = Instant::now();
-            engine.install(|| grow(&tree, root));
-            let ns = start.elapsed().as_secs_f64() * 1e9;
-            (ns - totals.work_ns as f64 * iteration_ns) / totals.forks as f64
-        })
-        .collect();
-    each.sort_by(f64::total_cmp);
-    // On a noisy machine the difference of two large numbers can be anything.
-    each[each.len() / 2].clamp(1.0, 20.0 * Costs::published().of(Constant::Fork))
+    let quiet = Quiet::of(1);
+    let work_ns = totals.work_ns as f64 * quiet.iteration_ns();
+    let runs = quiet.measure(PATIENCE * task.budget, || {
+        let start = Instant::now();
+        engine.install(|| grow(&tree, root));
+        let ns = start.elapsed().as_secs_f64() * 1e9;
+        (ns - work_ns) / totals.forks as f64
+    });
+    (runs.len() >= FEWEST)
+        .then(|| stats::median(&runs))
+        .flatten()
+        .map(|ns| ns.max(1.0))
 }

@@ -31,6 +31,7 @@ use costs::Costs;
 use machine::Machine;
 use outcome::Run;
 use policy::{POLICIES, Policy, Victims};
+use scenario::EIGHTH;
 
 /// What is told of a run: how a case's name ends, its unit, and the number.
 type Metric = (&'static str, &'static str, fn(&Run) -> f64);
@@ -74,10 +75,12 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// The engine's own choices and those that it might make, beside whoever knows nothing of nodes.
+/// The engine as it is, whoever knows nothing of nodes, and what the engine might be instead: that is
+/// no contender, or a case would be won by what nobody has built.
 fn contender(policy: Policy) -> Contender {
     let role = match policy.victims {
-        Victims::ByDistance => Role::Ours,
+        _ if policy == POLICIES[0] => Role::Ours,
+        Victims::ByDistance => Role::Floor,
         Victims::Random => Role::Peer,
     };
     Contender {
@@ -95,7 +98,7 @@ fn run(task: &Task) -> Outcome {
     let known = POLICIES.iter().find(|policy| policy.name == task.contender);
     let policy = *known.expect("each contender is named after its policy");
     let machine = Machine::named(machine);
-    let workload = scenario::workload(&machine, work, task.quick, task.seed);
+    let workload = scenario::workload(&machine, work, task.size(0, EIGHTH), task.seed);
     let run = world::simulate(&machine, &workload, policy, &Costs::published(), task.seed);
     let named = |(ending, ..): &&Metric| ending.trim_start_matches('-') == metric;
     let (_, _, number) = METRICS

@@ -50,29 +50,76 @@ fn each_ns(times: u32, mut what: impl FnMut()) -> f64 {
     })
 }
 
-/// What an iteration of [`work`] takes while so many threads do it.
+/// What an iteration of [`work`] takes while so many threads do it: the slowest of them.
 pub(super) fn iteration_ns(threads: usize) -> f64 {
-    const ITERATIONS: u64 = 200_000;
+    const ITERATIONS: u64 = 50_000;
     let start = Barrier::new(threads);
     let measure = || {
         start.wait();
-        median_of(9, || {
+        median_of(5, || {
             let start = Instant::now();
             work(black_box(ITERATIONS));
             ns(start) / ITERATIONS as f64
         })
     };
-    let all: Vec<f64> = thread::scope(|scope| {
+    thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(measure)).collect();
         let joined = threads.into_iter().map(|thread| thread.join());
-        joined.map(|ns| ns.expect("it only counts")).collect()
-    });
-    all.iter().sum::<f64>() / threads as f64
+        joined.fold(0.0_f64, |most, ns| most.max(ns.expect("it only counts")))
+    })
 }
 
-/// A line that goes to and fro between two threads: one way.
+/// Knows whether so many CPUs are free just now: others share this machine.
+#[derive(Debug)]
+pub(super) struct Quiet {
+    threads: usize,
+    best_ns: f64,
+}
+
+impl Quiet {
+    /// Slower by more than this than at best, and somebody else is at work.
+    const MOST: f64 = 1.05;
+
+    pub(super) fn of(threads: usize) -> Quiet {
+        let times = (0..50).map(|_| iteration_ns(threads));
+        Quiet {
+            threads,
+            best_ns: times.fold(f64::INFINITY, f64::min),
+        }
+    }
+
+    /// What an iteration takes while nobody else is at work.
+    pub(super) fn iteration_ns(&self) -> f64 {
+        self.best_ns
+    }
+
+    fn is_so(&self) -> bool {
+        iteration_ns(self.threads) <= Quiet::MOST * self.best_ns
+    }
+
+    /// What `measure` gives where the CPUs were free just before and just after; it goes on until the
+    /// time is over or there is enough. Whether it is kept does not depend on what it gave.
+    pub(super) fn measure(&self, within: Duration, mut measure: impl FnMut() -> f64) -> Vec<f64> {
+        const ENOUGH: usize = 200;
+        let mut kept = Vec::new();
+        let begun = Instant::now();
+        let mut was_quiet = self.is_so();
+        while begun.elapsed() < within && kept.len() < ENOUGH {
+            let measured = measure();
+            let is_quiet = self.is_so();
+            if was_quiet && is_quiet {
+                kept.push(measured);
+            }
+            was_quiet = is_quiet;
+        }
+        kept
+    }
+}
+
+/// A line that goes to and fro between two threads: one way, the median of all turns, for a mean would
+/// be what the kernel does to one of the two now and then.
 fn line_ns() -> f64 {
-    const TURNS: u64 = 2000;
+    const TURNS: u64 = 20_000;
     let word = CachePadded::new(AtomicU64::new(0));
     // ORDERING: relaxed: the word is all that is passed on.
     let wait_for = |value: u64| {
@@ -80,22 +127,21 @@ fn line_ns() -> f64 {
             spin_loop();
         }
     };
-    median_of(9, || {
-        word.store(0, Ordering::Relaxed);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                for turn in 0..TURNS {
-                    wait_for(2 * turn + 1);
-                    word.store(2 * turn + 2, Ordering::Relaxed);
-                }
-            });
-            let start = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| {
             for turn in 0..TURNS {
-                word.store(2 * turn + 1, Ordering::Relaxed);
-                wait_for(2 * turn + 2);
+                wait_for(2 * turn + 1);
+                word.store(2 * turn + 2, Ordering::Relaxed);
             }
-            ns(start) / (2 * TURNS) as f64
-        })
+        });
+        let turn = |turn| {
+            let start = Instant::now();
+            word.store(2 * turn + 1, Ordering::Relaxed);
+            wait_for(2 * turn + 2);
+            ns(start) / 2.0
+        };
+        let turns: Vec<f64> = (0..TURNS).map(turn).collect();
+        stats::median(&turns).expect("there were some")
     })
 }
 

@@ -18,10 +18,13 @@ pub(super) const WORK: [(&str, &str); 5] = [
 /// Of the trees with this depth one of average size.
 pub(super) const TREE: u64 = 4;
 
-/// A kind of work for a machine, small where it is to be quick; the seed varies the leaves.
-pub(super) fn workload(machine: &Machine, name: &str, quick: bool, seed: u64) -> Workload {
+/// How much smaller than usual, as a power of two or a little more.
+pub(super) const HALF: u32 = 1;
+pub(super) const EIGHTH: u32 = 3;
+
+/// A kind of work for a machine, so much smaller; the seed varies the leaves.
+pub(super) fn workload(machine: &Machine, name: &str, shorter: u32, seed: u64) -> Workload {
     let nodes = machine.nodes();
-    let shorter = u32::from(quick) * 3;
     let (shape, memory) = match name {
         "fib" => {
             let (n, cut, call_ns) = (33 - 2 * shorter, 8, 100.0);

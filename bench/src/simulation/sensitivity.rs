@@ -1,7 +1,7 @@
 //! Whether what the simulation says depends on a cost that was published for some other machine: each
 //! is halved and doubled, and it is counted which comparisons turn round.
 //!
-//! A comparison is of the engine as it is with one other policy, on one machine at one kind of work.
+//! At half the usual size, so that a child is done in a minute. A comparison is of the engine as it is with one other policy, on one machine at one kind of work.
 //! It turns round if who was better is worse now, each by more than a tie. Which ones those are is told
 //! on standard error by the child.
 
@@ -11,7 +11,7 @@ use super::costs::{CONSTANTS, Constant, Costs};
 use super::machine::{Machine, NAMES};
 use super::outcome::Run;
 use super::policy::POLICIES;
-use super::scenario::{WORK, workload};
+use super::scenario::{EIGHTH, HALF, WORK, workload};
 use super::world::simulate;
 use crate::case::{Case, Contender, Outcome, Role, Task};
 
@@ -60,20 +60,21 @@ fn run(task: &Task) -> Outcome {
     } else {
         by_far_work
     };
-    let published = all(&Costs::published(), task.quick);
+    let shorter = task.size(HALF, EIGHTH);
+    let published = all(&Costs::published(), shorter);
     let turned = [0.5, 2.0].map(|factor| {
-        let changed = all(&Costs::published().times(constant, factor), task.quick);
+        let changed = all(&Costs::published().times(constant, factor), shorter);
         turned_round(&published, &changed, compare, constant, factor)
     });
     Ok(turned.into())
 }
 
-fn all(costs: &Costs, quick: bool) -> Results {
+fn all(costs: &Costs, shorter: u32) -> Results {
     let mut results = Results::new();
     for name in NAMES {
         let machine = Machine::named(name);
         for (work, _) in WORK {
-            let workload = workload(&machine, work, quick, 1);
+            let workload = workload(&machine, work, shorter, 1);
             let run = |policy| simulate(&machine, &workload, policy, costs, 1);
             results.insert((name, work), POLICIES.map(run).into());
         }

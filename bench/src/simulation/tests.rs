@@ -1,112 +1,145 @@
-//! What holds in every simulated run.
+//! What holds in every simulated run, whatever things cost.
 
-use super::costs::Costs;
+use super::costs::{CONSTANTS, Constant, Costs};
 use super::machine::{Machine, NAMES};
-use super::policy::{POLICIES, Victims};
+use super::outcome::Run;
+use super::policy::{POLICIES, Policy, Victims};
+use super::scenario::{WORK, workload};
 use super::workload::{Shape, Workload};
 use super::world::simulate;
 
-const TREE: u64 = 4;
-#[test]
-fn sizes() {
-    for tree in 0..60 {
-        let w = Workload::new(
-            Shape::Uts {
-                depth: 9,
-                node_ns: 1000.0,
-                tree,
-            },
-            0.0,
-            1,
-        );
-        eprintln!("SIZE {tree}:{} ", w.totals().forks);
-    }
+/// A sixteenth: the tests run without optimisation.
+const TINY: u32 = 4;
+
+fn run(machine: &str, work: &str, policy: Policy, seed: u64) -> Run {
+    let machine = Machine::named(machine);
+    let workload = workload(&machine, work, TINY, seed);
+    simulate(&machine, &workload, policy, &Costs::published(), seed)
 }
-fn shapes(nodes: usize) -> Vec<(&'static str, Shape, f64)> {
-    vec![
-        (
-            "fib",
-            Shape::Fib {
-                n: 33,
-                cut: 8,
-                call_ns: 100.0,
-            },
-            0.0,
-        ),
-        (
-            "uts",
-            Shape::Uts {
-                depth: 9,
-                node_ns: 1000.0,
-                tree: TREE,
-            },
-            0.0,
-        ),
-        (
-            "loop",
-            Shape::Loop {
-                leaves: 1 << 15,
-                leaf_ns: 20_000.0,
-                nodes,
-                ramp: false,
-            },
-            1.0,
-        ),
-        (
-            "ramp",
-            Shape::Loop {
-                leaves: 1 << 15,
-                leaf_ns: 20_000.0,
-                nodes,
-                ramp: true,
-            },
-            1.0,
-        ),
-        (
-            "burst",
-            Shape::Burst {
-                jobs: 20000,
-                job_ns: 20_000.0,
-            },
-            0.25,
-        ),
-    ]
+
+fn each(mut check: impl FnMut(&str, &str, Policy)) {
+    for machine in NAMES {
+        for (work, _) in WORK {
+            POLICIES
+                .iter()
+                .for_each(|&policy| check(machine, work, policy));
+        }
+    }
 }
 
 #[test]
-fn look() {
-    for name in NAMES {
+fn the_same_seed_gives_the_same_run() {
+    each(|machine, work, policy| {
+        let [first, second] = [7, 7].map(|seed| run(machine, work, policy, seed));
+        assert_eq!(first, second, "{machine} {work}, {}", policy.name);
+    });
+    let [first, second] = [7, 8].map(|seed| run("4x28", "loop", POLICIES[0], seed));
+    assert_ne!(first, second, "another seed is another run");
+}
+
+#[test]
+fn all_work_is_done_once() {
+    each(|name, work, policy| {
         let machine = Machine::named(name);
-        for (shape_name, shape, memory) in shapes(machine.nodes()) {
+        let workload = workload(&machine, work, TINY, 3);
+        let totals = workload.totals();
+        let run = simulate(&machine, &workload, policy, &Costs::published(), 3);
+        let about = format!("{name} {work}, {}", policy.name);
+        assert_eq!(run.work_ns, totals.work_ns, "{about}");
+        assert_eq!(
+            (run.leaves, run.forks),
+            (totals.leaves, totals.forks),
+            "{about}"
+        );
+        assert!(run.over_ideal() >= 1.0, "{about}");
+    });
+}
+
+#[test]
+fn all_work_is_done_once_whatever_things_cost() {
+    let machine = Machine::named("16x8");
+    for constant in CONSTANTS.map(|known| known.constant) {
+        for factor in [0.0, 0.5, 2.0, 20.0] {
+            let costs = Costs::published().times(constant, factor);
             for policy in POLICIES {
-                let w = Workload::new(shape.clone(), memory, 1);
-                let totals = w.totals();
-                let t = std::time::Instant::now();
-                let o = simulate(&machine, &w, policy, &Costs::published(), 1);
-                eprintln!(
-                    "{name} {shape_name:6} {:26} over {:.3} far {:.3} spread {:6}us mk {:6}us near {} farst {} rob {} wakes {} parks {} shared {} passed {} ({:?}) leaves {} forks {}",
-                    policy.name,
-                    o.over_ideal(),
-                    o.far_share(),
-                    o.spread_ns.unwrap_or(0) / 1000,
-                    o.makespan_ns / 1000,
-                    o.near_steals,
-                    o.far_steals,
-                    o.robberies,
-                    o.wakes,
-                    o.parks,
-                    o.shared,
-                    o.passed_over,
-                    t.elapsed(),
-                    totals.leaves,
-                    totals.forks
+                let workload = workload(&machine, "uts", TINY, 1);
+                let run = simulate(&machine, &workload, policy, &costs, 1);
+                assert_eq!(
+                    run.leaves,
+                    workload.totals().leaves,
+                    "{constant:?} times {factor}"
                 );
-                assert_eq!(o.work_ns, totals.work_ns);
-                assert_eq!((o.leaves, o.forks), (totals.leaves, totals.forks));
-                if policy.victims == Victims::ByDistance {
-                    assert_eq!(o.passed_over, 0);
-                }
             }
         }
+    }
+}
+
+#[test]
+fn nobody_steals_elsewhere_while_there_is_something_on_its_node() {
+    each(|machine, work, policy| {
+        let passed_over = run(machine, work, policy, 1).passed_over;
+        if policy.victims == Victims::ByDistance {
+            assert_eq!(passed_over, 0, "{machine} {work}, {}", policy.name);
+        }
+    });
+    let random = POLICIES.last().expect("there are some");
+    assert!(
+        run("4x28", "fib", *random, 1).passed_over > 0,
+        "or this counts nothing"
+    );
+}
+
+#[test]
+fn the_engine_does_more_at_home_than_random_stealing() {
+    let random = POLICIES.last().expect("there are some");
+    assert_eq!(random.victims, Victims::Random);
+    for machine in NAMES {
+        for work in ["loop", "ramp"] {
+            let far = |policy| run(machine, work, policy, 1).far_share();
+            assert!(far(POLICIES[0]) <= far(*random), "{machine} {work}");
+        }
+    }
+}
+
+#[test]
+fn one_worker_takes_as_long_as_its_work_and_forks() {
+    let machine = Machine::described("NUMANode:1 Core:1 PU:1");
+    let shape = Shape::Fib {
+        n: 15,
+        cut: 5,
+        call_ns: 100.0,
+    };
+    let workload = Workload::new(shape, 0.0, 1);
+    let totals = workload.totals();
+    // All else is what it takes to hand the work over.
+    let costs = CONSTANTS
+        .iter()
+        .filter(|known| known.constant != Constant::Fork)
+        .fold(Costs::published(), |costs, known| {
+            costs.with(known.constant, 0.0)
+        });
+    let run = simulate(&machine, &workload, POLICIES[0], &costs, 1);
+    let forks_ns = totals.forks * costs.ns(Constant::Fork);
+    assert_eq!(run.makespan_ns, totals.work_ns + forks_ns);
+    assert_eq!((run.near_steals, run.far_steals, run.wakes), (0, 0, 1));
+}
+
+#[test]
+fn a_remote_leaf_takes_as_much_longer_as_remote_memory() {
+    let machine = Machine::named("4x28");
+    let costs = Costs::published();
+    let far = costs.memory_factor(machine.distance(0, 1));
+    assert!((far - 146.0 / 96.4).abs() < 0.01, "{far}");
+}
+
+#[test]
+fn half_of_one_is_one() {
+    // The engine shares one fork at a time, so taking half changes nothing but for jobs.
+    for (work, _) in WORK
+        .iter()
+        .filter(|(work, _)| ["fib", "loop"].contains(work))
+    {
+        let [one, half] = [0, 1].map(|policy| run("4x28", work, POLICIES[policy], 1));
+        assert_eq!(one, half, "{work}");
     }
 }

@@ -329,12 +329,11 @@ impl<'w> World<'w> {
             self.workers[who].demand_seen = version;
             spent += self.line_between(self.sleepers.written_by(), Some(who));
         }
-        if self.sleepers.is_any_idle() && self.queues[who].forks.is_empty() {
-            if let Some(fork) = self.workers[who].private.pop_front() {
-                let node = self.workers[who].node;
-                self.outcome.shared += 1;
-                spent += self.push(who, &[fork], Some(who)) + self.wake_one(node);
-            }
+        let is_wanted = self.sleepers.is_any_idle() && self.queues[who].forks.is_empty();
+        if is_wanted && let Some(fork) = self.workers[who].private.pop_front() {
+            let node = self.workers[who].node;
+            self.outcome.shared += 1;
+            spent += self.push(who, &[fork], Some(who)) + self.wake_one(node);
         }
         spent
     }
