@@ -45,6 +45,10 @@ pub(crate) struct Args {
     #[arg(long, hide = true, num_args = 4, value_names = ["SUITE", "CASE", "CONTENDER", "THREADS"])]
     pub(crate) child: Option<Vec<String>>,
 
+    /// With --child: which round it is, for what is simulated
+    #[arg(long, hide = true, default_value_t = 1)]
+    pub(crate) seed: u64,
+
     /// With --child: runs the work of a counting case once, so big; nothing is measured
     #[arg(long, hide = true)]
     pub(crate) probe: Option<u64>,

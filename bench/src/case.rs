@@ -74,6 +74,8 @@ pub(crate) struct Task {
     pub(crate) threads: usize,
     pub(crate) quick: bool,
     pub(crate) budget: Duration,
+    /// Another one each round, the same in each run.
+    pub(crate) seed: u64,
     /// Where what is compiled on the way goes.
     pub(crate) out: PathBuf,
     /// Run the work once, so big, under somebody who counts.

@@ -38,6 +38,7 @@ pub(crate) fn run(cases: &[Case], who: &[String], args: &Args) -> Result<bool, S
             .map_err(|_| format!("`{threads}` is no number of threads"))?,
         quick: args.quick,
         budget: args.budget(),
+        seed: args.seed,
         out: args.out.clone(),
         probe: args.probe,
     };

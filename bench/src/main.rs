@@ -20,6 +20,7 @@ mod plot;
 mod pools;
 mod report;
 mod runner;
+mod simulation;
 mod stats;
 mod summary;
 mod table;
@@ -32,7 +33,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
-    let cases = forkjoin::cases();
+    let cases = [forkjoin::cases(), simulation::cases()].concat();
     let done = match &args.child {
         Some(who) => child::run(&cases, who, &args),
         None => runner::run(&cases, &args),

@@ -107,7 +107,7 @@ fn rounds(entries: &mut [Entry<'_>], args: &Args) -> Result<(), String> {
             if entry.trouble.is_some() || (entry.case.once && round > 1) {
                 continue;
             }
-            match measure(entry, args)? {
+            match measure(entry, round, args)? {
                 Ok(samples) => entry.rounds.push(samples),
                 Err(trouble) => entry.trouble = Some(trouble),
             }
@@ -168,7 +168,11 @@ pub(crate) fn child(task: &[&str; 4], args: &Args) -> Result<Command, String> {
 }
 
 /// One child's samples; an error is this program's own.
-fn measure(entry: &Entry<'_>, args: &Args) -> Result<Result<Vec<f64>, Trouble>, String> {
+fn measure(
+    entry: &Entry<'_>,
+    round: u32,
+    args: &Args,
+) -> Result<Result<Vec<f64>, Trouble>, String> {
     let threads = entry.threads.to_string();
     let task = [
         entry.case.suite,
@@ -178,6 +182,7 @@ fn measure(entry: &Entry<'_>, args: &Args) -> Result<Result<Vec<f64>, Trouble>, 
     ];
     let mut command = child(&task, args)?;
     command
+        .args(["--seed", &round.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
