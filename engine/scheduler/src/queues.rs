@@ -89,6 +89,16 @@ impl NodeQueues {
         take(&self.forks)
     }
 
+    /// Moves half of the jobs of a priority that others may take to another node's queue, in order, but
+    /// few enough that who moves them is not long about it. True if there were any.
+    pub(crate) fn move_half(&self, priority: Priority, to: &NodeQueues) -> bool {
+        const MOST: usize = 32;
+        let from = &self.shared[priority as usize];
+        let to = &to.shared[priority as usize];
+        let moved = (0..(from.len() / 2).min(MOST)).map_while(|_| take(from));
+        moved.map(|job| to.push(job)).count() > 0
+    }
+
     /// The next job of a priority; of the node's own only for its own workers.
     pub(crate) fn take(&self, priority: Priority, strict_too: bool) -> Option<Arc<dyn AnyJob>> {
         let strict = strict_too

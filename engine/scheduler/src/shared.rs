@@ -318,6 +318,16 @@ impl Shared {
         numbers.map(|number| &self.workers[number])
     }
 
+    /// A worker of a node that has nothing has taken a job of another node: it fetches more of them for
+    /// its mates.
+    pub(crate) fn fetch_half(&self, from: usize, to: usize) {
+        let (from, to) = (&self.queues[from], &self.queues[to]);
+        if from.move_half(Priority::P1, to) && self.drain.ends_queued() {
+            // They were on their way while the queues were emptied.
+            self.end_queued();
+        }
+    }
+
     /// The spares of a node, if any work just now.
     pub(crate) fn active_spares(&self, node: usize) -> Range<usize> {
         // ORDERING: relaxed: a spare is counted before it pushes anything, and who must not miss

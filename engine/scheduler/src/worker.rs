@@ -11,6 +11,8 @@
 //! Inside a join or scope it takes forks alone, inside a wait for a job only its own; what it then
 //! leaves lying a spare does in its place, see [`spares`](crate::spares).
 //!
+//! Of the P1 jobs of another node it fetches half, for its mates: a burst on one node spreads so.
+//!
 //! What is stolen is the oldest fork of the victim, which is the largest part of its work. Forks lie in
 //! the worker's private list until somebody is idle: then whoever forks moves the oldest to its deque,
 //! where it can be stolen. A worker that would sleep although others hold private forks, because they
@@ -443,7 +445,11 @@ impl Worker {
                         .find_map(|victim| steal(shared, victim))
                         .map(Task::Fork)
                         .or_else(|| forks_of(node))
-                        .or_else(|| jobs(node, Priority::P1))?;
+                        .or_else(|| {
+                            let job = jobs(node, Priority::P1)?;
+                            shared.fetch_half(node, self.node);
+                            Some(job)
+                        })?;
                     shared.metrics.note_steal(self.lane, Distance::Remote);
                     Some(task)
                 })

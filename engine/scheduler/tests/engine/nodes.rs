@@ -320,3 +320,25 @@ fn a_vector_that_cannot_be_finished_drops_what_was_made() {
         assert_eq!(dropped.load(Ordering::Relaxed), before + 1000);
     }
 }
+
+#[test]
+fn a_burst_on_one_node_spreads_by_halves() {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let all = Arc::clone(&runs);
+    let mut stage = Stage::new();
+    let jobs = stage.on_node_0(move |engine, let_go| {
+        let jobs: Vec<_> = (0..1000)
+            .map(|_| {
+                let runs = Arc::clone(&runs);
+                engine.submit(move |_| runs.fetch_add(1, Ordering::Relaxed))
+            })
+            .collect();
+        let_go();
+        jobs
+    });
+    jobs.into_iter().for_each(|job| drop(job.join().unwrap()));
+    assert_eq!(all.load(Ordering::Relaxed), 1000);
+    // Each that another node took brought half of the rest along.
+    let remote = stage.engine.metrics().steals().remote;
+    assert!(remote < 500, "{remote} jobs were fetched one by one");
+}
