@@ -323,22 +323,27 @@ fn a_vector_that_cannot_be_finished_drops_what_was_made() {
 
 #[test]
 fn a_burst_on_one_node_spreads_by_halves() {
-    let runs = Arc::new(AtomicUsize::new(0));
-    let all = Arc::clone(&runs);
-    let mut stage = Stage::new();
-    let jobs = stage.on_node_0(move |engine, let_go| {
-        let jobs: Vec<_> = (0..1000)
-            .map(|_| {
-                let runs = Arc::clone(&runs);
-                engine.submit(move |_| runs.fetch_add(1, Ordering::Relaxed))
-            })
-            .collect();
-        let_go();
-        jobs
+    let engine = described("NUMANode:2 Core:1 PU:1");
+    // The worker of node 0 brings the jobs while that of node 1 is held, and then waits for them, so
+    // node 1 has to fetch them all.
+    let (go, wait) = channel::<()>();
+    let (holds, held) = channel();
+    let hold = engine.job().node(NodeId(1)).submit(move |_| {
+        holds.send(()).unwrap();
+        wait.recv().unwrap();
     });
-    jobs.into_iter().for_each(|job| drop(job.join().unwrap()));
-    assert_eq!(all.load(Ordering::Relaxed), 1000);
-    // Each that another node took brought half of the rest along.
-    let remote = stage.engine.metrics().steals().remote;
-    assert!(remote < 500, "{remote} jobs were fetched one by one");
+    held.recv().unwrap();
+    let burst = engine.job().node(NodeId(0)).submit(move |ctx| {
+        let (says, done) = channel();
+        for _ in 0..101 {
+            let says = says.clone();
+            drop(ctx.engine().submit(move |_| says.send(()).unwrap()));
+        }
+        go.send(()).unwrap();
+        done.iter().take(101).count()
+    });
+    hold.unwrap().join().unwrap();
+    assert_eq!(burst.unwrap().join().unwrap(), 101);
+    let remote = engine.metrics().steals().remote;
+    assert!(remote < 20, "{remote} jobs were fetched one by one");
 }
