@@ -5,8 +5,7 @@
 //!   have some more of them here than in life.
 //! - `futex`: calls while all workers are free to steal, by perf or, where that may not, strace; less
 //!   those of a run that forks nothing.
-//! - `steals`, `parks`: as the engine's own metrics have them; peers have none. Steals that failed are
-//!   in no metric, and not here.
+//! - `steals`, `failed-searches`, `parks`: as the engine's own metrics have them; peers have none.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -44,6 +43,13 @@ pub(super) fn cases() -> Vec<Case> {
             forks,
             "forks stolen, in fib(35) (quick 30)",
             vec![ours("reiver", steals)],
+        )
+        .at(WORKERS),
+        case(
+            "failed-searches",
+            forks,
+            "searches of all other workers that found nothing, in fib(35) (quick 30)",
+            vec![ours("reiver", failed_searches)],
         )
         .at(WORKERS),
         case(
@@ -139,6 +145,10 @@ fn steals(task: &Task) -> Outcome {
         let steals = metrics.steals();
         steals.same_cache + steals.same_node + steals.remote
     })
+}
+
+fn failed_searches(task: &Task) -> Outcome {
+    per_million(task, reiver::Metrics::failed_searches)
 }
 
 fn parks(task: &Task) -> Outcome {

@@ -79,6 +79,7 @@ struct Block {
     jobs: [JobWords; KINDS],
     steals: [AtomicU64; 3],
     parks: AtomicU64,
+    failed_searches: AtomicU64,
     promotions: AtomicU64,
 }
 
@@ -205,6 +206,11 @@ impl Counters {
         count(&self.block(worker).parks, 1, self.is_own(worker));
     }
 
+    pub(crate) fn note_failed_search(&self, worker: usize) {
+        let failed = &self.block(worker).failed_searches;
+        count(failed, 1, self.is_own(worker));
+    }
+
     pub(crate) fn note_promotion(&self, worker: usize) {
         count(&self.block(worker).promotions, 1, self.is_own(worker));
     }
@@ -269,6 +275,7 @@ impl Counters {
             metrics.steals.same_node += block.steals[1].load(Ordering::Relaxed);
             metrics.steals.remote += block.steals[2].load(Ordering::Relaxed);
             metrics.parks += block.parks.load(Ordering::Relaxed);
+            metrics.failed_searches += block.failed_searches.load(Ordering::Relaxed);
             metrics.promotions += block.promotions.load(Ordering::Relaxed);
         }
         metrics.wakes = self.wakes.load(Ordering::Relaxed);
@@ -285,6 +292,7 @@ pub struct Metrics {
     steals: Steals,
     wakes: u64,
     parks: u64,
+    failed_searches: u64,
     promotions: u64,
     workers: usize,
 }
@@ -336,6 +344,11 @@ impl Metrics {
     /// How often a CPU worker went to sleep.
     pub fn parks(&self) -> u64 {
         self.parks
+    }
+
+    /// How often a CPU worker looked at everybody else's work and found none that it takes.
+    pub fn failed_searches(&self) -> u64 {
+        self.failed_searches
     }
 
     /// How often a fork was made stealable because somebody was idle. The others were never more than

@@ -300,6 +300,7 @@ impl Worker {
                 }
                 continue;
             }
+            shared.metrics.note_failed_search(self.lane);
             current.forget_stamp();
             if post == Post::HandedOn {
                 // Nobody is to count on it any more.
