@@ -211,8 +211,10 @@ impl Worker {
         self.live_until(shared, |shared, worker, current| {
             let spares = &shared.spares[worker.node];
             while !shared.is_stopped() {
+                // Nobody looks into the lists of one that rests.
+                let holds_forks = || !worker.private.is_empty() || !worker.deque.is_empty();
                 worker.work_until(current, Takes::All, None, |_| {
-                    shared.is_stopped() || spares.rests(worker.index, shared)
+                    shared.is_stopped() || (!holds_forks() && spares.rests(worker.index, shared))
                 });
                 while !shared.is_stopped() && spares.still_rests(worker.index) {
                     worker.parker.park();
