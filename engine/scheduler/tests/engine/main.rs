@@ -1,14 +1,19 @@
 //! What an engine promises, held on real threads.
 
 mod batches;
+mod depth;
 mod ends;
+mod engines;
 mod forks;
 mod full;
 mod jobs;
 mod metrics;
 mod nodes;
 mod parallel;
+mod peers;
 mod placement;
+mod scopes;
+mod size;
 mod waits;
 mod watchdog;
 
