@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
@@ -152,7 +153,11 @@ impl Current {
                 return body(current, worker);
             }
             let current = Current::cpu(Arc::clone(shared), Worker::guest(shared));
-            body(&current, current.worker().expect("it was just made one"))
+            let worker = current.worker().expect("it was just made one");
+            let outcome = catch_unwind(AssertUnwindSafe(|| body(&current, worker)));
+            // What it has spawned on scopes of others lies in its list, where nobody else looks.
+            shared.finish_forks(&current);
+            outcome.unwrap_or_else(|panic| resume_unwind(panic))
         })
     }
 

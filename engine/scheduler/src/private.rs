@@ -221,6 +221,14 @@ impl<T: Send + PartialEq> PrivateList<T> {
         tail.saturating_sub(ends.head.load(Ordering::Relaxed))
     }
 
+    /// True if it holds nothing. Exact, and so costs the lock.
+    pub fn is_empty(&self) -> bool {
+        let ends = &self.list.ends;
+        let _lock = self.list.lock();
+        // ORDERING: relaxed: under the lock no thief has moved the head too far.
+        ends.head.load(Ordering::Relaxed) >= ends.tail.load(Ordering::Relaxed)
+    }
+
     /// True if there may be something to [`trim`](PrivateList::trim).
     pub fn is_large(&self) -> bool {
         self.capacity() > MANY_SLOTS

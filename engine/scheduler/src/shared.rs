@@ -350,9 +350,12 @@ impl Shared {
             .fetch_add(more.cast_unsigned(), Ordering::Relaxed);
     }
 
-    /// Runs the forks that came from outside, whatever they wait for: the engine has stopped.
+    /// Runs the forks that came from outside, whatever they wait for, and those that they begin: the
+    /// engine has stopped, or the thread is about to leave it, and nobody else may come to them.
     pub(crate) fn finish_forks(&self, current: &Current) {
-        while let Some(fork) = self.queues.iter().find_map(NodeQueues::take_fork) {
+        let own = || current.worker()?.pop(self);
+        let from_outside = || self.queues.iter().find_map(NodeQueues::take_fork);
+        while let Some(fork) = own().or_else(from_outside) {
             run(Task::Fork(fork), current);
         }
     }

@@ -226,8 +226,10 @@ impl Worker {
         self.live_until(shared, |shared, worker, current| {
             let spares = &shared.spares[worker.node];
             while !shared.stop.is_said() {
+                // Nobody looks into the lists of one that rests.
+                let holds_forks = || !worker.private.is_empty() || !worker.deque.is_empty();
                 worker.work_until(current, Takes::All, None, |_| {
-                    shared.stop.is_said() || spares.rests(worker.index, shared)
+                    shared.stop.is_said() || (!holds_forks() && spares.rests(worker.index, shared))
                 });
                 while !shared.stop.is_said() && spares.still_rests(worker.index) {
                     worker.parker.park();

@@ -1,11 +1,16 @@
 //! What has ended is forgotten, even where no worker comes to its place in the queue. In a process of
 //! its own, so that nobody else's memory is measured.
 
+#[path = "engine/watchdog.rs"]
+mod watchdog;
+
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use reiver::{CancellationToken, Class, Engine};
+use watchdog::watched;
 
 /// One test at a time: the memory is that of the process.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -73,4 +78,39 @@ fn a_million_inputs_take_the_memory_of_those_in_flight() {
     let sum: usize = run.unordered().map(Result::unwrap).sum();
     assert_eq!(sum, INPUTS * (INPUTS - 1) / 2);
     assert!(resident() < before + INPUTS * 100);
+}
+
+#[test]
+fn a_million_spawns_give_their_memory_back_once_the_worker_has_slept() {
+    const SPAWNS: usize = 1_000_000;
+    let _alone = ALONE
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    watched();
+    for workers in [1, 4] {
+        let engine = Engine::builder().cpu_workers(workers).build().unwrap();
+        engine.scope(|scope| (0..1000).for_each(|_| scope.spawn(|_| ())));
+        let before = resident();
+        let (ran, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        for _ in 0..3 {
+            engine.scope(|scope| {
+                let (payload, ran) = ([1_usize; 8], &ran);
+                for _ in 0..SPAWNS {
+                    scope.spawn(move |_| {
+                        ran.fetch_add(payload[7], Ordering::Relaxed);
+                    });
+                }
+                most.fetch_max(resident(), Ordering::Relaxed);
+            });
+        }
+        assert_eq!(ran.into_inner(), 3 * SPAWNS);
+        println!("{workers} workers: from {before} to {most:?} bytes");
+        // A quarter of what lay there at once, if by one worker.
+        while resident() > before + SPAWNS * 100 / 4 {
+            std::thread::sleep(Duration::from_millis(10));
+            // What the engine has freed the C library keeps until it is asked.
+            // SAFETY: a call without pointers.
+            unsafe { libc::malloc_trim(0) };
+        }
+    }
 }

@@ -1,7 +1,9 @@
 //! What an engine promises, held on real threads.
 
 mod batches;
+mod depth;
 mod ends;
+mod engines;
 mod forks;
 mod full;
 mod jobs;
@@ -9,7 +11,10 @@ mod many;
 mod metrics;
 mod nodes;
 mod parallel;
+mod peers;
 mod placement;
+mod scopes;
+mod size;
 mod waits;
 mod watchdog;
 

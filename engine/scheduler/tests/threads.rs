@@ -1,0 +1,97 @@
+//! Engines that have ended leave no thread and no memory behind. In a process of its own, so that nobody
+//! else's are counted.
+
+#[path = "engine/size.rs"]
+mod size;
+#[path = "engine/watchdog.rs"]
+mod watchdog;
+
+use std::sync::Mutex;
+use std::thread;
+
+use reiver::{Class, Engine, Topology};
+use size::sized;
+use watchdog::watched;
+
+/// One test at a time: threads and memory are those of the process.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// The threads of engines.
+fn threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.filter_map(|task| {
+        // One that ends meanwhile has no name any more.
+        std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
+    });
+    names.filter(|name| name.starts_with("reiver-")).count()
+}
+
+/// A thread that was joined may be listed for a moment.
+fn wait_until_all_have_left() {
+    while threads() > 0 {
+        thread::yield_now();
+    }
+}
+
+/// Resident bytes of the process.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
+
+/// Builds an engine, has it do something of each kind, and ends it.
+fn live(number: usize) {
+    let topology = Topology::synthetic("NUMANode:2 Core:1 PU:1").unwrap();
+    let engine = Engine::builder().topology(topology).build().unwrap();
+    assert_eq!(engine.join(|| number, || 1), (number, 1));
+    let job = engine.submit(move |ctx| {
+        let io = ctx.engine().job().class(Class::Io).submit(move |_| number);
+        io.unwrap().join().unwrap()
+    });
+    let late = engine.job().deadline(std::time::Duration::from_secs(200));
+    let late = late.submit(|_| ()).unwrap();
+    engine.scope(|scope| (0..100).for_each(|_| scope.spawn(|_| ())));
+    assert_eq!(job.join().unwrap(), number);
+    if number.is_multiple_of(2) {
+        late.join().unwrap();
+    }
+}
+
+#[test]
+fn a_thousand_engines_one_after_another_leave_no_thread_and_no_memory() {
+    let _alone = ALONE
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    watched();
+    // As much as the allocator keeps anyway.
+    (0..sized(50)).for_each(live);
+    let memory = resident();
+    for number in 0..sized(1000) {
+        live(number);
+        wait_until_all_have_left();
+    }
+    // An engine takes some hundred KiB: one kept in ten would be 10 MiB and more.
+    let more = resident().saturating_sub(memory);
+    println!("{more} bytes more");
+    // A tool that makes everything slower keeps more itself.
+    let is_measured = sized(1000) == 1000;
+    assert!(!is_measured || more < 10 << 20, "{more} bytes more");
+}
+
+#[test]
+fn a_hundred_engines_at_once_all_leave() {
+    let _alone = ALONE
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    watched();
+    let engines: Vec<Engine> = (0..sized(100))
+        .map(|_| Engine::builder().cpu_workers(2).build().unwrap())
+        .collect();
+    assert!(threads() >= 2 * engines.len());
+    for engine in &engines {
+        engine.install(|| reiver::join(|| (), || ()));
+    }
+    drop(engines);
+    wait_until_all_have_left();
+}
