@@ -36,14 +36,14 @@ pub(crate) struct Current {
     frames: Cell<*const Frame>,
     /// Of a CPU worker: what unparks it, and outlives every fork of it that others may execute.
     unparker: Cell<*const Unparker>,
+    /// What the thread is besides, null if nothing.
+    below: *const Current,
     /// Where what it counts goes, see [`Counters`](crate::metrics::Counters).
     lane: usize,
     /// The jobs that it is in, for others to see.
     running: Arc<Own>,
     /// When it ended a job, if it has done nothing since.
     ended: Cell<Option<Stamp>>,
-    /// Jobs that have ended here and are not yet counted as gone.
-    gone: Cell<usize>,
     /// Its place has been handed on while code that blocks runs.
     blocks: Cell<bool>,
     /// Memory for what it spawns.
@@ -120,14 +120,18 @@ impl Current {
             Role::Cpu(worker) => worker.lane(),
             Role::Io(_) => shared.lane_of_strangers(),
         };
+        // What a guest is in lies within what the thread is in otherwise.
+        let below = CURRENT.get();
+        // SAFETY: null, or set by an `Entered` of this thread that is still there.
+        let frames = unsafe { below.as_ref() }.map_or(ptr::null(), Current::frame);
         let current = Box::new(Current {
+            below,
             lane,
             running: shared.running.enter(),
             ended: Cell::new(None),
-            gone: Cell::new(0),
             engine: Engine::borrowed(shared),
             role,
-            frames: Cell::new(ptr::null()),
+            frames: Cell::new(frames),
             unparker: Cell::new(ptr::null()),
             blocks: Cell::new(false),
             arena: Arena::new(),
@@ -206,6 +210,13 @@ impl Current {
 
     pub(crate) fn is_of(&self, shared: &Shared) -> bool {
         ptr::eq(Arc::as_ptr(self.engine.shared()), shared)
+    }
+
+    /// True if the thread is one of an engine, if only besides.
+    pub(crate) fn is_thread_of(&self, shared: &Shared) -> bool {
+        // SAFETY: null, or an `Entered` of this thread that is still there, for it ends after this one.
+        let below = unsafe { self.below.as_ref() };
+        self.is_of(shared) || below.is_some_and(|below| below.is_thread_of(shared))
     }
 
     /// The index of the node the thread works for.
@@ -328,22 +339,6 @@ impl Current {
         let is_outermost = self.frames.get().is_null();
         self.ended.set(is_outermost.then_some(ended));
         (result, ended)
-    }
-
-    /// A job has ended that is to be counted as gone together with others, see
-    /// [`note_deferred_gone`](Current::note_deferred_gone).
-    #[inline]
-    pub(crate) fn defer_gone(&self) {
-        self.gone.set(self.gone.get() + 1);
-    }
-
-    /// Counts as gone what has ended here: before anything that waits for the end of all, and once a
-    /// chunk of jobs is over.
-    pub(crate) fn note_deferred_gone(&self) {
-        let gone = self.gone.take();
-        if gone > 0 {
-            self.engine.shared().note_gone(gone);
-        }
     }
 
     /// True if a job for any node, which somebody here waits for, may run on this thread.

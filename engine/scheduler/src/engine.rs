@@ -105,7 +105,8 @@ impl Engine {
 
     /// Submits many, in order, as [`submit`](Engine::submit) does each, but in one go: for jobs so
     /// small that submitting them costs as much as running them. They share an allocation, which lives
-    /// as long as any handle; their times in the [`metrics`](Engine::metrics) are means of up to 32.
+    /// as long as any handle; their times in the [`metrics`](Engine::metrics) are means of up to 32, and
+    /// the age of one that [`runs`](Engine::running) is that of those before it too.
     ///
     /// Costs some 15 ns a job in all. Where class Cpu has a
     /// [`queue_capacity`](crate::EngineBuilder::queue_capacity) they are submitted one by one.
@@ -154,10 +155,11 @@ impl Engine {
             return ShutdownReport::default();
         }
         let queued = shared.end_queued();
-        shared.hurry();
         let own = shared.jobs_of_thread();
         let mut running = shared.running.jobs();
         running.retain(|running| !own.contains(&running.job));
+        // Whoever is told may be gone at once, and was not to be left out of the report.
+        shared.hurry();
         ShutdownReport { queued, running }
     }
 }
@@ -173,7 +175,8 @@ impl Drop for Engine {
         shared.hurry();
         shared.wait_drained(None);
         shared.stop();
-        let on_own_thread = Current::with(|current| current.is_some_and(|c| c.is_of(shared)));
+        let on_own_thread =
+            Current::with(|current| current.is_some_and(|c| c.is_thread_of(shared)));
         if on_own_thread {
             return;
         }

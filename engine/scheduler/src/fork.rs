@@ -202,6 +202,9 @@ impl<F: FnOnce() -> R + Send, R: Send, W: Waits> StackFork<F, R, W> {
 /// On a worker of an engine it runs there, else it enters the global engine. `a` runs on the
 /// current worker, `b` too unless another one takes it meanwhile. Either may borrow freely.
 ///
+/// Joins nest some 18,000 deep on a worker's stack of 2 MiB, 2,200 without optimisation, with what the
+/// closures themselves put there on top.
+///
 /// While it waits for a stolen `b` the worker runs other forks on the same stack: hold no lock across
 /// a join that another fork takes, and let no fork wait for the job that joins;
 /// [`blocking`](Engine::blocking) is for locks inside.

@@ -6,6 +6,7 @@
 //! none waits behind a long one while somebody is idle. Who runs a job is settled job by job, by its
 //! [`slot`](crate::slot).
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,7 +31,7 @@ pub(crate) struct Many<T, F> {
     meta: Meta,
     slots: Box<[Slot<T, F>]>,
     /// Who waits for which; few do at once.
-    waiters: Mutex<Vec<(usize, Waker)>>,
+    waiters: Mutex<HashMap<usize, Waker>>,
 }
 
 /// As its handles see it.
@@ -89,9 +90,11 @@ where
         })
     }
 
-    /// Runs those of these jobs that are still queued; gives how many those were.
+    /// Runs those of these jobs that are still queued, unless more urgent ones come; gives how many
+    /// those were.
     fn run(&self, jobs: impl Iterator<Item = usize>, current: &Current) -> u64 {
         let shared = current.engine().shared();
+        let is_urgent = || shared.has_urgent(current.node_index());
         // What others know this thread's part of them by.
         let meta = self.meta.copied();
         let lane = current.lane();
@@ -104,11 +107,11 @@ where
             if let Some((job, outcome)) = last {
                 // Whoever has joined a job finds it in the metrics.
                 shared.note_end(lane, &meta, outcome.as_ref().err(), Phase::Running);
-                self.slots[job].end(outcome, || current.defer_gone(), || self.wake(job));
+                self.slots[job].end(outcome, || shared.note_gone(1), || self.wake(job));
             }
         };
         let ((), ended) = current.running(&meta, started, || {
-            for job in jobs {
+            for job in jobs.take_while(|_| !is_urgent()) {
                 let slot = &self.slots[job];
                 let Some(body) = slot.claim() else {
                     continue;
@@ -118,7 +121,7 @@ where
                 if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                     let late = JobError::unrun(Interrupted::DeadlineExceeded);
                     shared.note_end(lane, &meta, Some(&late), Phase::Queued);
-                    slot.end_unrun(late, body, || current.defer_gone(), || self.wake(job));
+                    slot.end_unrun(late, body, || shared.note_gone(1), || self.wake(job));
                     continue;
                 }
                 ran += 1;
@@ -133,39 +136,22 @@ where
             let each = ended.since(started) / u32::try_from(ran).unwrap_or(u32::MAX);
             shared.note_run_time(lane, &meta, each, ran);
         }
-        current.note_deferred_gone();
         ran
     }
 }
 
 impl<T, F> Many<T, F> {
-    fn waiters(&self) -> MutexGuard<'_, Vec<(usize, Waker)>> {
+    fn waiters(&self) -> MutexGuard<'_, HashMap<usize, Waker>> {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Leaves word who waits for a job, and gives who did before.
     fn leave(&self, job: usize, waker: Waker) -> Option<Waker> {
-        let mut waiters = self.waiters();
-        match waiters
-            .iter_mut()
-            .find(|(waited_for, _)| *waited_for == job)
-        {
-            Some((_, before)) => Some(std::mem::replace(before, waker)),
-            None => {
-                waiters.push((job, waker));
-                None
-            }
-        }
+        self.waiters().insert(job, waker)
     }
 
     fn wake(&self, job: usize) {
-        let waker = {
-            let mut waiters = self.waiters();
-            let place = waiters
-                .iter()
-                .position(|&(waited_for, _)| waited_for == job);
-            place.map(|place| waiters.swap_remove(place).1)
-        };
+        let waker = self.waiters().remove(&job);
         waker.into_iter().for_each(Waker::wake);
     }
 }
@@ -190,8 +176,9 @@ where
     }
 
     fn run_if_queued(&self, job: usize, current: &Current) {
-        if current.may_run(&self.meta) {
-            self.run(std::iter::once(job), current);
+        if current.may_run(&self.meta) && self.run(std::iter::once(job), current) > 0 {
+            // Its chunk may have no other, and still lie in a queue.
+            current.engine().shared().note_dead(self.meta.class);
         }
     }
 }
@@ -219,10 +206,15 @@ where
         if let Some(worker) = holding {
             worker.holding.push(Arc::clone(&self) as Arc<dyn Held>);
             shared.wake_one(current.node_index());
+            shared.end_queued_if_ending();
         }
         let ran = self.many.run(self.jobs.clone(), current);
         if let Some(worker) = holding {
             worker.holding.pop();
+        }
+        if self.is_queued() {
+            // Something more urgent has come: the rest waits again.
+            shared.push_again(current.node_index(), self);
         }
         ran > 0
     }
@@ -248,7 +240,11 @@ where
             slot.end_unrun(error, body, gone, || self.many.wake(job));
             true
         });
-        ended.count()
+        let ended = ended.count();
+        if let Some(engine) = engine.filter(|_| ended > 0) {
+            engine.note_dead(self.meta().class);
+        }
+        ended
     }
 }
 
@@ -300,7 +296,6 @@ impl Holding {
         // ORDERING: relaxed: who still reads true looks in vain.
         self.is_any.store(!chunks.is_empty(), Ordering::Relaxed);
         drop(chunks);
-        // It may be the last to hold the jobs.
         drop(last);
     }
 
@@ -308,6 +303,11 @@ impl Holding {
     pub(crate) fn is_any(&self) -> bool {
         // ORDERING: relaxed, see `push`.
         self.is_any.load(Ordering::Relaxed)
+    }
+
+    /// True if there is a chunk with jobs that nobody has begun.
+    pub(crate) fn has_queued(&self) -> bool {
+        self.is_any() && self.chunks().iter().any(|chunk| chunk.is_queued())
     }
 
     /// A chunk with jobs that nobody has begun.

@@ -350,7 +350,7 @@ impl<T: Send> Robber<T> {
             return 0;
         }
         ends.head.store(head + wanted, Ordering::Relaxed);
-        // ORDERING: with the cheap fence in `take_back`, see the module.
+        // ORDERING: with the cheap fence in `take_newest`, see the module.
         if !barrier::heavy("private rob fence") {
             ends.head.store(head, Ordering::Relaxed);
             return 0;

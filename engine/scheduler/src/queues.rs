@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crossbeam_deque::{Injector, Steal};
 
 use crate::Priority;
-use crate::cell::AnyJob;
+use crate::cell::{AnyJob, Place};
 use crate::fork::Fork;
 use crate::many::Held;
 use crate::panics::contain;
@@ -56,6 +56,12 @@ impl NodeQueues {
         queues.map(Injector::len).sum()
     }
 
+    /// True if there are jobs of a priority, of the node's own too if those count.
+    pub(crate) fn has(&self, priority: Priority, strict_too: bool) -> bool {
+        let priority = priority as usize;
+        !self.shared[priority].is_empty() || (strict_too && !self.strict[priority].is_empty())
+    }
+
     /// True if there are jobs that only the node's own workers may do.
     pub(crate) fn has_strict_jobs(&self) -> bool {
         self.strict.iter().any(|queue| !queue.is_empty())
@@ -95,8 +101,20 @@ impl NodeQueues {
         const MOST: usize = 32;
         let from = &self.shared[priority as usize];
         let to = &to.shared[priority as usize];
-        let moved = (0..(from.len() / 2).min(MOST)).map_while(|_| take(from));
-        moved.map(|job| to.push(job)).count() > 0
+        let mut moved = false;
+        for _ in 0..(from.len() / 2).min(MOST) {
+            match take(from) {
+                Some(job) if job.meta().place == Place::Any => to.push(job),
+                // It would rather be done where it is.
+                Some(job) => {
+                    from.push(job);
+                    break;
+                }
+                None => break,
+            }
+            moved = true;
+        }
+        moved
     }
 
     /// The next job of a priority; of the node's own only for its own workers.

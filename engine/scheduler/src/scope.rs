@@ -30,7 +30,8 @@ use crate::worker::{Takes, Worker, run};
 
 /// Calls `body` with a scope on which it can spawn work that borrows, and waits for all of it.
 ///
-/// On a worker of an engine it runs there, else it enters the global engine.
+/// On a worker of an engine it runs there, else it enters the global engine. Scopes nest some 9,900 deep
+/// on a worker's stack of 2 MiB, 1,500 without optimisation; what is spawned does not nest.
 ///
 /// # Panics
 /// If `body` or anything spawned panics, once everything has ended.

@@ -287,7 +287,14 @@ impl Shared {
             || self
                 .workers
                 .iter()
-                .any(|worker| worker.robber.is_worth_it())
+                .any(|worker| worker.robber.is_worth_it() || worker.holding.has_queued())
+    }
+
+    /// True if there are P0 jobs that a worker of this node may take.
+    pub(crate) fn has_urgent(&self, node: usize) -> bool {
+        let near = self.machine.near[node].iter();
+        let mut near = near.map(|&other| (&self.queues[other], other == node));
+        near.any(|(queues, is_own)| queues.has(Priority::P0, is_own))
     }
 
     /// True if other nodes may take something from this one.
@@ -320,10 +327,26 @@ impl Shared {
 
     /// A worker of a node that has nothing has taken a job of another node: it fetches more of them for
     /// its mates.
-    pub(crate) fn fetch_half(&self, from: usize, to: usize) {
-        let (from, to) = (&self.queues[from], &self.queues[to]);
-        if from.move_half(Priority::P1, to) && self.drain.ends_queued() {
-            // They were on their way while the queues were emptied.
+    pub(crate) fn fetch_half(&self, from: usize, home: usize) {
+        let (from, to) = (&self.queues[from], &self.queues[home]);
+        if from.move_half(Priority::P1, to) {
+            // While they were on their way nobody saw them, nor did who empties the queues.
+            self.wake_one(home);
+            self.end_queued_if_ending();
+        }
+    }
+
+    /// What was taken from a queue and is not done goes back, or to the queue of another node.
+    pub(crate) fn push_again(&self, node: usize, job: Arc<dyn AnyJob>) {
+        let priority = job.meta().priority;
+        self.queues[node].push(priority, false, job);
+        self.wake_one(node);
+        self.end_queued_if_ending();
+    }
+
+    /// For who has shown queued jobs where they may have been looked for in vain.
+    pub(crate) fn end_queued_if_ending(&self) {
+        if self.drain.ends_queued() {
             self.end_queued();
         }
     }
@@ -452,10 +475,6 @@ impl Shared {
     /// Waits until no job is left but those that wait for this too; false at the limit. A CPU
     /// worker does other work meanwhile, so that one in a job of its own drains what is queued.
     pub(crate) fn wait_drained(&self, until: Option<Instant>) -> bool {
-        Current::with(|current| {
-            let here = current.filter(|current| current.is_of(self));
-            here.into_iter().for_each(Current::note_deferred_gone);
-        });
         let own = self.jobs_of_thread();
         self.drain
             .wait(&own, |is_drained| block_until(until, is_drained))

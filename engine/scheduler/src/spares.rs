@@ -140,8 +140,9 @@ impl Engine {
     /// inside a CPU job without a core standing still, and without waiting in vain for what another
     /// job would do.
     ///
-    /// Costs waking a thread, or the first times starting one, some 10 to 50 µs; where a node's spare
-    /// threads are all taken it is as if it were not there.
+    /// Costs waking a thread, or the first times starting one, some 10 to 50 µs. A node has four spare
+    /// threads for each of its workers, at least 16 and at most 256; once all are taken it is as if it
+    /// were not there: more jobs than that at once that wait so for each other may wait for ever.
     ///
     /// ```
     /// use std::sync::mpsc::channel;

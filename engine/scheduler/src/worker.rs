@@ -484,7 +484,10 @@ impl Worker {
         shared.metrics.note_steal(self.lane, distance);
         let mut forks = bundled(taken).into_iter();
         let first = forks.next();
-        forks.for_each(|fork| self.deque.push(fork));
+        if forks.len() > 0 {
+            forks.for_each(|fork| self.deque.push(fork));
+            shared.wake_one(self.node);
+        }
         first.map(Task::Fork)
     }
 
@@ -554,8 +557,7 @@ impl Worker {
         };
         let has_fork = |other: &WorkerFace| !other.stealer.is_empty() || other.robber.is_worth_it();
         let has_forks = || takes == Takes::Own && shared.workers.iter().any(has_fork);
-        let is_in_chunk =
-            |other: &WorkerFace| other.holding.is_any() && other.holding.get().is_some();
+        let is_in_chunk = |other: &WorkerFace| other.holding.has_queued();
         shared.queues.iter().enumerate().any(has_jobs)
             || has_forks()
             || shared.workers.iter().any(is_in_chunk)

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use reiver::{Class, Engine, JobError, NodeId};
+use reiver::{Class, Engine, JobError, NodeId, WhenFull};
 
-use crate::engine;
 use crate::size::sized;
+use crate::{Held, engine};
 
 const LONG: Duration = Duration::from_secs(200);
 
@@ -292,4 +292,26 @@ fn who_comes_to_a_stopped_engine_leaves_no_fork_of_others_undone() {
         });
         assert_eq!(ran, 1);
     }
+}
+
+#[test]
+fn a_job_that_another_engines_job_runs_itself_may_end_that_engine() {
+    let outer = Arc::new(engine(1));
+    let inner = Engine::builder()
+        .cpu_workers(1)
+        .queue_capacity(Class::Cpu, 1)
+        .when_full(Class::Cpu, WhenFull::CallerRuns)
+        .build()
+        .unwrap();
+    let inner = Arc::new(inner);
+    let held = Held::new(&inner);
+    let queued = inner.submit(|_| ());
+    let (ends, runs) = (Arc::clone(&outer), Arc::clone(&inner));
+    let job = outer.submit(move |_| {
+        let inside = runs.submit(move |_| ends.shutdown(Duration::MAX).is_clean());
+        inside.join().unwrap()
+    });
+    assert!(job.join().unwrap());
+    held.let_go();
+    queued.join().unwrap();
 }

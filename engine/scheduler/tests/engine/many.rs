@@ -1,11 +1,11 @@
 //! Jobs that are submitted together.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
-use reiver::{Engine, JobContext, JobError, JobHandle, Phase, SubmitError};
+use reiver::{Engine, JobContext, JobError, JobHandle, Phase, Priority, SubmitError};
 
 use crate::engine;
 
@@ -249,4 +249,59 @@ fn they_are_seen_while_they_run() {
     both.wait();
     handles.into_iter().for_each(|job| job.join().unwrap());
     assert!(engine.running().is_empty());
+}
+
+#[test]
+fn a_fork_of_one_may_wait_for_the_end_of_all() {
+    let engine = Arc::new(engine(2));
+    let handles = engine.submit_many((0..16).map(|number| {
+        let engine = Arc::downgrade(&engine);
+        move |_: &JobContext| {
+            if number != 15 {
+                return;
+            }
+            let stolen = AtomicBool::new(false);
+            reiver::join(
+                || {
+                    while !stolen.load(Ordering::Relaxed) {
+                        reiver::join(|| (), || ());
+                        std::thread::yield_now();
+                    }
+                },
+                || {
+                    stolen.store(true, Ordering::Relaxed);
+                    let engine = engine.upgrade().unwrap();
+                    assert!(engine.shutdown(Duration::MAX).is_clean());
+                },
+            );
+        }
+    }));
+    handles.into_iter().for_each(|job| job.join().unwrap());
+}
+
+#[test]
+fn an_urgent_job_comes_before_the_rest() {
+    let engine = engine(1);
+    let (says, begun) = channel();
+    let (go, wait) = channel::<()>();
+    let wait = Arc::new(Mutex::new(wait));
+    let ran = Arc::new(AtomicUsize::new(0));
+    let handles = engine.submit_many((0..128).map(|number| {
+        let (says, wait, ran) = (says.clone(), Arc::clone(&wait), Arc::clone(&ran));
+        move |_: &JobContext| {
+            if number == 3 {
+                says.send(()).unwrap();
+                wait.lock().unwrap().recv().unwrap();
+            }
+            ran.fetch_add(1, Ordering::Relaxed);
+        }
+    }));
+    begun.recv().unwrap();
+    let seen = Arc::clone(&ran);
+    let urgent = engine.job().priority(Priority::P0);
+    let urgent = urgent.submit(move |_| seen.load(Ordering::Relaxed));
+    go.send(()).unwrap();
+    assert_eq!(urgent.unwrap().join().unwrap(), 4);
+    handles.into_iter().for_each(|job| job.join().unwrap());
+    assert_eq!(ran.load(Ordering::Relaxed), 128);
 }
