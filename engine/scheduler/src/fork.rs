@@ -349,7 +349,7 @@ where
             Err(panic) => panic_after(b, panic),
         };
     }
-    let (a, b) = match wait_for(current, worker, &fork) {
+    let (a, b) = match wait_for(&fork) {
         // SAFETY: the deque has given it back, and hands out a fork once.
         Waited::Own => (
             a,
@@ -376,27 +376,28 @@ enum Waited {
 }
 
 /// Runs what `a` has spawned on scopes around the join, and waits until the fork is back or has run.
+/// Asks anew which worker this is, so that a join that is not stolen need not keep it.
 #[cold]
-fn wait_for<F, R>(
-    current: &Current,
-    worker: &Worker,
-    fork: &StackFork<F, R, *const Unparker>,
-) -> Waited
+fn wait_for<F, R>(fork: &StackFork<F, R, *const Unparker>) -> Waited
 where
     F: FnOnce() -> R + Send,
     R: Send,
 {
     let pointed_to = NoUnwind;
-    let waited = loop {
-        match worker.pop(current.engine().shared()) {
-            Some(own) if own == fork.itself() => break Waited::Own,
-            Some(other) => run(Task::Fork(other), current),
-            None => {
-                worker.work_until(current, Takes::Forks, None, |_| fork.latch.is_set());
-                break Waited::Stolen;
+    let waited = Current::with(|current| {
+        let current = current.expect("forks are made on workers");
+        let worker = current.worker().expect("forks are made on CPU workers");
+        loop {
+            match worker.pop(current.engine().shared()) {
+                Some(own) if own == fork.itself() => break Waited::Own,
+                Some(other) => run(Task::Fork(other), current),
+                None => {
+                    worker.work_until(current, Takes::Forks, None, |_| fork.latch.is_set());
+                    break Waited::Stolen;
+                }
             }
         }
-    };
+    });
     pointed_to.release();
     waited
 }
