@@ -5,8 +5,8 @@
 //! is idle, many go to the deque as one bundle, for each may be tiny. Whoever takes a bundle has its
 //! forks in a private list again, and counts the ends of those that it runs itself together.
 //!
-//! 1M spawns of an empty closure by one worker, callgrind, instructions each: boxed, with an `Arc` of
-//! the scope in each and one shared count 298; as it stands 94.
+//! A spawn of a closure that counts, by one worker, and its run, in instructions (callgrind, 110,000
+//! less 10,000): boxed, with an `Arc` of the scope in each and one shared count 654; as it stands 127.
 
 use std::any::Any;
 use std::marker::PhantomData;
