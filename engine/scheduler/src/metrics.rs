@@ -2,7 +2,8 @@
 //! writes it where it happens, and its sum in [`Metrics`].
 //!
 //! Each worker writes a block of its own, padded, with plain loads and stores, and reading adds them
-//! up; threads that are no workers share one, and add to it atomically. Joins, spawns and forks are not jobs and are not counted or timed.
+//! up; threads that are no workers share one, and add to it atomically. Joins, spawns and forks are not
+//! jobs and are not timed.
 //!
 //! Counts only grow, and a job is counted as submitted before it is counted as started, and as
 //! started before it is counted as ended. They are read in the opposite order, so that a snapshot
