@@ -1,48 +1,37 @@
 //! One CPU worker: finds the next thing to do, does it, sleeps when there is none.
 //!
-//! It looks for work in this order, from the start each time:
-//! 1. its own private list and deque: forks of what it has begun, the newest first;
-//! 2. P0 jobs, of its own node, then of others by distance;
-//! 3. forks of the workers of its node, and those that came to its node from outside;
-//! 4. P1 jobs of its node;
-//! 5. node by node by distance: forks of its workers and from outside, its P1 jobs;
-//! 6. P2 jobs, of its own node, then of others by distance.
+//! Where it finds it, and in which order, is in [`search`]; how it passes a time without
+//! work in [`spell`]. Inside a join or scope it takes forks alone, inside a wait for a job
+//! only its own; what it then leaves lying a spare does in its place, see [`spares`](crate::spares).
 //!
-//! Inside a join or scope it takes forks alone, inside a wait for a job only its own; what it then
-//! leaves lying a spare does in its place, see [`spares`](crate::spares).
-//!
-//! Of the P1 jobs of another node it fetches half, for its mates: a burst on one node spreads so.
-//!
-//! What is stolen is the oldest fork of the victim, which is the largest part of its work. Forks lie in
-//! the worker's private list until somebody is idle: then whoever forks moves the oldest to its deque,
-//! where it can be stolen. A worker that would sleep although others hold private forks, because they
-//! are in long leaves, takes the older half of those from the nearest.
+//! Forks lie in its private list until somebody is idle: then it moves the oldest to its deque, where
+//! they can be stolen.
+
+mod search;
+mod spell;
 
 use std::cell::Cell;
 use std::ptr;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_deque::{Steal, Stealer};
+use crossbeam_deque::Stealer;
 use crossbeam_utils::sync::{Parker, Unparker};
 use reiver_topology::here::{self, Here};
 use reiver_topology::{Seat, place};
+use spell::Spell;
 
-use crate::Priority;
 use crate::builder::Pinning;
 use crate::current::Current;
 use crate::fork::Fork;
-use crate::machine::Machine;
 use crate::many::Holding;
 use crate::panics::contain;
 use crate::private::{PrivateList, Robber};
-use crate::queues::{NodeQueues, Task};
+use crate::queues::Task;
 use crate::scope::{BUNDLE, bundled, spawned_in};
 use crate::shared::Shared;
 use crate::sleep::{Bit, Demand, Sleep, Sleepers};
-use crate::steal_order::{Distance, StealOrder};
 
 /// What a worker thread owns.
 #[derive(Debug)]
@@ -365,17 +354,7 @@ impl Worker {
                 }
                 wake_at = Some(until.map_or(patient, |until| until.min(patient)));
             }
-            let is_large = self.private.is_large() || current.arena().is_large();
-            if is_large && wake_at.is_none() {
-                let until = Instant::now() + KEEPS_MEMORY;
-                self.park(shared, Some(until));
-                if Instant::now() >= until {
-                    self.private.trim();
-                    current.arena().trim();
-                }
-            } else {
-                self.park(shared, wake_at);
-            }
+            self.sleep(current, wake_at);
             shared.sleepers.retract(self.bit, sleep);
             spell.begin_again();
         };
@@ -412,155 +391,27 @@ impl Worker {
         }
     }
 
+    /// Parks. If that is for long, it gives back the memory that a burst of forks has left.
+    fn sleep(&self, current: &Current, until: Option<Instant>) {
+        let shared = current.engine().shared();
+        let is_large = self.private.is_large() || current.arena().is_large();
+        if !is_large || until.is_some() {
+            return self.park(shared, until);
+        }
+        let until = Instant::now() + KEEPS_MEMORY;
+        self.park(shared, Some(until));
+        if Instant::now() >= until {
+            self.private.trim();
+            current.arena().trim();
+        }
+    }
+
     fn park(&self, shared: &Shared, until: Option<Instant>) {
         shared.metrics.note_park(self.lane);
         match until {
             None => self.parker.park(),
             Some(until) => self.parker.park_deadline(until),
         }
-    }
-
-    fn find(&self, shared: &Shared, takes: Takes) -> Option<Task> {
-        let own = self.pop(shared).map(Task::Fork);
-        if own.is_some() || takes == Takes::Own {
-            return own;
-        }
-        let all = takes == Takes::All;
-        let jobs = |node: usize, priority: Priority| {
-            let job = all.then(|| shared.queues[node].take(priority, node == self.node));
-            job.flatten().map(Task::Job)
-        };
-        let forks_of = |node: usize| shared.queues[node].take_fork().map(Task::Fork);
-        let far = &shared.machine.near[self.node];
-        far.iter()
-            .find_map(|&node| jobs(node, Priority::P0))
-            .or_else(|| self.steal_from_mates(shared).map(Task::Fork))
-            .or_else(|| forks_of(self.node))
-            .or_else(|| jobs(self.node, Priority::P1))
-            .or_else(|| {
-                let has_work = |&node: &usize| shared.has_work_at(node);
-                let order = self.order(shared, || far[1..].iter().any(has_work))?;
-                order.remote.iter().find_map(|(node, victims)| {
-                    let node = shared.machine.index_of(*node)?;
-                    let victims = victims.iter().map(|victim| victim.worker);
-                    let task = victims
-                        .chain(shared.active_spares(node))
-                        .find_map(|victim| steal(shared, victim))
-                        .map(Task::Fork)
-                        .or_else(|| forks_of(node))
-                        .or_else(|| {
-                            let job = jobs(node, Priority::P1)?;
-                            shared.fetch_half(node, self.node);
-                            Some(job)
-                        })?;
-                    shared.metrics.note_steal(self.lane, Distance::Remote);
-                    Some(task)
-                })
-            })
-            .or_else(|| far.iter().find_map(|&node| jobs(node, Priority::P2)))
-    }
-
-    /// Takes private forks of others, who are in long leaves: the last resort, for it costs a barrier.
-    /// One is to be done now; the rest lies where others can steal it.
-    fn rob(&self, shared: &Shared, takes: Takes) -> Option<Task> {
-        if takes == Takes::Own {
-            return None;
-        }
-        let order = self.order(shared, || shared.has_private_forks())?;
-        let mates = self.mates(shared, order);
-        let others = order.remote.iter().flat_map(|(node, victims)| {
-            let node = shared.machine.index_of(*node);
-            let spares = node.map_or(0..0, |node| shared.active_spares(node));
-            let victims = victims.iter().map(|victim| victim.worker);
-            victims
-                .chain(spares)
-                .map(|victim| (victim, Distance::Remote))
-        });
-        let mut taken = Vec::new();
-        let (_, distance) = mates
-            .chain(others)
-            .filter(|&(victim, _)| shared.workers[victim].robber.is_worth_it())
-            .find(|&(victim, _)| shared.workers[victim].robber.rob(|fork| taken.push(fork)) > 0)?;
-        shared.metrics.note_steal(self.lane, distance);
-        let mut forks = bundled(taken).into_iter();
-        let first = forks.next();
-        if forks.len() > 0 {
-            forks.for_each(|fork| self.deque.push(fork));
-            shared.wake_one(self.node);
-        }
-        first.map(Task::Fork)
-    }
-
-    /// Takes part in a chunk of jobs that another worker has taken, who may be in a long one of them.
-    fn help(&self, shared: &Shared, takes: Takes) -> Option<Task> {
-        if takes != Takes::All {
-            return None;
-        }
-        // Those after it first, so that helpers spread; itself last, for its place may have been handed
-        // on inside of a chunk.
-        let after = self.index + 1..shared.workers.len();
-        after
-            .chain(0..=self.index)
-            .map(|victim| &shared.workers[victim].holding)
-            .filter(|holding| holding.is_any())
-            .find_map(Holding::get)
-            .map(Task::Help)
-    }
-
-    /// Where it steals, if that is known, or is needed now.
-    fn order<'s>(
-        &self,
-        shared: &'s Shared,
-        is_needed: impl FnOnce() -> bool,
-    ) -> Option<&'s StealOrder> {
-        let Machine {
-            orders, topology, ..
-        } = &shared.machine;
-        let seat = shared.workers[self.index].seat_number;
-        let known = orders.known(seat);
-        known.or_else(|| is_needed().then(|| orders.find(topology, seat)))
-    }
-
-    fn steal_from_mates(&self, shared: &Shared) -> Option<Fork> {
-        let order = self.order(shared, || shared.has_forks(self.node))?;
-        self.mates(shared, order).find_map(|(victim, distance)| {
-            let fork = steal(shared, victim)?;
-            shared.metrics.note_steal(self.lane, distance);
-            Some(fork)
-        })
-    }
-
-    /// The other workers of its node, nearest first.
-    fn mates(
-        &self,
-        shared: &Shared,
-        order: &StealOrder,
-    ) -> impl Iterator<Item = (usize, Distance)> {
-        let mates = order
-            .same_node
-            .iter()
-            .map(|victim| (victim.worker, victim.distance));
-        // A spare has the order of the worker whose seat it shares, in which that one is not.
-        let twin = self.twin.map(|twin| (twin, Distance::SameCache));
-        let spares = shared.active_spares(self.node);
-        let spares = spares.map(|spare| (spare, Distance::SameNode));
-        mates
-            .chain(twin)
-            .chain(spares)
-            .filter(|&(victim, _)| victim != self.index)
-    }
-
-    /// True if there is work that it does not take while it waits.
-    fn leaves_work(&self, shared: &Shared, takes: Takes) -> bool {
-        let has_jobs = |(node, queues): (usize, &NodeQueues)| {
-            queues.has_jobs(node == self.node) || (takes == Takes::Own && queues.has_forks())
-        };
-        let has_fork = |other: &WorkerFace| !other.stealer.is_empty() || other.robber.is_worth_it();
-        let has_forks = || takes == Takes::Own && shared.workers.iter().any(has_fork);
-        let is_in_chunk = |other: &WorkerFace| other.holding.has_queued();
-        shared.queues.iter().enumerate().any(has_jobs)
-            || has_forks()
-            || shared.workers.iter().any(is_in_chunk)
     }
 }
 
@@ -573,77 +424,6 @@ pub(crate) enum Takes {
     Forks,
     /// Forks of its own: inside a wait for a job.
     Own,
-}
-
-/// A time without work: first it spins, in case somebody shares work at once; then it looks whether
-/// somebody in a long leaf holds any; then it lets other threads have the CPU; then it is to sleep.
-///
-/// After a job that it was woken for it soon sleeps: the next one may be as long in coming.
-#[derive(Debug)]
-struct Spell {
-    searches: u32,
-    most: u32,
-    has_slept: bool,
-}
-
-impl Spell {
-    /// 254 spins in all, some 5 µs.
-    const SPINNING: u32 = 7;
-    const YIELDING: u32 = 4;
-    /// 30 spins in all.
-    const AFTER_A_JOB: u32 = 4;
-
-    /// The first, before anything was found.
-    fn of(takes: Takes) -> Spell {
-        let most = match takes {
-            Takes::Forks => Spell::SPINNING + Spell::YIELDING,
-            Takes::All | Takes::Own => Spell::AFTER_A_JOB,
-        };
-        Spell {
-            searches: 0,
-            most,
-            has_slept: false,
-        }
-    }
-
-    /// What it found has ended it; this is the next.
-    fn after(&self, task: &Task) -> Spell {
-        let most = match task {
-            Task::Fork(_) => Spell::SPINNING + Spell::YIELDING,
-            Task::Job(_) | Task::Help(_) if self.has_slept => Spell::AFTER_A_JOB,
-            Task::Job(_) | Task::Help(_) => Spell::SPINNING + Spell::YIELDING,
-        };
-        Spell {
-            searches: 0,
-            most,
-            has_slept: false,
-        }
-    }
-
-    /// Begins again: it was woken, and has not found anything yet.
-    fn begin_again(&mut self) {
-        self.searches = 0;
-        self.has_slept = true;
-    }
-
-    /// Before the next search. False once it is to sleep.
-    fn goes_on(&mut self) -> bool {
-        self.searches += 1;
-        if self.searches > self.most {
-            return false;
-        }
-        if self.searches <= Spell::SPINNING {
-            (0..1 << self.searches).for_each(|_| std::hint::spin_loop());
-        } else {
-            thread::yield_now();
-        }
-        true
-    }
-
-    /// True if it has waited long enough for others to share.
-    fn may_rob(&self) -> bool {
-        self.searches == Spell::SPINNING
-    }
 }
 
 /// What has become of a worker's place while it waits.
@@ -668,21 +448,6 @@ const KEEPS_MEMORY: Duration = Duration::from_millis(100);
 /// So many jobs on one stack, and no more are begun there while others wait: a stack of 2 MiB has
 /// room for them.
 pub(crate) const MOST_NESTED: usize = 32;
-
-fn steal(shared: &Shared, victim: usize) -> Option<Fork> {
-    let stealer = &shared.workers[victim].stealer;
-    // Cheaper than to steal in vain, and most have nothing at most times.
-    if stealer.is_empty() {
-        return None;
-    }
-    loop {
-        match stealer.steal() {
-            Steal::Success(fork) => return Some(fork),
-            Steal::Empty => return None,
-            Steal::Retry => {}
-        }
-    }
-}
 
 /// Puts the thread in its place: its first act, before it touches memory of its own.
 fn settle(shared: &Shared, worker: &Worker) {

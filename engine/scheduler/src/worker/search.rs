@@ -1,0 +1,188 @@
+//! Where a worker finds the next thing to do.
+//!
+//! It looks in this order, from the start each time:
+//! 1. its own private list and deque: forks of what it has begun, the newest first;
+//! 2. P0 jobs, of its own node, then of others by distance;
+//! 3. forks of the workers of its node, and those that came to its node from outside;
+//! 4. P1 jobs of its node;
+//! 5. node by node by distance: forks of its workers and from outside, its P1 jobs;
+//! 6. P2 jobs, of its own node, then of others by distance.
+//!
+//! Of the P1 jobs of another node it fetches half, for its mates: a burst on one node spreads so. What is
+//! stolen is the oldest fork of the victim, which is the largest part of its work.
+//!
+//! Before it sleeps it looks twice more: if others hold private forks, because they are in long leaves,
+//! it takes the older half of those from the nearest; and it takes part in chunks of jobs.
+
+use crossbeam_deque::Steal;
+
+use super::{Takes, Worker, WorkerFace};
+use crate::Priority;
+use crate::fork::Fork;
+use crate::machine::Machine;
+use crate::many::Holding;
+use crate::queues::{NodeQueues, Task};
+use crate::scope::bundled;
+use crate::shared::Shared;
+use crate::steal_order::{Distance, StealOrder};
+
+impl Worker {
+    /// The next thing to do, of what it takes.
+    pub(super) fn find(&self, shared: &Shared, takes: Takes) -> Option<Task> {
+        let own = self.pop(shared).map(Task::Fork);
+        if own.is_some() || takes == Takes::Own {
+            return own;
+        }
+        let all = takes == Takes::All;
+        let jobs = |node: usize, priority: Priority| {
+            let job = all.then(|| shared.queues[node].take(priority, node == self.node));
+            job.flatten().map(Task::Job)
+        };
+        let forks_of = |node: usize| shared.queues[node].take_fork().map(Task::Fork);
+        let far = &shared.machine.near[self.node];
+        far.iter()
+            .find_map(|&node| jobs(node, Priority::P0))
+            .or_else(|| self.steal_from_mates(shared).map(Task::Fork))
+            .or_else(|| forks_of(self.node))
+            .or_else(|| jobs(self.node, Priority::P1))
+            .or_else(|| {
+                let has_work = |&node: &usize| shared.has_work_at(node);
+                let order = self.order(shared, || far[1..].iter().any(has_work))?;
+                order.remote.iter().find_map(|(node, victims)| {
+                    let node = shared.machine.index_of(*node)?;
+                    let victims = victims.iter().map(|victim| victim.worker);
+                    let task = victims
+                        .chain(shared.active_spares(node))
+                        .find_map(|victim| steal(shared, victim))
+                        .map(Task::Fork)
+                        .or_else(|| forks_of(node))
+                        .or_else(|| {
+                            let job = jobs(node, Priority::P1)?;
+                            shared.fetch_half(node, self.node);
+                            Some(job)
+                        })?;
+                    shared.metrics.note_steal(self.lane, Distance::Remote);
+                    Some(task)
+                })
+            })
+            .or_else(|| far.iter().find_map(|&node| jobs(node, Priority::P2)))
+    }
+
+    /// Takes private forks of others, who are in long leaves: the last resort, for it costs a barrier.
+    /// One is to be done now; the rest lies where others can steal it.
+    pub(super) fn rob(&self, shared: &Shared, takes: Takes) -> Option<Task> {
+        if takes == Takes::Own {
+            return None;
+        }
+        let order = self.order(shared, || shared.has_private_forks())?;
+        let mates = self.mates(shared, order);
+        let others = order.remote.iter().flat_map(|(node, victims)| {
+            let node = shared.machine.index_of(*node);
+            let spares = node.map_or(0..0, |node| shared.active_spares(node));
+            let victims = victims.iter().map(|victim| victim.worker);
+            victims
+                .chain(spares)
+                .map(|victim| (victim, Distance::Remote))
+        });
+        let mut taken = Vec::new();
+        let (_, distance) = mates
+            .chain(others)
+            .filter(|&(victim, _)| shared.workers[victim].robber.is_worth_it())
+            .find(|&(victim, _)| shared.workers[victim].robber.rob(|fork| taken.push(fork)) > 0)?;
+        shared.metrics.note_steal(self.lane, distance);
+        let mut forks = bundled(taken).into_iter();
+        let first = forks.next();
+        if forks.len() > 0 {
+            forks.for_each(|fork| self.deque.push(fork));
+            shared.wake_one(self.node);
+        }
+        first.map(Task::Fork)
+    }
+
+    /// Takes part in a chunk of jobs that another worker has taken, who may be in a long one of them.
+    pub(super) fn help(&self, shared: &Shared, takes: Takes) -> Option<Task> {
+        if takes != Takes::All {
+            return None;
+        }
+        // Those after it first, so that helpers spread; itself last, for its place may have been handed
+        // on inside of a chunk.
+        let after = self.index + 1..shared.workers.len();
+        after
+            .chain(0..=self.index)
+            .map(|victim| &shared.workers[victim].holding)
+            .filter(|holding| holding.is_any())
+            .find_map(Holding::get)
+            .map(Task::Help)
+    }
+
+    /// Where it steals, if that is known, or is needed now.
+    fn order<'s>(
+        &self,
+        shared: &'s Shared,
+        is_needed: impl FnOnce() -> bool,
+    ) -> Option<&'s StealOrder> {
+        let Machine {
+            orders, topology, ..
+        } = &shared.machine;
+        let seat = shared.workers[self.index].seat_number;
+        let known = orders.known(seat);
+        known.or_else(|| is_needed().then(|| orders.find(topology, seat)))
+    }
+
+    fn steal_from_mates(&self, shared: &Shared) -> Option<Fork> {
+        let order = self.order(shared, || shared.has_forks(self.node))?;
+        self.mates(shared, order).find_map(|(victim, distance)| {
+            let fork = steal(shared, victim)?;
+            shared.metrics.note_steal(self.lane, distance);
+            Some(fork)
+        })
+    }
+
+    /// The other workers of its node, nearest first.
+    fn mates(
+        &self,
+        shared: &Shared,
+        order: &StealOrder,
+    ) -> impl Iterator<Item = (usize, Distance)> {
+        let mates = order
+            .same_node
+            .iter()
+            .map(|victim| (victim.worker, victim.distance));
+        // A spare has the order of the worker whose seat it shares, in which that one is not.
+        let twin = self.twin.map(|twin| (twin, Distance::SameCache));
+        let spares = shared.active_spares(self.node);
+        let spares = spares.map(|spare| (spare, Distance::SameNode));
+        mates
+            .chain(twin)
+            .chain(spares)
+            .filter(|&(victim, _)| victim != self.index)
+    }
+
+    /// True if there is work that it does not take while it waits.
+    pub(super) fn leaves_work(&self, shared: &Shared, takes: Takes) -> bool {
+        let has_jobs = |(node, queues): (usize, &NodeQueues)| {
+            queues.has_jobs(node == self.node) || (takes == Takes::Own && queues.has_forks())
+        };
+        let has_fork = |other: &WorkerFace| !other.stealer.is_empty() || other.robber.is_worth_it();
+        let has_forks = || takes == Takes::Own && shared.workers.iter().any(has_fork);
+        let is_in_chunk = |other: &WorkerFace| other.holding.has_queued();
+        shared.queues.iter().enumerate().any(has_jobs)
+            || has_forks()
+            || shared.workers.iter().any(is_in_chunk)
+    }
+}
+
+fn steal(shared: &Shared, victim: usize) -> Option<Fork> {
+    let stealer = &shared.workers[victim].stealer;
+    // Cheaper than to steal in vain, and most have nothing at most times.
+    if stealer.is_empty() {
+        return None;
+    }
+    loop {
+        match stealer.steal() {
+            Steal::Success(fork) => return Some(fork),
+            Steal::Empty => return None,
+            Steal::Retry => {}
+        }
+    }
+}
