@@ -150,7 +150,7 @@ impl Engine {
     /// let engine = reiver::Engine::builder().cpu_workers(1).build()?;
     /// let (says, hears) = channel();
     /// let waits = engine.submit(move |ctx| ctx.engine().blocking(|| hears.recv()));
-    /// engine.submit(move |_| says.send(7)).join()?.unwrap();
+    /// engine.submit(move |_| says.send(7)).join()??;
     /// assert_eq!(waits.join()?, Ok(7));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

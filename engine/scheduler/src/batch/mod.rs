@@ -43,7 +43,7 @@ impl Engine {
     /// let engine = Engine::builder().cpu_workers(2).build()?;
     /// let squares = engine.batch(0..1000_u64).map(|_, n| n * n).collect();
     /// assert_eq!(squares.len(), 1000);
-    /// assert_eq!(*squares[30].as_ref().unwrap(), 900);
+    /// assert!(matches!(squares[30], Ok(900)));
     ///
     /// let names = ["/proc/stat", "/proc/uptime"];
     /// let sizes = engine.batch(names).class(Class::Io).max_in_flight(64)
