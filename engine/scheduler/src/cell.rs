@@ -145,7 +145,7 @@ where
             let late = JobError::unrun(Interrupted::DeadlineExceeded);
             shared.note_end(lane, meta, Some(&late), Phase::Queued);
             self.slot
-                .end_unrun(late, body, || shared.note_gone(1), || self.wake());
+                .end_unrun(late, body, || shared.note_gone(lane), || self.wake());
             return true;
         }
         shared.note_start(lane, meta);
@@ -156,7 +156,7 @@ where
         // Whoever has joined a job finds it in the metrics.
         shared.note_end(lane, meta, outcome.as_ref().err(), Phase::Running);
         self.slot
-            .end(outcome, || shared.note_gone(1), || self.wake());
+            .end(outcome, || shared.note_gone(lane), || self.wake());
         true
     }
 
@@ -175,7 +175,11 @@ where
             let lane = engine.lane_of_strangers();
             engine.note_end(lane, &self.meta, Some(&error), Phase::Queued);
         }
-        let gone = || engine.into_iter().for_each(|engine| engine.note_gone(1));
+        let gone = || {
+            engine
+                .into_iter()
+                .for_each(|engine| engine.note_gone(engine.lane_of_strangers()));
+        };
         self.slot.end_unrun(error, body, gone, || self.wake());
         if let Some(engine) = engine {
             engine.note_dead(self.meta.class);

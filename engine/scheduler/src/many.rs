@@ -107,7 +107,7 @@ where
             if let Some((job, outcome)) = last {
                 // Whoever has joined a job finds it in the metrics.
                 shared.note_end(lane, &meta, outcome.as_ref().err(), Phase::Running);
-                self.slots[job].end(outcome, || shared.note_gone(1), || self.wake(job));
+                self.slots[job].end(outcome, || shared.note_gone(lane), || self.wake(job));
             }
         };
         let ((), ended) = current.running(&meta, started, || {
@@ -121,7 +121,7 @@ where
                 if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                     let late = JobError::unrun(Interrupted::DeadlineExceeded);
                     shared.note_end(lane, &meta, Some(&late), Phase::Queued);
-                    slot.end_unrun(late, body, || shared.note_gone(1), || self.wake(job));
+                    slot.end_unrun(late, body, || shared.note_gone(lane), || self.wake(job));
                     continue;
                 }
                 ran += 1;
@@ -236,7 +236,11 @@ where
                 let lane = engine.lane_of_strangers();
                 engine.note_end(lane, self.meta(), Some(&error), Phase::Queued);
             }
-            let gone = || engine.into_iter().for_each(|engine| engine.note_gone(1));
+            let gone = || {
+                engine
+                    .into_iter()
+                    .for_each(|engine| engine.note_gone(engine.lane_of_strangers()));
+            };
             slot.end_unrun(error, body, gone, || self.many.wake(job));
             true
         });

@@ -27,6 +27,9 @@ use crate::timer::Timer;
 use crate::worker::{WorkerFace, run};
 use crate::{Class, Priority};
 
+/// How often who waits for the end of all jobs looks whether they have, where nobody may tell it.
+const LOOKS_AGAIN: Duration = Duration::from_millis(1);
+
 /// What the threads of an engine share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -95,6 +98,7 @@ impl Shared {
                 .map(|_| NodeQueues::default())
                 .collect(),
             running: AllRunning::default(),
+            drain: Drain::new(workers.len()),
             machine,
             workers,
             sleepers,
@@ -105,7 +109,6 @@ impl Shared {
             spawner,
             threadless,
             rooms,
-            drain: Drain::default(),
             round_robin: AtomicUsize::new(0),
             hurrying: AtomicBool::new(false),
             stop: Stop::default(),
@@ -458,9 +461,9 @@ impl Shared {
             .note_end(lane, meta.class, meta.priority, error, was);
     }
 
-    /// So many jobs that were counted in have ended, and have said so.
-    pub(crate) fn note_gone(&self, jobs: usize) {
-        self.drain.note_gone(jobs);
+    /// A job that was counted in has ended, and has said so.
+    pub(crate) fn note_gone(&self, lane: usize) {
+        self.drain.note_gone(lane);
     }
 
     pub(crate) fn close(&self) {
@@ -476,8 +479,18 @@ impl Shared {
     /// worker does other work meanwhile, so that one in a job of its own drains what is queued.
     pub(crate) fn wait_drained(&self, until: Option<Instant>) -> bool {
         let own = self.jobs_of_thread();
-        self.drain
-            .wait(&own, |is_drained| block_until(until, is_drained))
+        self.drain.wait(&own, |is_drained| {
+            while self.drain.may_miss() {
+                let next = Instant::now() + LOOKS_AGAIN;
+                if until.is_some_and(|until| until < next) {
+                    break;
+                }
+                if block_until(Some(next), &mut *is_drained) {
+                    return true;
+                }
+            }
+            block_until(until, is_drained)
+        })
     }
 
     /// The addresses of the engine's jobs that the current thread is in.

@@ -18,7 +18,10 @@ use loom::model::Builder;
 use loom::sync::atomic::{AtomicUsize, Ordering, fence};
 use loom::thread;
 use parker::Parker;
-use reiver::model::{Drain, Notice, State, Stop, fails_without};
+use reiver::model::{Drain, Notice, State, Stop, fails_without, without};
+
+/// The number of whoever does not count alone.
+const STRANGER: usize = 2;
 
 struct Queue(AtomicUsize);
 
@@ -63,17 +66,17 @@ unsafe impl Send for Engine {}
 impl Engine {
     fn new() -> Arc<Engine> {
         Arc::new(Engine {
-            drain: Drain::default(),
+            drain: Drain::new(2),
             queue: Queue::new(),
             done: UnsafeCell::new(false),
         })
     }
 
-    /// A job that runs ends.
-    fn run(&self) {
+    /// A job that runs on a worker of this number ends.
+    fn run(&self, lane: usize) {
         // SAFETY: loom watches it.
         self.done.with_mut(|done| unsafe { *done = true });
-        self.drain.note_gone(1);
+        self.drain.note_gone(lane);
     }
 
     fn is_done(&self) -> bool {
@@ -100,7 +103,7 @@ impl Engine {
     }
 
     fn empty(&self) {
-        (0..self.queue.take_all()).for_each(|_| self.drain.note_gone(1));
+        (0..self.queue.take_all()).for_each(|_| self.drain.note_gone(STRANGER));
     }
 }
 
@@ -132,13 +135,13 @@ fn a_job_that_comes_while_intake_closes_is_ended_or_refused() {
     submit_beside_an_end();
 }
 
-fn one_job() {
-    loom::model(|| {
+fn one_job(lane: usize) {
+    loom::model(move || {
         let engine = Engine::new();
         assert!(engine.drain.admit(1));
         let job = {
             let engine = Arc::clone(&engine);
-            thread::spawn(move || engine.run())
+            thread::spawn(move || engine.run(lane))
         };
         engine.drain.close();
         engine.wait(&[]);
@@ -149,7 +152,34 @@ fn one_job() {
 
 #[test]
 fn who_waits_for_the_end_is_woken_and_sees_what_was_done() {
-    one_job();
+    one_job(0);
+    one_job(STRANGER);
+}
+
+/// After the close, so that the fence beside which the barrier stands is none.
+fn two_jobs(lanes: [usize; 2]) {
+    let mut builder = Builder::new();
+    // All of it takes minutes.
+    builder.preemption_bound = Some(3);
+    let model = move || {
+        let engine = Engine::new();
+        assert!(engine.drain.admit(2));
+        engine.drain.close();
+        let jobs = lanes.map(|lane| {
+            let engine = Arc::clone(&engine);
+            thread::spawn(move || engine.drain.note_gone(lane))
+        });
+        engine.wait(&[]);
+        jobs.into_iter().for_each(|job| job.join().unwrap());
+    };
+    without(&["drain gone fence"], || builder.check(model));
+}
+
+/// Each of them sees that one is left.
+#[test]
+fn of_two_jobs_that_end_at_once_one_wakes() {
+    two_jobs([0, 1]);
+    two_jobs([0, STRANGER]);
 }
 
 /// The limit of one is not the end of the other.
@@ -164,7 +194,7 @@ fn all_who_wait_for_the_end_are_woken() {
         engine.drain.close();
         let job = {
             let engine = Arc::clone(&engine);
-            thread::spawn(move || engine.drain.note_gone(1))
+            thread::spawn(move || engine.drain.note_gone(0))
         };
         let other = {
             let engine = Arc::clone(&engine);
@@ -187,13 +217,30 @@ fn a_job_that_waits_for_the_end_is_not_waited_for_by_itself() {
             thread::spawn(move || {
                 engine.drain.close();
                 engine.wait(&[1]);
-                engine.run();
+                engine.run(0);
             })
         };
         engine.drain.close();
         engine.wait(&[]);
         assert!(engine.is_done());
         job.join().unwrap();
+    });
+}
+
+/// It ends while the other says that it need not be waited for.
+#[test]
+fn a_job_that_waits_for_the_end_is_woken_by_the_last_one_beside_it() {
+    loom::model(|| {
+        let engine = Engine::new();
+        assert!(engine.drain.admit(2));
+        let other = {
+            let engine = Arc::clone(&engine);
+            thread::spawn(move || engine.drain.note_gone(1))
+        };
+        engine.drain.close();
+        engine.wait(&[1]);
+        engine.drain.note_gone(0);
+        other.join().unwrap();
     });
 }
 
@@ -209,7 +256,7 @@ fn jobs_that_wait_for_the_end_do_not_wait_for_each_other() {
             let engine = Arc::clone(&engine);
             move || {
                 engine.wait(&[name]);
-                engine.drain.note_gone(1);
+                engine.drain.note_gone(name - 1);
             }
         };
         let other = thread::spawn(job(1));
@@ -357,12 +404,32 @@ fn who_has_pushed_a_job_needs_the_order_with_the_close() {
 
 #[test]
 fn a_job_that_ends_has_to_release() {
-    fails_without("drain gone", one_job);
+    fails_without("drain gone", || one_job(0));
 }
 
 #[test]
 fn who_waits_for_the_end_has_to_acquire() {
-    fails_without("drain wait", one_job);
+    fails_without("drain left", || one_job(0));
+}
+
+#[test]
+fn a_worker_that_ends_a_job_needs_its_fence() {
+    fails_without("drain gone fence", || one_job(0));
+}
+
+#[test]
+fn who_ends_a_job_elsewhere_needs_its_fence() {
+    fails_without("drain gone together fence", || one_job(STRANGER));
+}
+
+#[test]
+fn who_waits_for_the_end_needs_its_barrier() {
+    fails_without("drain wait fence", || one_job(0));
+}
+
+#[test]
+fn who_looks_whether_all_have_ended_needs_its_fence() {
+    fails_without("drain look fence", || two_jobs([0, 1]));
 }
 
 #[test]
