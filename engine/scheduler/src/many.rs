@@ -26,7 +26,9 @@ const CHUNK: usize = 32;
 /// Of what is submitted together there are so many chunks for each worker, if it is enough for that.
 const CHUNKS_PER_WORKER: usize = 4;
 
-/// Jobs that were submitted together.
+/// Jobs that were submitted together. Apart from the count of its owners, in which every handle that
+/// goes writes: who runs them reads it for each.
+#[repr(align(128))]
 pub(crate) struct Many<T, F> {
     meta: Meta,
     slots: Box<[Slot<T, F>]>,

@@ -48,14 +48,30 @@ impl<T, F> Slot<T, F> {
 
     /// Takes the job out of the queue, with its closure.
     pub(crate) fn claim(&self) -> Option<F> {
-        self.state.claim().then(|| {
-            // SAFETY: whoever has claimed it alone touches the content.
-            let content = unsafe { &mut *self.content.get() };
-            // SAFETY: that is the closure until it is claimed, which was just now.
-            let body = unsafe { &mut content.body };
-            // SAFETY: taken once, for it is claimed once.
-            unsafe { ManuallyDrop::take(body) }
-        })
+        // SAFETY: whoever has claimed it alone touches the content, and takes the closure once.
+        self.state.claim().then(|| unsafe { self.body() })
+    }
+
+    /// # Safety
+    /// Nobody else touches the content, which is still the closure, and never is again.
+    unsafe fn body(&self) -> F {
+        // SAFETY: as the caller says.
+        let content = unsafe { &mut *self.content.get() };
+        // SAFETY: as the caller says.
+        let body = unsafe { &mut content.body };
+        // SAFETY: as the caller says.
+        unsafe { ManuallyDrop::take(body) }
+    }
+
+    /// # Safety
+    /// Nobody else touches the content, which is the outcome, and never is again.
+    unsafe fn outcome(&self) -> Result<T, JobError> {
+        // SAFETY: as the caller says.
+        let content = unsafe { &mut *self.content.get() };
+        // SAFETY: as the caller says.
+        let outcome = unsafe { &mut content.outcome };
+        // SAFETY: as the caller says.
+        unsafe { ManuallyDrop::take(outcome) }.map_err(|error| *error)
     }
 
     /// Makes the outcome of a job known that the caller has claimed; then it is `gone`, so that the
@@ -103,22 +119,20 @@ impl<T, F> Slot<T, F> {
                 return None;
             }
         }
-        self.state.take().then(|| {
-            // SAFETY: it has ended, and this is the one who takes the outcome.
-            let content = unsafe { &mut *self.content.get() };
-            // SAFETY: that is the outcome once it has ended.
-            let outcome = unsafe { &mut content.outcome };
-            // SAFETY: taken once.
-            unsafe { ManuallyDrop::take(outcome) }.map_err(|error| *error)
-        })
+        // SAFETY: it has ended, and this is the one who takes the outcome.
+        self.state.take().then(|| unsafe { self.outcome() })
     }
 }
 
 impl<T, F> Drop for Slot<T, F> {
     fn drop(&mut self) {
-        // What nobody has run or ended, and what nobody has asked for.
-        drop(self.claim());
-        drop(self.take(None::<fn()>));
+        if self.state.is_queued() {
+            // SAFETY: nobody else has it, nobody has claimed it, and it goes.
+            drop(unsafe { self.body() });
+        } else if self.state.has_outcome() {
+            // SAFETY: nobody else has it, nobody has taken the outcome, and it goes.
+            drop(unsafe { self.outcome() });
+        }
     }
 }
 

@@ -50,6 +50,12 @@ impl State {
         self.is_ended() && self.0.fetch_or(TAKEN, Ordering::Relaxed) & TAKEN == 0
     }
 
+    /// True if it has ended, and nobody has taken the outcome.
+    pub fn has_outcome(&mut self) -> bool {
+        // ORDERING: relaxed: nobody else has it.
+        self.0.load(Ordering::Relaxed) & (ENDED | TAKEN) == ENDED
+    }
+
     /// True once it has ended.
     pub fn is_ended(&self) -> bool {
         // ORDERING: acquire, see `end`.
