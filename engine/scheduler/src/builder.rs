@@ -3,7 +3,7 @@
 use std::ops::{Range, RangeInclusive};
 use std::sync::{Arc, OnceLock};
 
-use reiver_topology::{Seat, Topology, TopologyError};
+use reiver_topology::{Seat, Topology};
 
 use crate::Class;
 use crate::barrier;
@@ -16,7 +16,7 @@ use crate::room::{Room, WhenFull};
 use crate::shared::Shared;
 use crate::sleep::Sleepers;
 use crate::spares::{Spares, spares_for};
-use crate::spawner::{Begun, Spawner};
+use crate::spawner::Spawner;
 use crate::timer::Timer;
 use crate::worker::{Worker, WorkerFace};
 
@@ -194,39 +194,25 @@ impl EngineBuilder {
         self.check()?;
         // Before there are threads, see `barrier`.
         let eager = !barrier::register();
-        let is_counted = self.topology.is_none() && self.cpu_workers.is_none();
-        let (spawner, begun) = Spawner::begin(is_counted);
-        let (topology, wanted) = match self.machine(&begun) {
-            Ok(machine) => machine,
+        let (spawner, begun) = Spawner::begin();
+        let topology = match self.topology.clone().map_or_else(Topology::detect, Ok) {
+            Ok(topology) => topology,
             Err(error) => {
                 spawner.abandon(begun);
                 return Err(error.into());
             }
         };
+        let wanted = self.cpu_workers.unwrap_or_else(|| topology.worker_count());
         let Parts { shared, workers } = self.assemble(topology, wanted, Some(spawner), eager);
         // Dropping the engine ends what was started.
         let engine = Engine::owning(Arc::clone(&shared));
-        let started = shared.spawner.workers(&shared, begun, workers);
+        let started = shared.spawner.start(&shared, begun, workers);
         started.map_err(|(started, source)| BuildError::Threads {
             started,
             wanted,
             source,
         })?;
         Ok(engine)
-    }
-
-    /// The machine to run on, and how many workers it is to have.
-    fn machine(&self, begun: &Begun) -> Result<(Topology, usize), TopologyError> {
-        if let Some(topology) = &self.topology {
-            let wanted = self.cpu_workers.unwrap_or_else(|| topology.worker_count());
-            return Ok((topology.clone(), wanted));
-        }
-        let topology = Topology::detect()?;
-        let cpus = topology.cpus().len();
-        // As `Topology::worker_count`, which would look itself.
-        let granted = || begun.granted().map_or(cpus, |granted| granted.min(cpus));
-        let wanted = self.cpu_workers.unwrap_or_else(granted);
-        Ok((topology, wanted))
     }
 
     /// All of an engine but its threads; without a spawner one that will never have any.

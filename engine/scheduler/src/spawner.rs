@@ -1,19 +1,16 @@
-//! The one thread that creates every thread of an engine.
+//! The threads of an engine, and the one that creates those that come later.
 //!
 //! A thread inherits scheduling policy, nice value, affinity and memory policy from its creator, so
-//! threads are never created by a worker or by whoever submits: the spawner is started when the
-//! engine is built, and never changes.
+//! whoever builds the engine creates the threads of its workers, and the spawner, which never changes;
+//! that one creates all others. They are never created by a worker or by whoever submits.
 //!
-//! It is started before anything is known of the machine, and creates threads of workers ahead, so
-//! that they come to life while somebody else reads files and makes the workers: to start the first
-//! thread of a process takes as long as to read the whole machine.
+//! The thread of the first worker is created before anything is known of the machine: to start the
+//! first thread of a process takes as long as to read the whole machine.
 
-use std::collections::VecDeque;
 use std::io;
-use std::num::NonZero;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::thread::{Builder, JoinHandle, available_parallelism};
+use std::thread::{Builder, JoinHandle};
 
 use crate::shared::Shared;
 use crate::worker::Worker;
@@ -22,7 +19,7 @@ use crate::worker::Worker;
 #[derive(Debug)]
 pub(crate) struct Spawner {
     requests: Mutex<Sender<Request>>,
-    threads: Arc<Threads>,
+    threads: Threads,
 }
 
 /// All threads that were created and may still run.
@@ -36,40 +33,13 @@ type Life = (Arc<Shared>, Worker);
 #[derive(Debug)]
 pub(crate) struct Begun {
     first: Sender<Life>,
-    granted: Receiver<Option<usize>>,
-    /// Why there is no spawner.
+    requests: Receiver<Request>,
+    /// Why the first worker has no thread.
     refused: Option<io::Error>,
 }
 
-/// The workers' threads that were created before there were workers.
-struct Ahead {
-    /// What became of that of the first.
-    first: io::Result<()>,
-    /// What those after the first wait for, in order. Dropped, they end.
-    others: VecDeque<Sender<Life>>,
-    /// Why there are no more.
-    refused: Option<io::Error>,
-}
-
-impl Begun {
-    /// How many threads at once the system grants this process, where it says so.
-    pub(crate) fn granted(&self) -> Option<usize> {
-        // No answer: there is no spawner that could have looked.
-        self.granted.recv().unwrap_or_else(|_| granted())
-    }
-}
-
-fn granted() -> Option<usize> {
-    available_parallelism().ok().map(NonZero::get)
-}
-
+#[derive(Debug)]
 pub(crate) enum Request {
-    /// CPU workers but for the first; answers with how many were started with it, and why not all.
-    Workers(
-        Arc<Shared>,
-        Vec<Worker>,
-        Sender<Result<(), (usize, io::Error)>>,
-    ),
     /// The thread of a spare; answers with the spare itself where there is none to be had.
     Spare(Arc<Shared>, Worker, Sender<Option<Worker>>),
     /// An I/O thread at this node.
@@ -80,37 +50,23 @@ pub(crate) enum Request {
 }
 
 impl Spawner {
-    /// Starts the spawner's own thread, which creates that of the first worker; and, if the engine
-    /// is to have as many workers as are granted, looks how many those are, and creates theirs.
-    pub(crate) fn begin(is_counted: bool) -> (Spawner, Begun) {
+    /// Creates the thread of the first worker.
+    pub(crate) fn begin() -> (Spawner, Begun) {
         let (sender, requests) = channel();
-        let (first, taken) = channel();
-        let (grants, granted) = channel();
+        let (first, taken) = channel::<Life>();
         let spawner = Spawner {
             requests: Mutex::new(sender),
-            threads: Arc::default(),
+            threads: Threads::default(),
         };
-        let threads = Arc::clone(&spawner.threads);
-        let started = Builder::new().name("reiver-spawner".into()).spawn(move || {
-            let mut ahead = Ahead {
-                first: threads.create_ahead(0, taken),
-                others: VecDeque::new(),
-                refused: None,
-            };
-            if is_counted {
-                let granted = self::granted();
-                // Nobody listens if the machine cannot be read.
-                let _ = grants.send(granted);
-                ahead.create(granted.unwrap_or(1), &threads);
+        let created = spawner.threads.create(worker_name(0), move || {
+            if let Ok((shared, worker)) = taken.recv() {
+                worker.live(shared);
             }
-            drop(grants);
-            serve(ahead, &requests);
         });
-        let refused = started.map(|thread| spawner.threads.keep(thread)).err();
         let begun = Begun {
             first,
-            granted,
-            refused,
+            requests,
+            refused: created.err(),
         };
         (spawner, begun)
     }
@@ -120,28 +76,21 @@ impl Spawner {
         let (sender, _) = channel();
         Spawner {
             requests: Mutex::new(sender),
-            threads: Arc::default(),
+            threads: Threads::default(),
         }
     }
 
     /// Ends what was begun, where no engine comes of it.
     pub(crate) fn abandon(self, begun: Begun) {
-        let Spawner { requests, threads } = self;
-        drop((requests, begun));
-        // The spawner first, which may yet create the other.
-        loop {
-            let left = threads.take();
-            if left.is_empty() {
-                return;
-            }
-            for thread in left {
-                let _ = thread.join();
-            }
+        drop(begun);
+        for thread in self.threads.take() {
+            let _ = thread.join();
         }
     }
 
-    /// Gives the workers to threads; where not all have one, says how many do, and why.
-    pub(crate) fn workers(
+    /// Creates the threads of the other workers, and the spawner's own; where not all have one, says
+    /// how many workers do, and why.
+    pub(crate) fn start(
         &self,
         shared: &Arc<Shared>,
         begun: Begun,
@@ -152,15 +101,19 @@ impl Spawner {
         }
         let mut workers = workers.into_iter();
         let first = workers.next().expect("an engine has workers");
-        // Where there is no thread for it the answer says why.
+        // It waits for nothing else.
         let _ = begun.first.send((Arc::clone(shared), first));
-        let (answer, answers) = channel();
-        self.ask(Request::Workers(
-            Arc::clone(shared),
-            workers.collect(),
-            answer,
-        ));
-        answers.recv().expect("the spawner answers")
+        let requests = begun.requests;
+        self.threads
+            .create("reiver-spawner".into(), move || serve(&requests))
+            .map_err(|error| (0, error))?;
+        for (started, worker) in (1..).zip(workers) {
+            let engine = Arc::clone(shared);
+            self.threads
+                .create(worker_name(worker.index()), move || worker.live(engine))
+                .map_err(|error| (started, error))?;
+        }
+        Ok(())
     }
 
     /// Asks for a thread, and does not wait for it.
@@ -176,32 +129,7 @@ impl Spawner {
     }
 }
 
-impl Ahead {
-    /// Creates threads until there are so many with the first, or the system refuses one.
-    fn create(&mut self, count: usize, threads: &Threads) {
-        for number in 1..count {
-            let (life, taken) = channel();
-            match threads.create_ahead(number, taken) {
-                Ok(()) => self.others.push_back(life),
-                Err(error) => {
-                    self.refused = Some(error);
-                    return;
-                }
-            }
-        }
-    }
-}
-
 impl Threads {
-    /// The thread of a worker that is still to be made.
-    fn create_ahead(&self, number: usize, taken: Receiver<Life>) -> io::Result<()> {
-        self.create(worker_name(number), move || {
-            if let Ok((shared, worker)) = taken.recv() {
-                worker.live(shared);
-            }
-        })
-    }
-
     fn create(&self, name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let thread = Builder::new().name(name).spawn(body)?;
         self.keep(thread);
@@ -226,13 +154,10 @@ fn worker_name(number: usize) -> String {
     format!("reiver-cpu-{number}")
 }
 
-fn serve(mut ahead: Ahead, requests: &Receiver<Request>) {
+fn serve(requests: &Receiver<Request>) {
     while let Ok(request) = requests.recv() {
         match request {
             Request::Stop => return,
-            Request::Workers(shared, others, answer) => {
-                let _ = answer.send(start_workers(&shared, &mut ahead, others));
-            }
             Request::Spare(shared, worker, answer) => {
                 let _ = answer.send(start_spare(&shared, worker));
             }
@@ -254,31 +179,6 @@ fn serve(mut ahead: Ahead, requests: &Receiver<Request>) {
             }
         }
     }
-}
-
-fn start_workers(
-    shared: &Arc<Shared>,
-    ahead: &mut Ahead,
-    others: Vec<Worker>,
-) -> Result<(), (usize, io::Error)> {
-    std::mem::replace(&mut ahead.first, Ok(())).map_err(|error| (0, error))?;
-    for (started, worker) in (1..).zip(others) {
-        let engine = Arc::clone(shared);
-        if let Some(life) = ahead.others.pop_front() {
-            // It waits for nothing else.
-            let _ = life.send((engine, worker));
-            continue;
-        }
-        let name = worker_name(worker.index());
-        let created = match ahead.refused.take() {
-            Some(error) => Err(error),
-            None => thread(name, shared, move || worker.live(engine)),
-        };
-        created.map_err(|error| (started, error))?;
-    }
-    // Those for which there is no worker end.
-    ahead.others.clear();
-    Ok(())
 }
 
 /// Gives the spare back where the system refuses a thread for it.
