@@ -170,7 +170,11 @@ impl<'e> JobBuilder<'e> {
         let shared = self.engine.shared();
         let slots: Box<[Slot<T, F>]> = bodies.map(Slot::new).collect();
         let jobs = slots.len();
-        let workers = shared.metrics.workers();
+        // Nobody sees what the one thread that there is then holds: it is to find each in the queue.
+        let workers = match shared.threadless {
+            true => jobs,
+            false => shared.metrics.workers(),
+        };
         let meta = self.into_meta();
         let meta = meta.expect("no node is named, so none is unknown");
         let many = Many::new(meta, slots);

@@ -207,16 +207,20 @@ impl Shared {
         let node = self.node_of_caller();
         let mut pushed = 0;
         for entry in entries {
-            if self.threadless {
-                Current::as_worker(self, |current, _| entry.run(current));
-                continue;
-            }
             let watched = |deadline| self.timer.watch(deadline, &entry);
             if meta.deadline().is_some_and(watched) {
                 self.spawner.ask(Request::Timer(Arc::downgrade(self)));
             }
             self.queues[node].push(priority, false, entry);
             pushed += 1;
+        }
+        if self.threadless {
+            // None before all are there: one that waits for all has to find the others.
+            Current::as_worker(self, |current, _| {
+                let next = || self.queues[node].take(priority, true);
+                std::iter::from_fn(next).for_each(|job| run(Task::Job(job), current));
+            });
+            return Ok(());
         }
         // Whoever wakes and finds something wakes another one; but the more begin at once the sooner.
         let mut wakes = 0..pushed.min(self.workers.len());

@@ -2,8 +2,9 @@
 //! process, so each case is one of its own.
 
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
-use reiver::{CancellationToken, Class, Engine, JobError, NodeId, Priority};
+use reiver::{CancellationToken, Class, Engine, JobContext, JobError, NodeId, Priority};
 
 const CASES: [(&str, u64); 2] = [("no_threads_at_all", 1), ("fewer_than_wanted", 3)];
 
@@ -74,6 +75,16 @@ fn case(limit: u64) -> ExitCode {
         (total.completed, total.cancelled, total.panicked),
         (4, 1, 1)
     );
+    // One of many waits for the others, on whatever thread.
+    let many = engine.submit_many((0..40).map(|number| {
+        move |ctx: &JobContext| match number {
+            7 => ctx.engine().shutdown(Duration::MAX).is_clean(),
+            _ => true,
+        }
+    }));
+    for job in many {
+        assert!(matches!(job.join(), Ok(true)));
+    }
     ExitCode::SUCCESS
 }
 
