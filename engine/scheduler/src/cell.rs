@@ -59,6 +59,40 @@ impl Meta {
         }
     }
 
+    /// Ends one of the jobs of this that the caller has claimed, without running it; `engine` is its
+    /// own if that is still there, with where the caller counts.
+    pub(crate) fn end_unrun<T, F>(
+        &self,
+        (slot, body): (&Slot<T, F>, F),
+        why: Interrupted,
+        engine: Option<(&Shared, usize)>,
+        wake: impl FnOnce(),
+    ) {
+        let error = JobError::unrun(why);
+        if let Some((engine, lane)) = engine {
+            engine.note_end(lane, self, Some(&error), Phase::Queued);
+        }
+        let gone = || {
+            if let Some((engine, lane)) = engine {
+                engine.note_gone(lane);
+            }
+        };
+        slot.end_unrun(error, body, gone, wake);
+    }
+
+    /// Calls `code` with its engine if that is still there: the one that is known, or the [`Rare`] one.
+    pub(crate) fn with_engine<R>(
+        &self,
+        known: Option<&Shared>,
+        code: impl FnOnce(Option<&Shared>) -> R,
+    ) -> R {
+        let upgraded = match (known, &self.rare) {
+            (None, Some(rare)) => rare.engine.upgrade(),
+            _ => None,
+        };
+        code(known.or(upgraded.as_deref()))
+    }
+
     pub(crate) fn token(&self) -> Option<&CancellationToken> {
         self.rare.as_ref()?.token.as_ref()
     }
@@ -142,10 +176,9 @@ where
         let started = current.stamp();
         let deadline = meta.deadline();
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            let late = JobError::unrun(Interrupted::DeadlineExceeded);
-            shared.note_end(lane, meta, Some(&late), Phase::Queued);
-            self.slot
-                .end_unrun(late, body, || shared.note_gone(lane), || self.wake());
+            let why = Interrupted::DeadlineExceeded;
+            let end = (&self.slot, body);
+            meta.end_unrun(end, why, Some((shared, lane)), || self.wake());
             return true;
         }
         shared.note_start(lane, meta);
@@ -164,26 +197,14 @@ where
         let Some(body) = self.slot.claim() else {
             return 0;
         };
-        let error = JobError::unrun(why);
-        let rare = self.meta.rare.as_ref();
-        let upgraded = match engine {
-            Some(_) => None,
-            None => rare.and_then(|rare| rare.engine.upgrade()),
-        };
-        let engine = engine.or(upgraded.as_deref());
-        if let Some(engine) = engine {
-            let lane = engine.lane_of_strangers();
-            engine.note_end(lane, &self.meta, Some(&error), Phase::Queued);
-        }
-        let gone = || {
-            engine
-                .into_iter()
-                .for_each(|engine| engine.note_gone(engine.lane_of_strangers()));
-        };
-        self.slot.end_unrun(error, body, gone, || self.wake());
-        if let Some(engine) = engine {
-            engine.note_dead(self.meta.class);
-        }
+        self.meta.with_engine(engine, |engine| {
+            let counted = engine.map(|engine| (engine, engine.lane_of_strangers()));
+            let end = (&self.slot, body);
+            self.meta.end_unrun(end, why, counted, || self.wake());
+            if let Some(engine) = engine {
+                engine.note_dead(self.meta.class);
+            }
+        });
         1
     }
 }

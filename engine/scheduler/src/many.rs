@@ -121,9 +121,8 @@ where
                 tell(last.take());
                 let deadline = meta.deadline();
                 if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                    let late = JobError::unrun(Interrupted::DeadlineExceeded);
-                    shared.note_end(lane, &meta, Some(&late), Phase::Queued);
-                    slot.end_unrun(late, body, || shared.note_gone(lane), || self.wake(job));
+                    let why = Interrupted::DeadlineExceeded;
+                    meta.end_unrun((slot, body), why, Some((shared, lane)), || self.wake(job));
                     continue;
                 }
                 ran += 1;
@@ -222,35 +221,23 @@ where
     }
 
     fn end_queued(&self, why: Interrupted, engine: Option<&Shared>) -> usize {
-        let rare = self.meta().rare.as_ref();
-        let upgraded = match engine {
-            Some(_) => None,
-            None => rare.and_then(|rare| rare.engine.upgrade()),
-        };
-        let engine = engine.or(upgraded.as_deref());
-        let ended = self.jobs.clone().filter(|&job| {
-            let slot = &self.many.slots[job];
-            let Some(body) = slot.claim() else {
-                return false;
-            };
-            let error = JobError::unrun(why);
-            if let Some(engine) = engine {
-                let lane = engine.lane_of_strangers();
-                engine.note_end(lane, self.meta(), Some(&error), Phase::Queued);
+        self.meta().with_engine(engine, |engine| {
+            let counted = engine.map(|engine| (engine, engine.lane_of_strangers()));
+            let ended = self.jobs.clone().filter(|&job| {
+                let slot = &self.many.slots[job];
+                let Some(body) = slot.claim() else {
+                    return false;
+                };
+                let wake = || self.many.wake(job);
+                self.meta().end_unrun((slot, body), why, counted, wake);
+                true
+            });
+            let ended = ended.count();
+            if let Some(engine) = engine.filter(|_| ended > 0) {
+                engine.note_dead(self.meta().class);
             }
-            let gone = || {
-                engine
-                    .into_iter()
-                    .for_each(|engine| engine.note_gone(engine.lane_of_strangers()));
-            };
-            slot.end_unrun(error, body, gone, || self.many.wake(job));
-            true
-        });
-        let ended = ended.count();
-        if let Some(engine) = engine.filter(|_| ended > 0) {
-            engine.note_dead(self.meta().class);
-        }
-        ended
+            ended
+        })
     }
 }
 
