@@ -6,15 +6,15 @@ use std::sync::{Arc, OnceLock};
 use reiver_topology::{Seat, Topology};
 
 use crate::Class;
-use crate::barrier;
 use crate::engine::Engine;
 use crate::error::BuildError;
 use crate::io::Io;
 use crate::machine::Machine;
 use crate::metrics::Counters;
+use crate::protocol::barrier;
+use crate::protocol::sleep::Sleepers;
 use crate::room::{Room, WhenFull};
 use crate::shared::Shared;
-use crate::sleep::Sleepers;
 use crate::spares::{Spares, spares_for};
 use crate::spawner::Spawner;
 use crate::timer::Timer;

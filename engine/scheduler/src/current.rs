@@ -16,11 +16,11 @@ use crossbeam_utils::sync::Unparker;
 use reiver_topology::NodeId;
 
 use crate::Class;
-use crate::arena::Arena;
 use crate::cell::{AnyJob, Meta, Place};
 use crate::clock::Stamp;
 use crate::engine::Engine;
 use crate::panics::NoUnwind;
+use crate::protocol::arena::Arena;
 use crate::running::Own;
 use crate::scope::Ends;
 use crate::shared::Shared;

@@ -20,8 +20,8 @@ use crossbeam_utils::sync::Unparker;
 
 use crate::current::{Current, Frame, JobFrame, block_until};
 use crate::engine::Engine;
-use crate::latch::{Latch, Waits};
 use crate::panics::NoUnwind;
+use crate::protocol::latch::{Latch, Waits};
 use crate::queues::Task;
 use crate::shared::Shared;
 use crate::worker::{Takes, Worker, run};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::protocol::sync::{AtomicU64, Ordering};
 
 /// Buckets to each doubling: their middle is at most 1/64 from their edges.
 const STEPS: u64 = 32;

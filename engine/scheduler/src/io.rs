@@ -20,9 +20,9 @@ use crate::builder::Pinning;
 use crate::cell::{AnyJob, Place};
 use crate::current::Current;
 use crate::panics::contain;
+use crate::protocol::sync::{AtomicBool, Ordering};
 use crate::queues::Task;
 use crate::shared::Shared;
-use crate::sync::{AtomicBool, Ordering};
 use crate::worker::run;
 
 /// How long a thread stays without work: long enough to outlast the pauses of a steady load, short

@@ -19,8 +19,8 @@ use crate::engine::Engine;
 use crate::error::{Interrupted, JobError, PanicPayload, SubmitError};
 use crate::many::{Many, Outcomes};
 use crate::panics::contain;
+use crate::protocol::sync::{AtomicU8, Ordering};
 use crate::slot::Slot;
-use crate::sync::{AtomicU8, Ordering};
 use crate::token::CancellationToken;
 use crate::{Class, Priority};
 

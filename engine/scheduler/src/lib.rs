@@ -25,12 +25,6 @@
 
 #[cfg(not(reiver_loom))]
 mod affinity;
-#[cfg_attr(
-    not(reiver_loom),
-    expect(unreachable_pub, reason = "the models reach it")
-)]
-mod arena;
-mod barrier;
 #[cfg(not(reiver_loom))]
 mod batch;
 #[cfg(not(reiver_loom))]
@@ -40,18 +34,8 @@ mod cell;
 mod class;
 #[cfg(not(reiver_loom))]
 mod clock;
-#[cfg_attr(
-    not(reiver_loom),
-    expect(unreachable_pub, reason = "the models reach it")
-)]
-mod count;
 #[cfg(not(reiver_loom))]
 mod current;
-#[cfg_attr(
-    not(reiver_loom),
-    expect(unreachable_pub, reason = "the models reach it")
-)]
-mod drain;
 #[cfg(not(reiver_loom))]
 mod engine;
 #[cfg(not(reiver_loom))]
@@ -64,22 +48,12 @@ mod histogram;
 mod io;
 #[cfg(not(reiver_loom))]
 mod job;
-#[cfg_attr(
-    not(reiver_loom),
-    expect(unreachable_pub, reason = "the models reach it")
-)]
-mod latch;
 #[cfg(not(reiver_loom))]
 mod machine;
 #[cfg(not(reiver_loom))]
 mod many;
 #[cfg(not(reiver_loom))]
 mod metrics;
-#[cfg_attr(
-    not(reiver_loom),
-    expect(unreachable_pub, reason = "the models reach it")
-)]
-mod notice;
 #[cfg(not(reiver_loom))]
 mod numa_vec;
 #[cfg(not(reiver_loom))]
@@ -92,7 +66,7 @@ mod parallel;
     not(reiver_loom),
     expect(unreachable_pub, reason = "the models reach it")
 )]
-mod private;
+mod protocol;
 #[cfg(not(reiver_loom))]
 mod queues;
 #[cfg(all(feature = "rayon", not(reiver_loom)))]
@@ -105,34 +79,13 @@ mod running;
 mod scope;
 #[cfg(not(reiver_loom))]
 mod shared;
-#[cfg_attr(
-    not(reiver_loom),
-    expect(unreachable_pub, reason = "the models reach it")
-)]
-mod shown;
-#[cfg_attr(
-    not(reiver_loom),
-    expect(unreachable_pub, reason = "the models reach it")
-)]
-mod sleep;
 #[cfg(not(reiver_loom))]
 mod slot;
 #[cfg(not(reiver_loom))]
 mod spares;
 #[cfg(not(reiver_loom))]
 mod spawner;
-#[cfg_attr(
-    not(reiver_loom),
-    expect(unreachable_pub, reason = "the models reach it")
-)]
-mod state;
 pub mod steal_order;
-#[cfg_attr(
-    not(reiver_loom),
-    expect(unreachable_pub, reason = "the models reach it")
-)]
-mod stop;
-mod sync;
 #[cfg(not(reiver_loom))]
 mod timer;
 #[cfg(not(reiver_loom))]
@@ -165,15 +118,15 @@ pub use {
 #[cfg(reiver_loom)]
 #[doc(hidden)]
 pub mod model {
-    pub use crate::arena::Arena;
-    pub use crate::count::Count;
-    pub use crate::drain::Drain;
-    pub use crate::latch::{Latch, Waits};
-    pub use crate::notice::Notice;
-    pub use crate::private::{PrivateList, Robber};
-    pub use crate::shown::Shown;
-    pub use crate::sleep::{Demand, Sleep, Sleepers};
-    pub use crate::state::State;
-    pub use crate::stop::Stop;
-    pub use crate::sync::weak::{fails_without, refused, without};
+    pub use crate::protocol::arena::Arena;
+    pub use crate::protocol::count::Count;
+    pub use crate::protocol::drain::Drain;
+    pub use crate::protocol::latch::{Latch, Waits};
+    pub use crate::protocol::notice::Notice;
+    pub use crate::protocol::private::{PrivateList, Robber};
+    pub use crate::protocol::shown::Shown;
+    pub use crate::protocol::sleep::{Demand, Sleep, Sleepers};
+    pub use crate::protocol::state::State;
+    pub use crate::protocol::stop::Stop;
+    pub use crate::protocol::sync::weak::{fails_without, refused, without};
 }

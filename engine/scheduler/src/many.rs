@@ -17,9 +17,9 @@ use crate::cell::{AnyJob, Meta};
 use crate::current::Current;
 use crate::error::{Interrupted, JobError, Phase};
 use crate::job::JobContext;
+use crate::protocol::sync::{AtomicBool, Ordering};
 use crate::shared::Shared;
 use crate::slot::Slot;
-use crate::sync::{AtomicBool, Ordering};
 
 /// A chunk has no more jobs: few enough that the mean of their times says something.
 const CHUNK: usize = 32;

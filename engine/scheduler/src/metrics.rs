@@ -17,8 +17,8 @@ use crossbeam_utils::CachePadded;
 
 use crate::error::{JobError, Phase};
 use crate::histogram::{Histogram, Recorder};
+use crate::protocol::sync::{AtomicU64, Ordering};
 use crate::steal_order::Distance;
-use crate::sync::{AtomicU64, Ordering};
 use crate::{Class, Priority};
 
 /// Jobs by how far they have come:

@@ -28,9 +28,9 @@ use crate::cell::AnyJob;
 use crate::current::{Current, block_until};
 use crate::error::SubmitError;
 use crate::panics::contain;
+use crate::protocol::sync::{AtomicUsize, Ordering, fence};
 use crate::shared::Shared;
 use crate::spawner::Request;
-use crate::sync::{AtomicUsize, Ordering, fence};
 use crate::worker::MOST_NESTED;
 
 /// What becomes of a job whose queue is full, see [`queue_capacity`].

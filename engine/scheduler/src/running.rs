@@ -1,4 +1,4 @@
-//! Which jobs run just now, for whoever asks: each thread shows its own, see [`shown`](crate::shown).
+//! Which jobs run just now, for whoever asks: each thread shows its own, see [`shown`](crate::protocol::shown).
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use reiver_topology::NodeId;
 use crate::Class;
 use crate::cell::Meta;
 use crate::clock::Stamp;
-use crate::shown::Shown;
+use crate::protocol::shown::Shown;
 
 /// A job that was running when it was asked for.
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
 //! Scopes: any number of forks that borrow, which all have ended when the scope ends.
 //!
-//! A scope counts what is spawned on it (see [`count`](crate::count)). Each spawned closure lies in
+//! A scope counts what is spawned on it (see [`count`](crate::protocol::count)). Each spawned closure lies in
 //! the arena of the worker that spawns it, and in its private list like any other fork; where somebody
 //! is idle, many go to the deque as one bundle, for each may be tiny. Whoever takes a bundle has its
 //! forks in a private list again, and counts the ends of those that it runs itself together.
@@ -18,12 +18,12 @@ use std::task::Waker;
 use crossbeam_utils::sync::Unparker;
 use reiver_topology::NodeId;
 
-use crate::arena;
-use crate::count::Count;
 use crate::current::{Current, Frame};
 use crate::engine::Engine;
 use crate::fork::{Fork, Head};
 use crate::panics::NoUnwind;
+use crate::protocol::arena;
+use crate::protocol::count::Count;
 use crate::queues::Task;
 use crate::shared::Shared;
 use crate::worker::{Takes, Worker, run};

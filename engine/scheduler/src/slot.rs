@@ -1,6 +1,6 @@
 //! The closure of a job, and later, in its place, the outcome.
 //!
-//! Whoever claims the job (see [`state`](crate::state)) owns what follows: the worker runs the
+//! Whoever claims the job (see [`state`](crate::protocol::state)) owns what follows: the worker runs the
 //! closure, the canceller drops it. So a job ends exactly once, and nothing but one word is shared.
 //! Who waits for the end leaves word elsewhere, and the state says that somebody has.
 
@@ -10,7 +10,7 @@ use std::mem::ManuallyDrop;
 
 use crate::error::JobError;
 use crate::panics::contain;
-use crate::state::State;
+use crate::protocol::state::State;
 
 pub(crate) struct Slot<T, F> {
     state: State,

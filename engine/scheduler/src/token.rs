@@ -3,8 +3,8 @@
 use std::sync::{Arc, Weak};
 
 use crate::cell::AnyJob;
-use crate::notice::Notice;
 use crate::panics::contain;
+use crate::protocol::notice::Notice;
 
 /// Cancels the jobs that were given it, and those of its children. Clones are the same token.
 ///

@@ -1,5 +1,5 @@
 //! The sleep protocol in every interleaving: nobody sleeps beside work that he could do, unless he has
-//! been woken. `src/sleep/README.md` says which claim each model checks.
+//! been woken. `src/protocol/sleep/README.md` says which claim each model checks.
 //!
 //! A [`Machine`] does what `worker/` and `shared.rs` do around the protocol. Its queues stand in for
 //! injectors and deques: they say how much lies there, by relaxed operations, so that only the fences

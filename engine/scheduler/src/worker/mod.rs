@@ -27,11 +27,11 @@ use crate::current::Current;
 use crate::fork::Fork;
 use crate::many::Holding;
 use crate::panics::contain;
-use crate::private::{PrivateList, Robber};
+use crate::protocol::private::{PrivateList, Robber};
+use crate::protocol::sleep::{Bit, Demand, Sleep, Sleepers};
 use crate::queues::Task;
 use crate::scope::{BUNDLE, bundled, spawned_in};
 use crate::shared::Shared;
-use crate::sleep::{Bit, Demand, Sleep, Sleepers};
 
 /// What a worker thread owns.
 #[derive(Debug)]

@@ -18,8 +18,8 @@ use std::sync::PoisonError;
 #[cfg(not(reiver_loom))]
 use std::{thread, time::Duration};
 
-use crate::barrier;
-use crate::sync::{AtomicBool, AtomicPtr, Mutex, MutexGuard, Ordering, fence, needed};
+use crate::protocol::barrier;
+use crate::protocol::sync::{AtomicBool, AtomicPtr, Mutex, MutexGuard, Ordering, fence, needed};
 
 /// The list of one thread.
 #[derive(Debug)]

@@ -16,8 +16,8 @@ use std::ptr::{self, NonNull};
 use crossbeam_utils::CachePadded;
 
 #[cfg(reiver_loom)]
-use crate::sync::UnsafeCell;
-use crate::sync::{AtomicUsize, Ordering, alloc, both, dealloc, needed};
+use crate::protocol::sync::UnsafeCell;
+use crate::protocol::sync::{AtomicUsize, Ordering, alloc, both, dealloc, needed};
 
 /// Also what chunks are aligned to, so that a block finds its chunk.
 const CHUNK_BYTES: usize = if cfg!(reiver_loom) { 512 } else { 32 << 10 };

@@ -30,8 +30,8 @@ use std::sync::{Arc, PoisonError};
 
 use crossbeam_utils::CachePadded;
 
-use crate::barrier;
-use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, UnsafeCell, needed};
+use crate::protocol::barrier;
+use crate::protocol::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, UnsafeCell, needed};
 
 /// At most so many forks are taken at once.
 const MOST_AT_ONCE: usize = 256;

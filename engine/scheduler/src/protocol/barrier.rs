@@ -7,7 +7,7 @@
 //! as two full fences do. In the models both are full fences.
 //!
 //! Where the kernel refuses, whoever would pass the cheap side has to be told to do without, see
-//! [`Sleepers`](crate::sleep::Sleepers).
+//! [`Sleepers`](crate::protocol::sleep::Sleepers).
 //!
 //! See `membarrier(2)`, and "Asymmetric Dekker Synchronization" (Dice, Huang, Yang, 2001).
 
@@ -15,7 +15,7 @@
 use std::sync::atomic::compiler_fence;
 
 #[cfg(not(reiver_loom))]
-use crate::sync::Ordering;
+use crate::protocol::sync::Ordering;
 
 /// Makes the process known to the kernel, before the first thread of an engine starts; false where
 /// it refuses.
@@ -41,15 +41,15 @@ pub(crate) fn heavy(_name: &str) -> bool {
 /// As much of a fence as the dear side makes of it.
 #[cfg(reiver_loom)]
 pub(crate) fn light(name: &'static str) {
-    crate::sync::fence_needed(name);
+    crate::protocol::sync::fence_needed(name);
 }
 
 /// The fence that the barrier implies here.
 #[cfg(reiver_loom)]
 pub(crate) fn heavy(name: &'static str) -> bool {
-    let granted = !crate::sync::weak::is_refused();
+    let granted = !crate::protocol::sync::weak::is_refused();
     if granted {
-        crate::sync::fence_needed(name);
+        crate::protocol::sync::fence_needed(name);
     }
     granted
 }

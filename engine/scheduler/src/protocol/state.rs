@@ -4,7 +4,7 @@
 //! outcome until it has ended. Beside that two marks: somebody waits for the end, and somebody has
 //! taken the outcome.
 
-use crate::sync::{AtomicU8, Ordering, both, needed};
+use crate::protocol::sync::{AtomicU8, Ordering, both, needed};
 
 const CLAIMED: u8 = 1;
 const ENDED: u8 = 2;

@@ -5,7 +5,7 @@
 //! the start: a join or an install is waited for where it was made, a scope has one owner. So no
 //! second waiter can find it freed by the first. `tests/loom_latch.rs` checks it.
 
-use crate::sync::{AtomicBool, Ordering, needed};
+use crate::protocol::sync::{AtomicBool, Ordering, needed};
 
 /// Set once; wakes the one that waits for it.
 #[derive(Debug)]

@@ -21,8 +21,8 @@ use std::task::Waker;
 
 use crossbeam_utils::CachePadded;
 
-use crate::barrier;
-use crate::sync::{
+use crate::protocol::barrier;
+use crate::protocol::sync::{
     AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, fence_needed, needed, total,
 };
 

@@ -3,7 +3,7 @@
 
 use std::sync::PoisonError;
 
-use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, needed};
+use crate::protocol::sync::{AtomicBool, Mutex, MutexGuard, Ordering, needed};
 
 /// Said once, or not yet; `L` lists who is to be told.
 #[derive(Debug)]

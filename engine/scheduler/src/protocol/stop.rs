@@ -10,7 +10,7 @@
 //! Of the two fences one comes first: the worker finds the fork, or who brought it sees that the
 //! engine has stopped. `tests/loom_end.rs` checks it.
 
-use crate::sync::{AtomicBool, Ordering, fence_needed};
+use crate::protocol::sync::{AtomicBool, Ordering, fence_needed};
 
 /// Said once, when nothing is left to do.
 #[derive(Debug)]

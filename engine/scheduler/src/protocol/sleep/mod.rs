@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use crate::barrier;
-use crate::sync::{AtomicU64, Ordering, fence_needed};
+use crate::protocol::barrier;
+use crate::protocol::sync::{AtomicU64, Ordering, fence_needed};
 
 /// The sleeping workers, by node.
 #[derive(Debug)]

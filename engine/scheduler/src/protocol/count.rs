@@ -9,7 +9,7 @@
 
 use std::cell::Cell;
 
-use crate::sync::{AtomicUsize, Ordering, needed};
+use crate::protocol::sync::{AtomicUsize, Ordering, needed};
 
 /// What is begun and has not ended.
 #[derive(Debug)]

@@ -1,0 +1,15 @@
+//! What threads say to each other without locks: each protocol is written down in its room, and goes
+//! through every interleaving in the models of `tests/loom_*.rs`.
+
+pub(crate) mod arena;
+pub(crate) mod barrier;
+pub(crate) mod count;
+pub(crate) mod drain;
+pub(crate) mod latch;
+pub(crate) mod notice;
+pub(crate) mod private;
+pub(crate) mod shown;
+pub(crate) mod sleep;
+pub(crate) mod state;
+pub(crate) mod stop;
+pub(crate) mod sync;
