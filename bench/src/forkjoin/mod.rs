@@ -17,7 +17,7 @@ mod skynet;
 mod spawn;
 mod start;
 mod tree;
-mod uts;
+pub(crate) mod uts;
 mod wake;
 
 use crate::case::{Case, Contender};

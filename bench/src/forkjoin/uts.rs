@@ -39,7 +39,11 @@ fn child(state: &State, number: u32) -> State {
 /// How many children the node with this state has.
 fn children(state: &State) -> u32 {
     let random = u32::from_be_bytes([state[16], state[17], state[18], state[19]]) & 0x7fff_ffff;
-    let uniform = f64::from(random) / f64::from(1_u32 << 31);
+    drawn_children(f64::from(random) / f64::from(1_u32 << 31))
+}
+
+/// A number of children, drawn by a number from 0 to 1.
+pub(crate) fn drawn_children(uniform: f64) -> u32 {
     let each = 1.0 / (1.0 + MEAN_CHILDREN);
     let drawn = (1.0 - uniform).ln() / (1.0_f64 - each).ln();
     #[expect(

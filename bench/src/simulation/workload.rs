@@ -5,6 +5,7 @@
 
 use super::costs::rounded;
 use super::random::{mixed, unit};
+use crate::forkjoin::uts::drawn_children;
 
 /// A kind of work, and how much.
 #[derive(Debug, Clone)]
@@ -60,9 +61,6 @@ pub(super) enum Then {
     /// The first is run, the second waits for its owner or a thief.
     Fork(Task, Task),
 }
-
-const MOST_CHILDREN: u32 = 100;
-const MEAN_CHILDREN: f64 = 4.0;
 
 impl Workload {
     /// `memory` says how much of it waits for memory; leaves differ by up to a tenth, by the seed.
@@ -248,13 +246,5 @@ pub(super) fn calls(n: u32) -> f64 {
 }
 
 fn children(state: u64) -> u32 {
-    let each = 1.0 / (1.0 + MEAN_CHILDREN);
-    let drawn = (1.0 - unit(mixed(state ^ 0x5eed))).ln() / (1.0_f64 - each).ln();
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a number of children is small and not negative"
-    )]
-    let drawn = drawn.floor() as u32;
-    drawn.min(MOST_CHILDREN)
+    drawn_children(unit(mixed(state ^ 0x5eed)))
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use reiver::{Engine, JobHandle, NodeId, Topology};
 use reiver_topology::{here, place};
 
+use crate::engine;
 use crate::watchdog::watched;
 
 fn described(machine: &str) -> Engine {
@@ -256,18 +257,19 @@ fn loops_within_loops_on_many_nodes() {
 }
 
 #[test]
-fn a_panic_in_a_part_comes_out_once_all_nodes_have_ended() {
-    let engine = described(MACHINES[3]);
-    let (begun, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let panics = AssertUnwindSafe(|| {
-        engine.par_for(0..1000, 1, |i| {
-            begun.fetch_add(1, Ordering::Relaxed);
-            assert!(i != 500, "as it should");
-            ended.fetch_add(1, Ordering::Relaxed);
+fn a_panic_in_a_part_comes_out_once_all_that_began_has_ended() {
+    for engine in [engine(2), described(MACHINES[3])] {
+        let (begun, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let panics = AssertUnwindSafe(|| {
+            engine.par_for(0..1000, 1, |i| {
+                begun.fetch_add(1, Ordering::Relaxed);
+                assert!(i != 500, "as it should");
+                ended.fetch_add(1, Ordering::Relaxed);
+            });
         });
-    });
-    assert!(catch_unwind(panics).is_err());
-    assert_eq!(begun.into_inner(), ended.into_inner() + 1);
+        assert!(catch_unwind(panics).is_err());
+        assert_eq!(begun.into_inner(), ended.into_inner() + 1);
+    }
 }
 
 #[test]

@@ -90,21 +90,6 @@ fn every_piece_is_given_once_with_its_number() {
 }
 
 #[test]
-fn a_panic_in_a_part_comes_out_once_all_that_began_has_ended() {
-    let engine = engine(2);
-    let (begun, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let panics = AssertUnwindSafe(|| {
-        engine.par_for(0..1000, 1, |i| {
-            begun.fetch_add(1, Ordering::Relaxed);
-            assert!(i != 500, "as it should");
-            ended.fetch_add(1, Ordering::Relaxed);
-        });
-    });
-    assert!(catch_unwind(panics).is_err());
-    assert_eq!(begun.into_inner(), ended.into_inner() + 1);
-}
-
-#[test]
 fn loops_within_loops_and_from_anywhere() {
     let count = AtomicUsize::new(0);
     reiver::par_for(0..30, 1, |_| {
