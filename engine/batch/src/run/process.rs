@@ -117,7 +117,13 @@ struct Entry {
     parent: Pid,
     session: Pid,
     is_zombie: bool,
+    memory: Memory,
 }
+
+/// Where the code, the stack and the environment of a process lie: drawn anew whenever a program is
+/// executed. All zero of one that is just being executed, or that we may not look into.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Memory([u64; 3]);
 
 /// All processes at one moment.
 #[derive(Debug)]
@@ -144,11 +150,16 @@ impl Snapshot {
 
     /// Every process that lives and that the attempt started: the session of its leader, orphans
     /// that carry its marks in their environment, and what descends from any of those.
+    ///
+    /// Not what some other thread of ours starts just now: until it executes its program it has our
+    /// memory and all our descriptors, and so the marks of every attempt.
     pub(crate) fn members(&self, leader: Pid, marks: &Marks) -> Vec<Pid> {
         let own = own_pid();
+        let own_memory = self.entries.get(&own).map(|entry| entry.memory);
+        let is_starting = |memory| Some(memory) == own_memory || memory == Memory::default();
         let mut members: HashSet<Pid> = HashSet::new();
         for (&pid, entry) in &self.entries {
-            let is_orphan = entry.parent == own && pid != leader;
+            let is_orphan = entry.parent == own && pid != leader && !is_starting(entry.memory);
             if pid == leader || entry.session == leader || (is_orphan && marks.are_in(pid)) {
                 members.insert(pid);
             }
@@ -198,10 +209,13 @@ fn parse_stat(stat: &[u8]) -> Option<Entry> {
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
     let session = fields.nth(1)?.parse().ok()?;
+    let mut address = |skipped| fields.nth(skipped).and_then(|word| word.parse().ok());
+    let (code, stack, environment) = (address(19), address(1), address(21));
     Some(Entry {
         parent,
         session,
         is_zombie: matches!(state, "Z" | "X"),
+        memory: Memory([code, stack, environment].map(Option::unwrap_or_default)),
     })
 }
 

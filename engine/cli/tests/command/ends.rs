@@ -102,6 +102,19 @@ fn a_timeout_ends_everything_that_the_attempt_started() {
     assert!(finished["seconds"].as_f64().unwrap() >= 0.5, "{finished}");
 }
 
+/// What is just being started has all descriptors of reiver for a moment, the pipes of others too.
+#[test]
+fn a_timeout_ends_nothing_that_others_start_meanwhile() {
+    let job = |number: usize| match number % 4 {
+        0 => "[[job]]\nrun = 'sleep 1000'\ntimeout = '10ms'\n",
+        _ => "[[job]]\nrun = '/bin/true'\n",
+    };
+    let case = Case::toml(&(0..240).map(job).collect::<String>());
+    let done = case.reiver(&["run", "jobs.toml", "-j16"]).expect(1);
+    let summary = "240 jobs: 180 succeeded, 60 failed";
+    assert!(done.stderr.contains(summary), "{}", done.stderr);
+}
+
 #[test]
 fn a_timeout_is_of_one_attempt_and_is_tried_again() {
     let case = Case::toml(
