@@ -459,9 +459,7 @@ fn settle(shared: &Shared, worker: &Worker) {
     };
     if let Some(target) = target {
         place::pin_thread_to(&shared.machine.topology, target);
-        if shared.machine.topology.is_this_machine() {
-            place::prefer_memory_of(Some(seat.node));
-        }
+        shared.machine.settle_memory(worker.node);
     }
     here::set(Some(Here {
         node: seat.node,
