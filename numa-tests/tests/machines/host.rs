@@ -131,7 +131,7 @@ fn serve(
                 }),
                 Err(lost) => Err(lost.clone()),
             };
-            if let Err(lost) = &ended {
+            if let (Err(lost), Ok(_)) = (&ended, &vm) {
                 let how = lost.lines().next().unwrap_or_default();
                 vm = Err(format!("not run, for its machine is gone: {how}"));
             }

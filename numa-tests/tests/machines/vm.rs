@@ -21,7 +21,7 @@ use crate::trial::{Ended, HANGS_AFTER};
 /// So long a machine may take to come up, and so long it may be silent for longer than a trial may take.
 const SILENT: Duration = Duration::from_secs(60);
 /// So many lines of the console are shown.
-const TAIL_LINES: usize = 30;
+const TAIL_LINES: usize = 60;
 
 /// What the guest says when it is up.
 pub(crate) const UP: &str = "up";
