@@ -129,7 +129,11 @@ fn serve(
                     }
                     ended
                 }),
-                Err(lost) => Err(lost.clone()),
+                // In full to the first, to the others only how.
+                Err(lost) => {
+                    let how = lost.lines().next().unwrap_or_default().to_owned();
+                    Err(std::mem::replace(lost, how))
+                }
             };
             if let (Err(lost), Ok(_)) = (&ended, &vm) {
                 let how = lost.lines().next().unwrap_or_default();
