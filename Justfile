@@ -20,9 +20,13 @@ bench *ARGS:
 micro *ARGS:
     cargo bench -p reiver-bench --bench fork_join {{ARGS}}
 
-# The promises about nodes
+# The promises about nodes: on described and on emulated machines, or with --here on this one
 numa-test *ARGS:
-    cargo test -p reiver-numa-tests {{ARGS}}
+    cargo test -p reiver-numa-tests {{ if ARGS =~ '^--here' { "--test machines -- " + ARGS } else { ARGS } }}
+
+# A kernel for emulated machines, from Debian's package and not installed
+numa-kernel:
+    numa-tests/get-kernel
 
 # Run a file of jobs
 run *ARGS:

@@ -1,8 +1,11 @@
 //! The promises about nodes, held on machines that nobody here has.
 //!
-//! This library finds the machines; the promises stand in `tests/`, one file a room. Described
-//! machines are snapshots of `/sys` that lie beside the checkout (`../shared/topologies`); without
-//! them the tests say that they were skipped.
+//! This library has the machines; the promises stand in `tests/`, one folder a kind of machine: those
+//! that are only described, and those that are booted. Described machines are snapshots of `/sys` that
+//! lie beside the checkout (`../shared/topologies`); without them the tests say that they were skipped.
+
+pub mod layout;
+pub mod machines;
 
 use std::fs;
 use std::io::{self, Write};
@@ -55,10 +58,15 @@ fn unpack_all() -> Vec<Snapshot> {
     })
 }
 
-/// Says what a test leaves out. Straight to standard error, for what is printed the usual way is
-/// shown only of tests that fail.
+/// Says what a test leaves out.
 pub fn skipped(what: &str) {
-    let _ = writeln!(io::stderr(), "skipped: {what}");
+    said(&format!("skipped: {what}"));
+}
+
+/// Says something, straight to standard error: what is printed the usual way is shown only of tests that
+/// fail.
+pub fn said(what: &str) {
+    let _ = writeln!(io::stderr(), "{what}");
 }
 
 fn unpack(archive: &PathBuf) -> Option<Snapshot> {

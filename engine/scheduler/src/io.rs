@@ -329,9 +329,9 @@ pub(crate) fn stand_in(shared: &Arc<Shared>) {
 /// Puts the thread at a node.
 pub(crate) fn settle(shared: &Shared, node: usize) {
     let id = shared.machine.nodes[node].id;
-    if shared.pinning != Pinning::None && shared.machine.topology.is_this_machine() {
+    if shared.pinning != Pinning::None {
         place::pin_thread_to(&shared.machine.topology, place::Target::Node(id));
-        place::prefer_memory_of(Some(id));
+        shared.machine.settle_memory(node);
     }
     here::set(Some(Here {
         node: id,

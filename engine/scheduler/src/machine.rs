@@ -9,6 +9,8 @@ use crate::orders::StealOrders;
 #[derive(Debug)]
 pub(crate) struct WorkerNode {
     pub(crate) id: NodeId,
+    /// Whose memory is nearest: its own, if it has some.
+    pub(crate) memory: NodeId,
     /// The number of its first worker; the others follow.
     pub(crate) first: usize,
     /// How many workers it has, at least one.
@@ -33,6 +35,7 @@ impl Machine {
                 Some(last) if last.id == seat.node => last.workers += 1,
                 _ => nodes.push(WorkerNode {
                     id: seat.node,
+                    memory: nearest_memory(&topology, seat.node),
                     first: index,
                     workers: 1,
                 }),
@@ -52,6 +55,18 @@ impl Machine {
             nodes,
             near,
             orders: StealOrders::new(seats),
+        }
+    }
+
+    /// The current thread is to have its memory at a node that has workers, also what it has by now.
+    pub(crate) fn settle_memory(&self, node: usize) {
+        if !self.topology.is_this_machine() {
+            return;
+        }
+        let memory = self.nodes[node].memory;
+        let is_settled = place::prefer_memory_of(Some(memory));
+        if is_settled && self.topology.nodes().nth(1).is_some() {
+            place::move_stack_to_node(memory);
         }
     }
 
@@ -87,4 +102,11 @@ impl Machine {
         let cpu = place::current_cpu()?;
         self.home(self.topology.cpu(cpu)?.node).ok()
     }
+}
+
+/// The nearest node that has memory, where anybody says which have some.
+fn nearest_memory(topology: &Topology, node: NodeId) -> NodeId {
+    let has_memory = |id: &NodeId| topology.node(*id).is_some_and(|node| node.memory_bytes > 0);
+    let all = std::iter::once(node).chain(topology.nearest_nodes(node));
+    all.into_iter().find(has_memory).unwrap_or(node)
 }

@@ -48,10 +48,12 @@ pub fn numa_vec<T: Send>(len: usize, f: impl Fn(usize) -> T + Sync + Send) -> Ve
             let fill = |range: Range<usize>| inside(|| fill(range));
             let make = |part: &Part| {
                 let piece = split(part.range.clone(), grain, &fill, &Piece::with);
-                move_home(&piece, part.node);
+                move_home(piece.elements(), part.node);
                 piece
             };
-            on_nodes(0..len, grain, &parts, make, &Piece::with)
+            let made = on_nodes(0..len, grain, &parts, make, &Piece::with);
+            settle_borders(made.elements(), &parts);
+            made
         }
     });
     assert_eq!(made.made, len, "a loop makes the whole range");
@@ -71,12 +73,29 @@ impl Engine {
     }
 }
 
-/// Moves what of a piece lies on other nodes.
-fn move_home<T>(piece: &Piece<T>, node: usize) {
+/// Huge pages as nearly all kernels have them.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// Neighbours that moved their pieces at the same time may have fought over a huge page that both have
+/// a part of: what lies so near to a border is looked at again, when nobody else is about it.
+fn settle_borders<T>(elements: &[T], parts: &[Part]) {
+    let reach = HUGE_PAGE_BYTES / size_of::<T>().max(1);
+    for pair in parts.windows(2).filter(|pair| pair[0].node != pair[1].node) {
+        let (left, right) = (&pair[0], &pair[1]);
+        let border = right.range.start;
+        let begin = left.range.start.max(border.saturating_sub(reach));
+        let end = right.range.end.min(border.saturating_add(reach));
+        move_home(&elements[begin..border], left.node);
+        move_home(&elements[border..end], right.node);
+    }
+}
+
+/// Moves what of these lies on other nodes.
+fn move_home<T>(elements: &[T], node: usize) {
     Engine::of_thread(|engine| {
         let machine = &engine.shared().machine;
         if machine.topology.is_this_machine() {
-            place::move_to_node(piece.elements(), machine.nodes[node].id);
+            place::move_to_node(elements, machine.nodes[node].memory);
         }
     });
 }

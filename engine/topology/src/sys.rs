@@ -2,6 +2,8 @@
 
 use std::ffi::{c_int, c_long, c_ulong, c_void};
 use std::io;
+use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use crate::{CpuSet, NodeId};
 
@@ -124,6 +126,37 @@ pub(crate) fn move_pages(pages: &[*const u8], node: NodeId) -> io::Result<usize>
         )
     };
     checked(result).map(|left| usize::try_from(left).unwrap_or(0))
+}
+
+/// Splits the huge page that a page is a part of, if it is: that part of one is not used any more is a
+/// hint on which the kernel splits it, and which costs no more than that. Where it refuses, pages move
+/// together with those around them.
+pub(crate) fn split_huge_page_at(page: *const u8) {
+    // SAFETY: a hint, which changes neither the content of pages nor whether they may be used.
+    unsafe { libc::madvise(page.cast_mut().cast(), 1, libc::MADV_COLD) };
+}
+
+/// Where the used part of the current thread's stack begins and ends. Of the main thread this reads a
+/// file.
+pub(crate) fn used_stack() -> io::Result<Range<*const u8>> {
+    let here = 0_u8;
+    let start = std::hint::black_box(&raw const here);
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    // SAFETY: asks for nothing but a number.
+    let own = unsafe { libc::pthread_self() };
+    // SAFETY: there is room for the attributes.
+    let result = unsafe { libc::pthread_getattr_np(own, attributes.as_mut_ptr()) };
+    if result != 0 {
+        return Err(io::Error::from_raw_os_error(result));
+    }
+    let (mut lowest, mut bytes) = (std::ptr::null_mut::<c_void>(), 0);
+    // SAFETY: they were written, and there is room for what is asked.
+    unsafe {
+        libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut lowest, &raw mut bytes);
+    }
+    // SAFETY: they were written, and are not used any more.
+    unsafe { libc::pthread_attr_destroy(attributes.as_mut_ptr()) };
+    Ok(start..lowest.cast_const().cast::<u8>().wrapping_add(bytes))
 }
 
 /// Bytes of a page.

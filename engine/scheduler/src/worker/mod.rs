@@ -279,7 +279,7 @@ impl Worker {
             if is_late() {
                 break false;
             }
-            let found = self.find(shared, takes);
+            let found = self.find(shared, takes, spell.is_patient());
             let rob = || spell.may_rob().then(|| self.rob(shared, takes)).flatten();
             if let Some(task) = found.or_else(rob) {
                 spell = spell.after(&task);
@@ -320,7 +320,7 @@ impl Worker {
             current.arena().count_foreign();
             shared.sleepers.announce(self.bit, sleep);
             // The search after the announcement, see `sleep`.
-            let last = self.find(shared, takes);
+            let last = self.find(shared, takes, false);
             let last = last.or_else(|| self.rob(shared, takes));
             if let Some(task) = last.or_else(|| self.help(shared, takes)) {
                 shared.sleepers.retract(self.bit, sleep);
@@ -459,9 +459,7 @@ fn settle(shared: &Shared, worker: &Worker) {
     };
     if let Some(target) = target {
         place::pin_thread_to(&shared.machine.topology, target);
-        if shared.machine.topology.is_this_machine() {
-            place::prefer_memory_of(Some(seat.node));
-        }
+        shared.machine.settle_memory(worker.node);
     }
     here::set(Some(Here {
         node: seat.node,

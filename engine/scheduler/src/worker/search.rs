@@ -8,6 +8,9 @@
 //! 5. node by node by distance: forks of its workers and from outside, its P1 jobs;
 //! 6. P2 jobs, of its own node, then of others by distance.
 //!
+//! It does 5 only once its mates hold no forks, or it has waited for them to share those, and looked
+//! whether it can rob them: work is to stay at its node while there is some.
+//!
 //! Of the P1 jobs of another node it fetches half, for its mates: a burst on one node spreads so. What is
 //! stolen is the oldest fork of the victim, which is the largest part of its work.
 //!
@@ -27,8 +30,9 @@ use crate::shared::Shared;
 use crate::steal_order::{Distance, StealOrder};
 
 impl Worker {
-    /// The next thing to do, of what it takes.
-    pub(super) fn find(&self, shared: &Shared, takes: Takes) -> Option<Task> {
+    /// The next thing to do, of what it takes. It does not go to other nodes for forks or P1 jobs while
+    /// its own has forks and it is `patient`.
+    pub(super) fn find(&self, shared: &Shared, takes: Takes, patient: bool) -> Option<Task> {
         let own = self.pop(shared).map(Task::Fork);
         if own.is_some() || takes == Takes::Own {
             return own;
@@ -48,6 +52,9 @@ impl Worker {
             .or_else(|| {
                 let has_work = |&node: &usize| shared.has_work_at(node);
                 let order = self.order(shared, || far[1..].iter().any(has_work))?;
+                if patient && self.may_share(shared, order) {
+                    return None;
+                }
                 order.remote.iter().find_map(|(node, victims)| {
                     let node = shared.machine.index_of(*node)?;
                     let victims = victims.iter().map(|victim| victim.worker);
@@ -127,6 +134,12 @@ impl Worker {
         let seat = shared.workers[self.index].seat_number;
         let known = orders.known(seat);
         known.or_else(|| is_needed().then(|| orders.find(topology, seat)))
+    }
+
+    /// True if a mate has forks that nobody has asked for, and so will share them, or be robbed of them.
+    fn may_share(&self, shared: &Shared, order: &StealOrder) -> bool {
+        let mut mates = self.mates(shared, order);
+        mates.any(|(mate, _)| shared.workers[mate].robber.is_worth_it())
     }
 
     fn steal_from_mates(&self, shared: &Shared) -> Option<Fork> {

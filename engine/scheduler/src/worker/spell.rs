@@ -71,6 +71,11 @@ impl Spell {
         true
     }
 
+    /// True while it waits for its mates to share.
+    pub(super) fn is_patient(&self) -> bool {
+        self.searches <= Spell::SPINNING
+    }
+
     /// True if it has waited long enough for others to share.
     pub(super) fn may_rob(&self) -> bool {
         self.searches == Spell::SPINNING
