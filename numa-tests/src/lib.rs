@@ -1,8 +1,12 @@
 //! The promises about nodes, held on machines that nobody here has.
 //!
 //! This library finds the machines; the promises stand in `tests/`, one file a room. Described
-//! machines are snapshots of `/sys` that lie beside the checkout (`../shared/topologies`); without
-//! them the tests say that they were skipped.
+//! machines are fixtures of the project's own, layouts drawn at random, and snapshots of `/sys` and
+//! files of `lstopo` that lie beside the checkout (`../shared/topologies`); without these the tests say
+//! that they were skipped.
+
+mod fixtures;
+pub mod layout;
 
 use std::fs;
 use std::io::{self, Write};
@@ -12,6 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 
 use tempfile::TempDir;
+
+pub use fixtures::fixtures;
 
 /// A snapshot of another machine's `/sys` and `/proc`.
 #[derive(Debug)]
@@ -36,13 +42,7 @@ pub fn snapshots() -> Arc<Vec<Snapshot>> {
 }
 
 fn unpack_all() -> Vec<Snapshot> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/topologies/sysfs");
-    let Ok(entries) = fs::read_dir(&folder) else {
-        skipped(&format!("no snapshots of machines in {}", folder.display()));
-        return Vec::new();
-    };
-    let mut archives: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    archives.sort();
+    let archives = shared("sysfs");
     thread::scope(|scope| {
         let unpacking: Vec<_> = archives
             .iter()
@@ -53,6 +53,24 @@ fn unpack_all() -> Vec<Snapshot> {
             .filter_map(|snapshot| snapshot.expect("unpacking does not panic"))
             .collect()
     })
+}
+
+/// The files that `lstopo` wrote of other machines; none, said aloud, where they are missing.
+pub fn xml_files() -> Vec<PathBuf> {
+    shared("xml")
+}
+
+/// What lies beside the checkout in a folder of machines.
+fn shared(kind: &str) -> Vec<PathBuf> {
+    let topologies = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/topologies");
+    let folder = topologies.join(kind);
+    let Ok(entries) = fs::read_dir(&folder) else {
+        skipped(&format!("no machines in {}", folder.display()));
+        return Vec::new();
+    };
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    files
 }
 
 /// Says what a test leaves out. Straight to standard error, for what is printed the usual way is

@@ -13,6 +13,8 @@ use crate::exit;
 mod drawing;
 mod json;
 
+pub(crate) use drawing::draw;
+
 /// Shows the machine; gives the exit code.
 pub(crate) fn show(args: &TopologyArgs, out: &mut dyn Write) -> io::Result<u8> {
     let machine = match read(args.reader.as_deref()) {
@@ -25,7 +27,7 @@ pub(crate) fn show(args: &TopologyArgs, out: &mut dyn Write) -> io::Result<u8> {
     if args.json {
         json::write(&machine, out)?;
     } else {
-        drawing::draw(&machine, out)?;
+        draw(&machine, out)?;
     }
     Ok(exit::OK)
 }

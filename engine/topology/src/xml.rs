@@ -171,7 +171,6 @@ fn objects(document: &Document<'_>) -> Result<Objects, Refused> {
 struct Found<'d> {
     objects: Objects,
     cores: u32,
-    packages: u32,
     pus: BTreeSet<CpuId>,
     nodes: BTreeSet<NodeId>,
     /// Objects by hwloc's own number, which attributes of memory name them by.
@@ -208,10 +207,8 @@ impl<'d> Found<'d> {
             self.by_number.insert(number, object);
         }
         match object.attribute("type").unwrap_or_default() {
-            "Package" => {
-                self.packages += 1;
-                around.package = number(object, "os_index")?.unwrap_or(self.packages - 1);
-            }
+            // Firmware that numbers no packages leaves all of them 0, as in /sys.
+            "Package" => around.package = number(object, "os_index")?.unwrap_or(0),
             "Core" => {
                 self.cores += 1;
                 around.core = Some(self.cores - 1);

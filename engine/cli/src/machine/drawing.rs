@@ -7,7 +7,7 @@ use reiver_topology::{Cache, CacheKind, CpuId, CpuSet, MemoryAccess, Node, Topol
 
 use crate::console::count;
 
-pub(super) fn draw(machine: &Topology, out: &mut dyn Write) -> io::Result<()> {
+pub(crate) fn draw(machine: &Topology, out: &mut dyn Write) -> io::Result<()> {
     let letters = Letters::of_locale();
     let cores: BTreeSet<u32> = machine.cpus().iter().map(|cpu| cpu.core).collect();
     let packages: BTreeSet<u32> = machine.cpus().iter().map(|cpu| cpu.package).collect();
