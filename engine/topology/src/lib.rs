@@ -28,6 +28,7 @@ pub mod here;
 mod hwloc;
 mod machine;
 mod objects;
+mod pack;
 pub mod place;
 mod quota;
 mod seats;

@@ -49,6 +49,7 @@ fn machines_drawn_at_random_keep_every_rule() {
         check_against(&layout, &machine);
         topology::check_rules(&layout.name, &machine);
         topology::check_seats(&layout.name, &machine);
+        topology::check_packing(&layout.name, &machine);
         drawing::check(&layout.name, &machine);
         let cpus = machine.cpus().len();
         for workers in [cpus.div_ceil(2), cpus, cpus + 1] {

@@ -105,11 +105,61 @@ pub(crate) fn check_seats(name: &str, machine: &Topology) {
     }
 }
 
+/// Jobs of many sizes are given CPUs until none is free, some give theirs back, and again.
+pub(crate) fn check_packing(name: &str, machine: &Topology) {
+    let all: CpuSet = machine.cpus().iter().map(|cpu| cpu.id).collect();
+    let mut free = all.clone();
+    let mut held: Vec<CpuSet> = Vec::new();
+    for count in [2, 1, 4, 3, 8, 5, 2, 16, 1, 6].iter().cycle().take(60) {
+        let packed = machine.pack(&free, *count);
+        check_packed(name, machine, &free, *count, &packed);
+        free = free.difference(&packed);
+        held.push(packed);
+        if free.len() < *count {
+            // Every second job ends.
+            let ended = held.iter().step_by(2);
+            free = ended.fold(free, |free, packed| free.union(packed));
+            held = held.into_iter().skip(1).step_by(2).collect();
+        }
+    }
+    assert_eq!(machine.pack(&all, all.len() + 1), all, "{name}");
+}
+
+fn check_packed(name: &str, machine: &Topology, free: &CpuSet, count: usize, packed: &CpuSet) {
+    let told = || format!("{name}: {count} of {free} are {packed}");
+    assert!(packed.is_subset(free), "{}", told());
+    assert_eq!(packed.len(), count.min(free.len()), "{}", told());
+    let mut cores: BTreeMap<u32, CpuSet> = BTreeMap::new();
+    for cpu in machine.cpus() {
+        cores.entry(cpu.core).or_default().insert(cpu.id);
+    }
+    let whole = cores.values().filter(|core| core.is_subset(free));
+    let whole = whole.fold(CpuSet::new(), |whole, core| whole.union(core));
+    let wanted = if whole.len() >= count { &whole } else { free };
+    assert!(packed.is_subset(wanted), "{}", told());
+    let fits = |free: &CpuSet| {
+        let mut nodes = machine.nodes().filter_map(|id| machine.node(id));
+        nodes.any(|node| node.cpus.intersection(free).len() >= count)
+    };
+    if fits(wanted) {
+        let mut nodes = machine.nodes().filter_map(|id| machine.node(id));
+        let is_on_one = nodes.any(|node| packed.is_subset(&node.cpus));
+        assert!(is_on_one, "{}", told());
+    }
+    if whole.len() >= count {
+        let taken = |core: &CpuSet| core.intersection(packed).len();
+        let halves = cores.values();
+        let halves = halves.filter(|core| (1..core.len()).contains(&taken(core)));
+        assert!(halves.count() <= 1, "{}", told());
+    }
+}
+
 #[test]
 fn every_machine_is_sound() {
     for (name, machine) in machines::all() {
         check_rules(name, machine);
         check_seats(name, machine);
+        check_packing(name, machine);
     }
 }
 
