@@ -512,6 +512,48 @@ mod tests {
     }
 
     #[test]
+    fn speeds_of_memory_are_those_from_cpus_where_the_kernel_tells_them_apart() {
+        let machine = Described::new(&[
+            ("cpu/cpu0/topology/x", ""),
+            ("cpu/cpu1/topology/x", ""),
+            ("node/online", "0-2"),
+            ("node/node0/cpulist", "0"),
+            ("node/node1/cpulist", "1"),
+            ("node/node2/cpulist", ""),
+            // As kernels before 5.10 tell it, with nothing of writes.
+            ("node/node0/access0/initiators/node0/x", ""),
+            ("node/node0/access0/initiators/read_bandwidth", "9000"),
+            ("node/node0/access0/initiators/read_latency", "80"),
+            ("node/node0/access0/initiators/write_latency", "0"),
+            // As firmware has it that says nothing.
+            ("node/node1/access0/initiators/node1/x", ""),
+            ("node/node1/access0/initiators/read_bandwidth", "0"),
+            // A device is nearer than any CPU.
+            ("node/node2/access0/initiators/node7/x", ""),
+            ("node/node2/access0/initiators/read_latency", "1"),
+            ("node/node2/access1/initiators/node0/x", ""),
+            ("node/node2/access1/initiators/node1/x", ""),
+            ("node/node2/access1/initiators/read_bandwidth", "3000"),
+            ("node/node2/access1/initiators/write_bandwidth", "1000"),
+            ("node/node2/access1/initiators/write_latency", "soon"),
+        ])
+        .topology();
+        let access = |from, to| machine.memory_access(NodeId(from), NodeId(to));
+        let told = |bandwidth_mib_s, latency_ns| {
+            Some(MemoryAccess {
+                bandwidth_mib_s,
+                latency_ns,
+            })
+        };
+        assert_eq!(access(0, 0), told(Some(9000), Some(80)));
+        assert_eq!(access(0, 2), told(Some(2000), None));
+        assert_eq!(access(1, 2), access(0, 2));
+        assert_eq!(access(7, 2), None);
+        assert_eq!(access(1, 1), None);
+        assert_eq!(access(0, 1), None);
+    }
+
+    #[test]
     fn garbage_costs_only_what_it_would_have_said() {
         let machine = Described::new(&[
             ("cpu/online", "what"),
