@@ -8,7 +8,6 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use crate::objects::Objects;
 use crate::{CpuId, CpuSet, TopologyError, quota, synthetic, sys, sysfs, xml};
 
 /// A NUMA node, by the operating system's number; numbers may have gaps.
@@ -293,15 +292,12 @@ impl Topology {
     ///
     /// # Errors
     /// [`TopologyError::Unreadable`] where the file cannot be read, [`TopologyError::Xml`] where it
-    /// is not such a file, or longer than 32 MiB, or has more than 4,096 nodes or 65,536 CPUs.
+    /// is not such a file, or longer than 32 MiB, or has more than 1,024 nodes or 65,536 CPUs.
     pub fn from_xml(path: impl AsRef<std::path::Path>) -> Result<Topology, TopologyError> {
         let path = path.as_ref();
         let text = xml::text_of(path)?;
-        Topology::from_objects(
-            xml::read(&text, &path.display().to_string())?,
-            Reader::Xml,
-            false,
-        )
+        let objects = xml::read(&text, &path.display().to_string())?;
+        Topology::from_parts(objects.into_parts(), Reader::Xml, false)
     }
 
     /// The machine in a text that `lstopo` wrote: [`from_xml`](Topology::from_xml) without the file.
@@ -309,7 +305,8 @@ impl Topology {
     /// # Errors
     /// [`TopologyError::Xml`], as there.
     pub fn from_xml_text(text: &str) -> Result<Topology, TopologyError> {
-        Topology::from_objects(xml::read(text, "the XML text")?, Reader::Xml, false)
+        let objects = xml::read(text, "the XML text")?;
+        Topology::from_parts(objects.into_parts(), Reader::Xml, false)
     }
 
     /// This machine as hwloc sees it, as far as this process may use it. Where hwloc's environment
@@ -323,18 +320,10 @@ impl Topology {
         #[cfg(feature = "hwloc")]
         {
             let (objects, this_machine) = crate::hwloc::read(&allowed_cpus()?)?;
-            Topology::from_objects(objects, Reader::Hwloc, this_machine)
+            Topology::from_parts(objects.into_parts(), Reader::Hwloc, this_machine)
         }
         #[cfg(not(feature = "hwloc"))]
         Err(TopologyError::NoHwloc)
-    }
-
-    fn from_objects(
-        objects: Objects,
-        reader: Reader,
-        this_machine: bool,
-    ) -> Result<Topology, TopologyError> {
-        Topology::from_parts(objects.into_parts(), reader, this_machine)
     }
 
     fn from_parts(

@@ -587,7 +587,9 @@ mod tests {
         assert_eq!(kernel.caches(), snapshot.caches());
         assert!(kernel.nodes().eq(snapshot.nodes()));
         for from in kernel.nodes() {
-            assert_eq!(kernel.node(from), snapshot.node(from));
+            // Not its memory: a virtual machine may be given some in between.
+            let cpus = |machine: &Topology| machine.node(from).map(|node| node.cpus.clone());
+            assert_eq!(cpus(&kernel), cpus(&snapshot));
             for to in kernel.nodes() {
                 assert_eq!(kernel.distance(from, to), snapshot.distance(from, to));
             }
