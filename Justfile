@@ -40,6 +40,6 @@ doc:
 loom:
     RUSTFLAGS="--cfg reiver_loom" cargo test -p reiver --release --target-dir target/loom --test 'loom_*'
 
-# Parsers and planner against random input, a minute each (needs nightly and cargo-fuzz)
+# Parsers, planner and machines against random input, a minute each (needs nightly and cargo-fuzz)
 fuzz SECONDS="60":
-    for form in toml jsonl text; do cargo +nightly fuzz run $form fuzz/target/corpus/$form fuzz/seeds/$form -- -max_total_time={{SECONDS}} -max_len=4096; done
+    for form in toml jsonl text xml; do cargo +nightly fuzz run $form fuzz/target/corpus/$form fuzz/seeds/$form -- -max_total_time={{SECONDS}} -max_len=4096; done

@@ -1,9 +1,11 @@
 //! What must hold of any bytes that are given as a job file: they are read, planned, and what is
-//! wrong with them is shown, without a panic; and a plan that comes of them keeps its promises.
+//! wrong with them is shown, without a panic; and a plan that comes of them keeps its promises. And of
+//! any that are given as a file of `lstopo`: they are a sound machine, or refused with words.
 
 use std::path::PathBuf;
 
 use reiver_batch::{Form, Source};
+use reiver_topology::{CpuSet, Topology};
 
 /// Jobs of one plan that are looked at; a matrix may unfold to millions.
 const MOST_LOOKED_AT: usize = 200;
@@ -35,4 +37,32 @@ pub fn check(form: Form, text: &[u8]) {
         let filtered = plan.filter(&name).expect("the name is there");
         assert_eq!(filtered.plan.len(), 1);
     }
+}
+
+/// Takes `text` the whole way to a machine that workers can be placed on.
+pub fn check_machine(text: &[u8]) {
+    let Ok(text) = str::from_utf8(text) else {
+        return;
+    };
+    let machine = match Topology::from_xml_text(text) {
+        Ok(machine) => machine,
+        Err(error) => return assert!(!error.to_string().is_empty(), "refused without a word"),
+    };
+    let mut of_nodes = CpuSet::new();
+    for id in machine.nodes() {
+        let node = machine.node(id).expect("it is listed");
+        assert!(
+            of_nodes.intersection(&node.cpus).is_empty(),
+            "two own a CPU"
+        );
+        of_nodes = of_nodes.union(&node.cpus);
+        for to in machine.nodes() {
+            assert_eq!(machine.distance(id, to) == 10, id == to, "{id} to {to}");
+        }
+    }
+    let cpus: CpuSet = machine.cpus().iter().map(|cpu| cpu.id).collect();
+    assert_eq!(of_nodes, cpus, "a CPU has no node");
+    assert_eq!(machine.seats(cpus.len()).len(), cpus.len());
+    assert_eq!(machine.pack(&cpus, cpus.len()), cpus);
+    assert!(!reiver_cli::drawing(&machine).is_empty());
 }

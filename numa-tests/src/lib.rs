@@ -1,20 +1,24 @@
 //! The promises about nodes, held on machines that nobody here has.
 //!
 //! This library has the machines; the promises stand in `tests/`, one folder a kind of machine: those
-//! that are only described, and those that are booted. Described machines are snapshots of `/sys` that
-//! lie beside the checkout (`../shared/topologies`); without them the tests say that they were skipped.
+//! that are only described, and those that are booted. Described machines are fixtures of the project's
+//! own, layouts drawn at random, and snapshots of `/sys` and files of `lstopo` that lie beside the
+//! checkout (`../shared/topologies`); without these the tests say that they were skipped.
 
+mod fixtures;
 pub mod layout;
 pub mod machines;
 
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 
 use tempfile::TempDir;
+
+pub use fixtures::fixtures;
 
 /// A snapshot of another machine's `/sys` and `/proc`.
 #[derive(Debug)]
@@ -39,13 +43,7 @@ pub fn snapshots() -> Arc<Vec<Snapshot>> {
 }
 
 fn unpack_all() -> Vec<Snapshot> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/topologies/sysfs");
-    let Ok(entries) = fs::read_dir(&folder) else {
-        skipped(&format!("no snapshots of machines in {}", folder.display()));
-        return Vec::new();
-    };
-    let mut archives: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    archives.sort();
+    let archives = shared("sysfs");
     thread::scope(|scope| {
         let unpacking: Vec<_> = archives
             .iter()
@@ -56,6 +54,24 @@ fn unpack_all() -> Vec<Snapshot> {
             .filter_map(|snapshot| snapshot.expect("unpacking does not panic"))
             .collect()
     })
+}
+
+/// The files that `lstopo` wrote of other machines; none, said aloud, where they are missing.
+pub fn xml_files() -> Vec<PathBuf> {
+    shared("xml")
+}
+
+/// What lies beside the checkout in a folder of machines.
+fn shared(kind: &str) -> Vec<PathBuf> {
+    let topologies = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/topologies");
+    let folder = topologies.join(kind);
+    let Ok(entries) = fs::read_dir(&folder) else {
+        skipped(&format!("no machines in {}", folder.display()));
+        return Vec::new();
+    };
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    files
 }
 
 /// Says what a test leaves out.
@@ -69,19 +85,31 @@ pub fn said(what: &str) {
     let _ = writeln!(io::stderr(), "{what}");
 }
 
-fn unpack(archive: &PathBuf) -> Option<Snapshot> {
-    let folder = tempfile::tempdir().expect("a temporary folder");
+fn unpack_into(archive: &PathBuf, folder: &TempDir) -> bool {
     let unpacked = Command::new("tar")
         .arg("-xjf")
         .arg(archive)
         .arg("-C")
         .arg(folder.path())
+        .stderr(Stdio::null())
         .status();
-    if !unpacked.is_ok_and(|status| status.success()) {
+    unpacked.is_ok_and(|status| status.success())
+}
+
+fn unpack(archive: &PathBuf) -> Option<Snapshot> {
+    // Thousands of small files: a file system in memory takes them in a hundredth of the time, where
+    // there is one with room for them.
+    let in_memory = tempfile::tempdir_in("/dev/shm").ok();
+    let in_memory = in_memory.filter(|folder| unpack_into(archive, folder));
+    let folder = in_memory.or_else(|| {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        unpack_into(archive, &folder).then_some(folder)
+    });
+    let Some(folder) = folder else {
         let archive = archive.display();
         skipped(&format!("cannot unpack {archive} (tar and bzip2 do it)"));
         return None;
-    }
+    };
     let root = fs::read_dir(folder.path()).ok()?.flatten().next()?.path();
     let name = archive
         .file_name()?

@@ -3,7 +3,7 @@
 
 use reiver_topology::{CpuId, CpuSet};
 
-use crate::layout::{Layout, LayoutNode, distances};
+use crate::layout::{Layout, LayoutNode};
 
 /// A machine to boot.
 #[derive(Debug, Clone)]
@@ -142,13 +142,13 @@ pub fn machines() -> Vec<Machine> {
     ];
     machines.extend(SEEDS.map(|seed| Machine {
         stances: vec![user.clone()],
-        ..Machine::plain(Layout::drawn(seed))
+        ..Machine::plain(Layout::random(seed))
     }));
     machines
 }
 
-/// Machines that were drawn, of which these are booted.
-const SEEDS: [u64; 4] = [1, 2, 3, 4];
+/// Machines that were drawn: nodes of memory alone, SMT and no memory, holes, and parts of sockets.
+const SEEDS: [u64; 4] = [3, 30, 43, 44];
 
 /// Two nodes of four CPUs each.
 fn two(name: &str) -> Layout {
@@ -158,12 +158,12 @@ fn two(name: &str) -> Layout {
 /// Two hives of four nodes.
 fn eight() -> Layout {
     let far = |from: usize, to: usize| if from / 4 == to / 4 { 16 } else { 32 };
-    let rows: Vec<Vec<u32>> = (0..7)
+    let rows: Vec<Vec<u8>> = (0..7)
         .map(|from| (from + 1..8).map(|to| far(from, to)).collect())
         .collect();
     let nodes: Vec<String> = (0..8).map(|n| format!("{}-{}", 2 * n, 2 * n + 1)).collect();
     let nodes: Vec<(&str, u32)> = nodes.iter().map(|cpus| (cpus.as_str(), 160)).collect();
-    let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+    let rows: Vec<&[u8]> = rows.iter().map(Vec::as_slice).collect();
     layout("eight", [8, 2, 1], &nodes, &rows)
 }
 
@@ -172,11 +172,14 @@ fn layout(
     name: &str,
     [sockets, cores, threads]: [u32; 3],
     nodes: &[(&str, u32)],
-    far: &[&[u32]],
+    far: &[&[u8]],
 ) -> Layout {
-    let node = |&(cpus, mib): &(&str, u32)| LayoutNode {
-        cpus: cpus.parse().expect("a list of CPUs"),
-        mib: (mib > 0).then_some(mib),
+    let node = |&(cpus, mib): &(&str, u32)| {
+        let cpus: CpuSet = cpus.parse().expect("a list of CPUs");
+        LayoutNode {
+            cpus: cpus.iter().map(|cpu| cpu.0).collect(),
+            mib: (mib > 0).then_some(mib),
+        }
     };
     Layout {
         name: name.to_owned(),
@@ -186,6 +189,22 @@ fn layout(
         nodes: nodes.iter().map(node).collect(),
         distances: distances(far),
     }
+}
+
+/// Distances from what is right of the diagonal, row by row.
+fn distances(far: &[&[u8]]) -> Vec<Vec<u8>> {
+    let mut distances = vec![vec![10; far.len() + 1]; far.len() + 1];
+    for (from, row) in far.iter().enumerate() {
+        for (to, &distance) in (from + 1..).zip(*row) {
+            distances[from][to] = distance;
+            distances[to][from] = distance;
+        }
+    }
+    distances
+}
+
+fn set(cpus: &[u32]) -> CpuSet {
+    cpus.iter().copied().map(CpuId).collect()
 }
 
 impl Machine {
@@ -206,7 +225,8 @@ impl Machine {
 
     /// CPUs that it has, as the layout numbers them.
     pub fn present(&self) -> CpuSet {
-        self.layout.cpus().difference(&self.absent)
+        let all: CpuSet = (0..self.layout.cpu_count()).map(CpuId).collect();
+        all.difference(&self.absent)
     }
 
     /// The kernel numbers those that are there, without gaps.
@@ -218,7 +238,7 @@ impl Machine {
     /// The socket of a CPU by the kernel's number, its core within that, and its thread within that.
     pub fn seat_of(&self, cpu: CpuId) -> (u32, u32, u32) {
         let found = self.numbered().find(|(number, _)| *number == cpu);
-        self.layout.seat_of(found.expect("a CPU that it has").1)
+        self.layout.seat_of(found.expect("a CPU that it has").1.0)
     }
 
     /// What is known of it, for who is confined so.
@@ -229,10 +249,19 @@ impl Machine {
             usable = usable.intersection(cpus);
         }
         let mut nodes: Vec<ToldNode> = Vec::new();
-        for (id, node) in (0..).zip(&self.layout.nodes) {
-            let is_online = node.mib.is_some() || !node.cpus.is_subset(&self.absent);
+        // What says nothing at all of itself has no number.
+        let (known, all): (Vec<usize>, Vec<&LayoutNode>) = self
+            .layout
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, node)| !node.is_hole())
+            .unzip();
+        for (id, node) in (0..).zip(all) {
+            let cpus = set(&node.cpus);
+            let is_online = node.mib.is_some() || !cpus.is_subset(&self.absent);
             if is_online {
-                let own = self.numbered().filter(|(_, cpu)| node.cpus.contains(*cpu));
+                let own = self.numbered().filter(|(_, cpu)| cpus.contains(*cpu));
                 let own: CpuSet = own.map(|(number, _)| number).collect();
                 nodes.push(ToldNode {
                     id,
@@ -241,12 +270,12 @@ impl Machine {
                 });
             }
         }
-        let all = &self.layout.distances;
+        let index = |node: &ToldNode| known[node.id as usize];
         let mut distances: Vec<Vec<u32>> = nodes
             .iter()
             .map(|from| {
-                let row = &all[from.id as usize];
-                nodes.iter().map(|to| row[to.id as usize]).collect()
+                let row = &self.layout.distances[index(from)];
+                nodes.iter().map(|to| u32::from(row[index(to)])).collect()
             })
             .collect();
         if nodes.is_empty() {

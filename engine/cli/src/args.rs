@@ -99,10 +99,10 @@ pub(crate) struct CheckArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct TopologyArgs {
-    /// Who reads the machine: sysfs, hwloc (where built in), or a description in hwloc's words,
-    /// like "NUMANode:4 Core:8 PU:2"
+    /// Who reads the machine: sysfs; hwloc (where built in); or which machine: a file of lstopo
+    /// (FILE.xml), or a description in hwloc's words, like "NUMANode:4 Core:8 PU:2"
     #[arg(long, value_name = "READER")]
-    pub(crate) reader: Option<String>,
+    pub(crate) reader: Option<OsString>,
 
     /// Print all that is known, as JSON
     #[arg(long)]

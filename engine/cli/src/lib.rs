@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use reiver_batch::plan::{Limits, Overrides};
 use reiver_batch::{Plan, Source};
+use reiver_topology::Topology;
 
 use args::{Cli, Command};
 use console::Console;
@@ -72,6 +73,13 @@ pub fn check(source: Source) -> (String, Option<Plan>) {
     let console = Console::new(args::Color::Always, true);
     let planned = files::planned_from(vec![source], &Overrides::default(), machine, &console);
     (planned.shown, planned.plan)
+}
+
+/// A machine as `reiver topology` draws it.
+pub fn drawing(machine: &Topology) -> String {
+    let mut drawing = Vec::new();
+    machine::draw(machine, &mut drawing).expect("memory takes what is written to it");
+    String::from_utf8(drawing).expect("what is drawn is text")
 }
 
 /// Writes what a command was asked for to standard output; the reader may go away in the middle.

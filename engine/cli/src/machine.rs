@@ -1,6 +1,8 @@
 //! `reiver topology`.
 
+use std::ffi::OsStr;
 use std::io::{self, Write};
+use std::path::Path;
 
 use reiver_topology::{Topology, TopologyError};
 
@@ -10,6 +12,8 @@ use crate::exit;
 
 mod drawing;
 mod json;
+
+pub(crate) use drawing::draw;
 
 /// Shows the machine; gives the exit code.
 pub(crate) fn show(args: &TopologyArgs, out: &mut dyn Write) -> io::Result<u8> {
@@ -23,26 +27,26 @@ pub(crate) fn show(args: &TopologyArgs, out: &mut dyn Write) -> io::Result<u8> {
     if args.json {
         json::write(&machine, out)?;
     } else {
-        drawing::draw(&machine, out)?;
+        draw(&machine, out)?;
     }
     Ok(exit::OK)
 }
 
-fn read(reader: Option<&str>) -> Result<Topology, TopologyError> {
-    match reader {
-        None | Some("sysfs") => Topology::detect(),
-        #[cfg(feature = "hwloc")]
-        Some("hwloc") => Topology::from_hwloc(),
-        #[cfg(not(feature = "hwloc"))]
-        Some("hwloc") => Err(not_built_in()),
-        Some(description) => Topology::synthetic(description),
+fn read(reader: Option<&OsStr>) -> Result<Topology, TopologyError> {
+    let Some(reader) = reader else {
+        return Topology::detect();
+    };
+    // No description holds a slash or ends in `.xml`.
+    let path = Path::new(reader);
+    let is_xml = path
+        .extension()
+        .is_some_and(|ending| ending.eq_ignore_ascii_case("xml"));
+    if is_xml || path.components().count() > 1 {
+        return Topology::from_xml(path);
     }
-}
-
-#[cfg(not(feature = "hwloc"))]
-fn not_built_in() -> TopologyError {
-    let reason = "this reiver was built without it; install it with `--features hwloc`";
-    TopologyError::Hwloc {
-        reason: reason.to_owned(),
+    match &*reader.to_string_lossy() {
+        "sysfs" => Topology::detect(),
+        "hwloc" => Topology::from_hwloc(),
+        description => Topology::synthetic(description),
     }
 }

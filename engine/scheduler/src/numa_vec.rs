@@ -73,20 +73,29 @@ impl Engine {
     }
 }
 
-/// Huge pages as nearly all kernels have them.
+/// Pages are no larger, nor nearly all kernels' huge ones.
+const PAGE_BYTES: usize = 64 << 10;
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-/// Neighbours that moved their pieces at the same time may have fought over a huge page that both have
-/// a part of: what lies so near to a border is looked at again, when nobody else is about it.
+/// What lies around the borders of parts is looked at again, when nobody else is about it: a page that
+/// two parts of a node share was in neither, and neighbours that moved their pieces at the same time may
+/// have fought over a huge page that both have some of.
 fn settle_borders<T>(elements: &[T], parts: &[Part]) {
-    let reach = HUGE_PAGE_BYTES / size_of::<T>().max(1);
-    for pair in parts.windows(2).filter(|pair| pair[0].node != pair[1].node) {
+    for pair in parts.windows(2) {
         let (left, right) = (&pair[0], &pair[1]);
         let border = right.range.start;
-        let begin = left.range.start.max(border.saturating_sub(reach));
-        let end = right.range.end.min(border.saturating_add(reach));
-        move_home(&elements[begin..border], left.node);
-        move_home(&elements[border..end], right.node);
+        let around = |bytes: usize| {
+            let reach = bytes / size_of::<T>().max(1) + 1;
+            let begin = left.range.start.max(border.saturating_sub(reach));
+            begin..right.range.end.min(border.saturating_add(reach))
+        };
+        if left.node == right.node {
+            move_home(&elements[around(PAGE_BYTES)], left.node);
+        } else {
+            let Range { start, end } = around(HUGE_PAGE_BYTES);
+            move_home(&elements[start..border], left.node);
+            move_home(&elements[border..end], right.node);
+        }
     }
 }
 

@@ -37,6 +37,9 @@ pub struct CpuSet {
 const LARGEST_CPU: u32 = (1 << 20) - 1;
 
 impl CpuSet {
+    /// The largest CPU that a set can hold.
+    pub(crate) const LARGEST: CpuId = CpuId(LARGEST_CPU);
+
     /// The empty set.
     pub fn new() -> CpuSet {
         CpuSet::default()
@@ -91,32 +94,31 @@ impl CpuSet {
 
     /// True if every CPU of this set is in `other`.
     pub fn is_subset(&self, other: &CpuSet) -> bool {
-        self.difference(other).is_empty()
+        let mut words = self.words.iter().enumerate();
+        words.all(|(i, a)| a & !other.word(i) == 0)
     }
 
     /// The CPUs that are in either set.
     pub fn union(&self, other: &CpuSet) -> CpuSet {
-        self.combine(other, |a, b| a | b)
+        let longest = self.words.len().max(other.words.len());
+        let words = (0..longest).map(|i| self.word(i) | other.word(i));
+        CpuSet::from_words(words.collect())
     }
 
     /// The CPUs that are in both sets.
     pub fn intersection(&self, other: &CpuSet) -> CpuSet {
-        self.combine(other, |a, b| a & b)
+        let words = self.words.iter().zip(&other.words);
+        CpuSet::from_words(words.map(|(a, b)| a & b).collect())
     }
 
     /// The CPUs of this set that are not in `other`.
     pub fn difference(&self, other: &CpuSet) -> CpuSet {
-        self.combine(other, |a, b| a & !b)
+        let words = self.words.iter().enumerate();
+        CpuSet::from_words(words.map(|(i, a)| a & !other.word(i)).collect())
     }
 
-    fn combine(&self, other: &CpuSet, of_words: impl Fn(u64, u64) -> u64) -> CpuSet {
-        let word = |set: &CpuSet, index| set.words.get(index).copied().unwrap_or(0);
-        let longest = self.words.len().max(other.words.len());
-        CpuSet::from_words(
-            (0..longest)
-                .map(|i| of_words(word(self, i), word(other, i)))
-                .collect(),
-        )
+    fn word(&self, index: usize) -> u64 {
+        self.words.get(index).copied().unwrap_or(0)
     }
 
     /// From the words of an affinity mask, least first.
@@ -137,17 +139,29 @@ impl CpuSet {
     /// # Errors
     /// Where a word is not hexadecimal, or longer than eight digits.
     pub fn from_mask_str(text: &str) -> Result<CpuSet, ParseCpuSetError> {
+        CpuSet::from_mask_words(text, |word| u32::from_str_radix(word, 16).ok())
+    }
+
+    /// Reads a mask as hwloc prints it: as [`from_mask_str`](CpuSet::from_mask_str) with `0x` before
+    /// a word, and nothing for a word of zeros.
+    pub(crate) fn from_hwloc_str(text: &str) -> Result<CpuSet, ParseCpuSetError> {
+        CpuSet::from_mask_words(text, |word| match word {
+            "" => Some(0),
+            _ => u32::from_str_radix(word.strip_prefix("0x").unwrap_or(word), 16).ok(),
+        })
+    }
+
+    fn from_mask_words(
+        text: &str,
+        read: impl Fn(&str) -> Option<u32>,
+    ) -> Result<CpuSet, ParseCpuSetError> {
         let refused = || ParseCpuSetError {
             text: text.trim().to_owned(),
         };
         let halves: Vec<u64> = text
             .trim()
             .rsplit(',')
-            .map(|word| {
-                u32::from_str_radix(word, 16)
-                    .map(u64::from)
-                    .map_err(|_| refused())
-            })
+            .map(|word| read(word).map(u64::from).ok_or_else(refused))
             .collect::<Result<_, _>>()?;
         if halves.len() > LARGEST_CPU as usize / 32 {
             return Err(refused());
@@ -261,6 +275,22 @@ mod tests {
         assert!(CpuSet::from_mask_str("").is_err());
     }
 
+    #[test]
+    fn hwloc_leaves_words_of_zeros_out() {
+        for (text, set) in [
+            ("0x0", ""),
+            ("0x000000ff,,0x0000ff00", "8-15,64-71"),
+            ("0x00000001,,,0x0", "96"),
+        ] {
+            let read = CpuSet::from_hwloc_str(text).map(|set| set.to_string());
+            assert_eq!(read.as_deref(), Ok(set), "{text}");
+        }
+        for text in ["0xf...f", "0xx", "0x100000000", "-1", "0x0;"] {
+            assert!(CpuSet::from_hwloc_str(text).is_err(), "{text}");
+        }
+        assert!(CpuSet::from_hwloc_str(&",".repeat(1 << 20)).is_err());
+    }
+
     proptest! {
         #[test]
         fn what_is_printed_reads_back(cpus in proptest::collection::btree_set(0u32..300, 0..60)) {
@@ -268,6 +298,19 @@ mod tests {
             prop_assert_eq!(set.len(), cpus.len());
             prop_assert!(set.iter().map(|cpu| cpu.0).eq(cpus.iter().copied()));
             prop_assert_eq!(set.to_string().parse::<CpuSet>(), Ok(set));
+        }
+
+        #[test]
+        fn sets_combine_cpu_by_cpu(
+            a in proptest::collection::btree_set(0u32..200, 0..60),
+            b in proptest::collection::btree_set(0u32..200, 0..60),
+        ) {
+            let set = |cpus: &mut dyn Iterator<Item = &u32>| -> CpuSet { cpus.map(|&cpu| CpuId(cpu)).collect() };
+            let (of_a, of_b) = (set(&mut a.iter()), set(&mut b.iter()));
+            prop_assert_eq!(of_a.union(&of_b), set(&mut a.union(&b)));
+            prop_assert_eq!(of_a.intersection(&of_b), set(&mut a.intersection(&b)));
+            prop_assert_eq!(of_a.difference(&of_b), set(&mut a.difference(&b)));
+            prop_assert_eq!(of_a.is_subset(&of_b), a.is_subset(&b));
         }
 
         #[test]

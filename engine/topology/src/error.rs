@@ -1,5 +1,6 @@
 //! Why there is no [`Topology`](crate::Topology).
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -34,10 +35,39 @@ pub enum TopologyError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A file that `lstopo` did not write, or that is damaged.
+    #[error("{origin}{}: {problem}", At(*at))]
+    Xml {
+        /// The file, or what else it is called.
+        origin: String,
+        /// The line and column that are meant, from 1; `None` for the whole file.
+        at: Option<(u32, u32)>,
+        /// What is wrong there, and what helps.
+        problem: String,
+    },
+    /// This was built without hwloc.
+    #[error(
+        "this reiver was built without hwloc; build it with the feature `hwloc` (`cargo install \
+         reiver-cli --features hwloc`) where libhwloc-dev, libudev-dev and pkg-config are installed, \
+         or use the sysfs reader, which needs no library"
+    )]
+    NoHwloc,
     /// hwloc refused.
     #[error("hwloc cannot read this machine: {reason}; the sysfs reader needs no library")]
     Hwloc {
         /// Its reason.
         reason: String,
     },
+}
+
+/// `:3:7`, or nothing.
+struct At(Option<(u32, u32)>);
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some((line, column)) => write!(f, ":{line}:{column}"),
+            None => Ok(()),
+        }
+    }
 }

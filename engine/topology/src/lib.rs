@@ -2,8 +2,9 @@
 //! each other, and what of it this process may use.
 //!
 //! A [`Topology`] is plain data with several readers ([`Topology::detect`],
-//! [`Topology::from_sysfs`], [`Topology::synthetic`]), so that everything above it can be tested
-//! on machines that nobody here has. [`place`] acts on the machine itself: it pins threads, prefers
+//! [`Topology::from_sysfs`], [`Topology::from_xml`], [`Topology::from_hwloc`],
+//! [`Topology::synthetic`]), so that everything above it can be tested on machines that nobody here
+//! has. [`place`] acts on the machine itself: it pins threads, prefers
 //! memory, and asks where pages lie. [`here`] is what a thread knows of its own place.
 //!
 //! The crate starts no threads, and changes nothing but the thread that asks it to.
@@ -26,14 +27,17 @@ pub mod here;
 #[cfg(feature = "hwloc")]
 mod hwloc;
 mod machine;
+mod objects;
+mod pack;
 pub mod place;
 mod quota;
 mod seats;
 mod synthetic;
 mod sys;
 mod sysfs;
+mod xml;
 
 pub use cpu_set::{CpuId, CpuSet, ParseCpuSetError};
 pub use error::TopologyError;
-pub use machine::{Cache, CacheKind, Cpu, Node, NodeId, Reader, Topology};
+pub use machine::{Cache, CacheKind, Cpu, MemoryAccess, Node, NodeId, Reader, Topology};
 pub use seats::Seat;

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use crate::{CpuId, CpuSet, TopologyError, quota, synthetic, sys, sysfs};
+use crate::{CpuId, CpuSet, TopologyError, quota, synthetic, sys, sysfs, xml};
 
 /// A NUMA node, by the operating system's number; numbers may have gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +68,27 @@ pub struct Cache {
     pub cpus: CpuSet,
 }
 
+/// How fast the memory of one node is to CPUs of another, as the firmware says: reads and writes
+/// taken together, their mean where they differ.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryAccess {
+    /// MiB a second; `None` where nobody says.
+    pub bandwidth_mib_s: Option<u64>,
+    /// Nanoseconds; `None` where nobody says.
+    pub latency_ns: Option<u64>,
+}
+
+/// What is known of accesses, by the node whose CPUs make them and the node that is accessed.
+pub(crate) type Accesses = BTreeMap<(NodeId, NodeId), MemoryAccess>;
+
+/// Of a number for reads and one for writes: their mean, or the one that is known.
+pub(crate) fn mean(read: Option<u64>, write: Option<u64>) -> Option<u64> {
+    match (read, write) {
+        (Some(read), Some(write)) => Some(read.midpoint(write)),
+        (one, other) => one.or(other),
+    }
+}
+
 /// Who read a topology.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reader {
@@ -75,6 +96,8 @@ pub enum Reader {
     Sysfs,
     /// The hwloc library.
     Hwloc,
+    /// A file of lstopo: [`Topology::from_xml`].
+    Xml,
     /// A description in words: [`Topology::synthetic`].
     Synthetic,
     /// Nobody could: the CPUs that this process may use, as one node.
@@ -86,6 +109,7 @@ impl fmt::Display for Reader {
         f.write_str(match self {
             Reader::Sysfs => "sysfs",
             Reader::Hwloc => "hwloc",
+            Reader::Xml => "xml",
             Reader::Synthetic => "synthetic",
             Reader::Fallback => "fallback",
         })
@@ -112,6 +136,8 @@ struct Machine {
     cpus: Vec<Cpu>,
     /// Inner ones before outer ones. Where the reader leaves them, read when first asked for.
     caches: OnceLock<Vec<Cache>>,
+    /// Left and read likewise.
+    accesses: OnceLock<Accesses>,
     /// Row by row, in the order of `nodes`.
     distances: Vec<u32>,
 }
@@ -126,6 +152,11 @@ impl Machine {
         let read = || in_order(sysfs::caches("/".as_ref(), &self.cpus));
         self.caches.get_or_init(read)
     }
+
+    fn accesses(&self) -> &Accesses {
+        let read = || sysfs::accesses("/".as_ref(), &self.nodes);
+        self.accesses.get_or_init(read)
+    }
 }
 
 impl PartialEq for Machine {
@@ -134,6 +165,7 @@ impl PartialEq for Machine {
             && (&self.nodes, &self.cpus) == (&other.nodes, &other.cpus)
             && self.distances == other.distances
             && self.caches() == other.caches()
+            && self.accesses() == other.accesses()
             && self.quota() == other.quota()
     }
 }
@@ -148,11 +180,15 @@ fn in_order(mut caches: Vec<Cache>) -> Vec<Cache> {
 /// What a reader found, in any order.
 #[derive(Debug, Default)]
 pub(crate) struct Parts {
+    /// With the CPUs that each claims, whatever others do.
     pub(crate) nodes: Vec<Node>,
+    /// Their nodes are not looked at: the claims decide.
     pub(crate) cpus: Vec<Cpu>,
     pub(crate) caches: Vec<Cache>,
-    /// The sysfs reader is to be asked for the caches of this machine once somebody wants them.
-    pub(crate) caches_are_left: bool,
+    pub(crate) accesses: Accesses,
+    /// The sysfs reader is to be asked for the caches of this machine, and for accesses, once
+    /// somebody wants them.
+    pub(crate) rest_is_left: bool,
     /// Those that are known.
     pub(crate) distances: BTreeMap<(NodeId, NodeId), u32>,
 }
@@ -166,8 +202,9 @@ impl Topology {
     /// This machine, as far as this process may use it: its affinity mask (so also its cpuset) is
     /// the machine. Read from `/sys`; where that says nothing, all usable CPUs are one node.
     ///
-    /// Costs some two file reads a core, 5 µs each. [`caches`](Topology::caches) and
-    /// [`cpu_quota`](Topology::cpu_quota) are read when they are first asked for.
+    /// Costs some two file reads a core, 5 µs each. [`caches`](Topology::caches),
+    /// [`memory_access`](Topology::memory_access) and [`cpu_quota`](Topology::cpu_quota) are read
+    /// when they are first asked for.
     ///
     /// # Errors
     /// Where the kernel does not even say which CPUs this process may use.
@@ -217,10 +254,13 @@ impl Topology {
     /// `L1i`), `Core` and `PU`, in any case, with hwloc's short forms (`pack`, `numa`, `node`).
     /// Without a type, numbers are `PU`, `Core`, `NUMANode` and `Package` from the inside out.
     /// Attributes stand in brackets: `NUMANode:2(memory=64GiB) L3:1(size=32MiB) Core:8 PU:2`.
-    /// `[NUMANode(memory=16GB)]` after a level attaches memory to each of it; the second one
-    /// attached to the same place is a node without CPUs of its own.
+    /// `[NUMANode(memory=16GB)]` after a level attaches memory to each of it, at the front to the
+    /// machine. CPUs belong to the innermost memory around them, and there to the first: the second
+    /// one attached to the same place is a node without CPUs. `indexes=0,8` or `indexes=2*4:1*2`
+    /// gives nodes and PUs their numbers, as hwloc does; those of memory stand with any of it, and
+    /// are of all, the innermost first.
     ///
-    /// A last word of our own gives distances in the order of the nodes, row by row:
+    /// A last word of our own gives distances, nodes ascending, row by row:
     /// `distances=10,16,22;16,10,16;22,16,10`. Without it they are 10 and 20.
     ///
     /// ```
@@ -238,13 +278,52 @@ impl Topology {
         Topology::from_parts(synthetic::read(description)?, Reader::Synthetic, false)
     }
 
-    /// This machine as hwloc sees it, as far as this process may use it.
+    /// A machine that hwloc's `lstopo` wrote down: `lstopo machine.xml`, of hwloc 2 or 3. Every CPU
+    /// in the file counts, also one that whoever wrote it was not allowed to use (files have those
+    /// only if `lstopo` was told `--disallowed`).
+    ///
+    /// - A node without CPUs of its own stands in the file with those it is near to. They stay with
+    ///   the node that shares them with the fewest others, among equals the lowest. A node that has
+    ///   CPUs and is not in the file, for it lacks memory or was out of bounds, is there
+    ///   without memory.
+    /// - Distances come from the file's matrix of latencies: its own, where the kernel's units are in
+    ///   it (10 is local), else scaled so that each node is 10 from itself. Others are 11 or more.
+    /// - Bandwidths and latencies are there where the file has them (hwloc 2.3 and later).
     ///
     /// # Errors
-    /// [`TopologyError::Hwloc`] with the library's reason.
-    #[cfg(feature = "hwloc")]
+    /// [`TopologyError::Unreadable`] where the file cannot be read, [`TopologyError::Xml`] where it
+    /// is not such a file, or longer than 32 MiB, or has more than 1,024 nodes or 65,536 CPUs.
+    pub fn from_xml(path: impl AsRef<std::path::Path>) -> Result<Topology, TopologyError> {
+        let path = path.as_ref();
+        let text = xml::text_of(path)?;
+        let objects = xml::read(&text, &path.display().to_string())?;
+        Topology::from_parts(objects.into_parts(), Reader::Xml, false)
+    }
+
+    /// The machine in a text that `lstopo` wrote: [`from_xml`](Topology::from_xml) without the file.
+    ///
+    /// # Errors
+    /// [`TopologyError::Xml`], as there.
+    pub fn from_xml_text(text: &str) -> Result<Topology, TopologyError> {
+        let objects = xml::read(text, "the XML text")?;
+        Topology::from_parts(objects.into_parts(), Reader::Xml, false)
+    }
+
+    /// This machine as hwloc sees it, as far as this process may use it. Where hwloc's environment
+    /// names another one (`HWLOC_XMLFILE`, `HWLOC_FSROOT`, `HWLOC_SYNTHETIC`), that one, whole and
+    /// only described.
+    ///
+    /// # Errors
+    /// [`TopologyError::Hwloc`] with the library's reason, and [`TopologyError::NoHwloc`] where this
+    /// was built without the feature `hwloc`.
     pub fn from_hwloc() -> Result<Topology, TopologyError> {
-        Topology::from_parts(crate::hwloc::read(&allowed_cpus()?)?, Reader::Hwloc, true)
+        #[cfg(feature = "hwloc")]
+        {
+            let (objects, this_machine) = crate::hwloc::read(&allowed_cpus()?)?;
+            Topology::from_parts(objects.into_parts(), Reader::Hwloc, this_machine)
+        }
+        #[cfg(not(feature = "hwloc"))]
+        Err(TopologyError::NoHwloc)
     }
 
     fn from_parts(
@@ -256,7 +335,8 @@ impl Topology {
             mut nodes,
             mut cpus,
             caches,
-            caches_are_left,
+            accesses,
+            rest_is_left,
             distances,
         } = parts;
         if cpus.is_empty() {
@@ -266,6 +346,7 @@ impl Topology {
         }
         nodes.sort_by_key(|node| node.id);
         cpus.sort_by_key(|cpu| cpu.id);
+        settle(&mut cpus, &mut nodes);
         let mut cores = BTreeMap::new();
         for cpu in &mut cpus {
             let next = u32::try_from(cores.len()).expect("fewer cores than CPU numbers");
@@ -284,9 +365,9 @@ impl Topology {
             .iter()
             .flat_map(|&from| ids.iter().map(move |&to| distance(from, to)))
             .collect();
-        let caches = match caches_are_left {
-            true => OnceLock::new(),
-            false => in_order(caches).into(),
+        let (caches, accesses) = match rest_is_left {
+            true => (OnceLock::new(), OnceLock::new()),
+            false => (in_order(caches).into(), accesses.into()),
         };
         let machine = Machine {
             reader,
@@ -295,6 +376,7 @@ impl Topology {
             nodes,
             cpus,
             caches,
+            accesses,
             distances,
         };
         Ok(Topology {
@@ -365,6 +447,13 @@ impl Topology {
         others
     }
 
+    /// How fast memory of `to` is to CPUs of `from`, where the firmware says: it often does so for
+    /// the nearest nodes alone, or not at all. On this machine it is read on the first call, at some
+    /// six file reads a node.
+    pub fn memory_access(&self, from: NodeId, to: NodeId) -> Option<MemoryAccess> {
+        self.machine.accesses().get(&(from, to)).copied()
+    }
+
     /// How many CPUs the cgroup of this process grants it (its own quota or that of a group above
     /// it, whichever is less); `None` without a limit, and on a machine that is only described.
     /// Read on the first call.
@@ -391,6 +480,38 @@ impl Topology {
     /// Who read it.
     pub fn reader(&self) -> Reader {
         self.machine.reader
+    }
+}
+
+/// Gives every CPU a node. One that several claim stays with the first; one that none claims goes to
+/// the node of a CPU in its package, else to the lowest; a machine without nodes gets node 0.
+fn settle(cpus: &mut [Cpu], nodes: &mut Vec<Node>) {
+    if nodes.is_empty() {
+        nodes.push(Node {
+            id: NodeId(0),
+            cpus: CpuSet::new(),
+            memory_bytes: 0,
+        });
+    }
+    let mut owner: BTreeMap<CpuId, NodeId> = BTreeMap::new();
+    let mut owned = CpuSet::new();
+    for node in &mut *nodes {
+        node.cpus = node.cpus.difference(&owned);
+        owned = owned.union(&node.cpus);
+        owner.extend(node.cpus.iter().map(|cpu| (cpu, node.id)));
+    }
+    let mut of_package: BTreeMap<u32, NodeId> = BTreeMap::new();
+    for cpu in cpus.iter() {
+        if let Some(&node) = owner.get(&cpu.id) {
+            of_package.entry(cpu.package).or_insert(node);
+        }
+    }
+    for cpu in cpus {
+        let home = owner.get(&cpu.id).or_else(|| of_package.get(&cpu.package));
+        cpu.node = home.copied().unwrap_or(nodes[0].id);
+        if let Ok(index) = nodes.binary_search_by_key(&cpu.node, |node| node.id) {
+            nodes[index].cpus.insert(cpu.id);
+        }
     }
 }
 
@@ -430,29 +551,6 @@ mod tests {
         assert_eq!(level(0, 1), Some(2));
         assert_eq!(level(0, 2), Some(3));
         assert_eq!(level(0, 4), None);
-    }
-
-    #[cfg(feature = "hwloc")]
-    #[test]
-    fn hwloc_and_sysfs_see_the_same_machine() {
-        let (sysfs, hwloc) = (Topology::detect(), Topology::from_hwloc());
-        let (sysfs, hwloc) = (sysfs.expect("this machine"), hwloc.expect("this machine"));
-        assert_eq!(hwloc.reader(), Reader::Hwloc);
-        assert!(sysfs.nodes().eq(hwloc.nodes()));
-        for id in sysfs.nodes() {
-            assert_eq!(
-                sysfs.node(id).map(|node| &node.cpus),
-                hwloc.node(id).map(|node| &node.cpus)
-            );
-        }
-        let places = |machine: &Topology| -> Vec<_> {
-            machine
-                .cpus()
-                .iter()
-                .map(|cpu| (cpu.id, cpu.node, cpu.core, cpu.package))
-                .collect()
-        };
-        assert_eq!(places(&sysfs), places(&hwloc));
     }
 
     #[test]

@@ -2,14 +2,19 @@
 //! of distances of our own behind it. What is understood stands at
 //! [`Topology::synthetic`](crate::Topology::synthetic).
 
-use std::collections::BTreeMap;
+mod indexes;
+
+use std::cmp::Reverse;
 
 use crate::machine::Parts;
-use crate::{Cache, CacheKind, Cpu, CpuId, CpuSet, Node, NodeId, TopologyError};
+use crate::objects::{MemoryNode, Objects, Pu};
+use crate::{Cache, CacheKind, CpuId, CpuSet, NodeId, TopologyError};
 
 /// More than any machine that runs Linux: its kernels are built for 1,024 nodes and 8,192 CPUs.
 const MOST_NODES: u64 = 4096;
 const MOST_CPUS: u64 = 65_536;
+/// As many as hwloc knows.
+const MOST_LEVELS: usize = 128;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -29,9 +34,25 @@ struct Level {
     count: u64,
     memory_bytes: u64,
     size_bytes: u64,
-    /// Memory attached to each of this level: the bytes of each node.
-    attached: Vec<u64>,
+    /// The text of the attribute.
+    indexes: Option<String>,
+    /// Memory attached to each of this level.
+    attached: Vec<Level>,
     at: usize,
+}
+
+impl Level {
+    fn new(kind: Kind, count: u64, at: usize) -> Level {
+        Level {
+            kind,
+            count,
+            memory_bytes: 0,
+            size_bytes: 0,
+            indexes: None,
+            attached: vec![],
+            at,
+        }
+    }
 }
 
 pub(crate) fn read(text: &str) -> Result<Parts, TopologyError> {
@@ -41,9 +62,11 @@ pub(crate) fn read(text: &str) -> Result<Parts, TopologyError> {
         problem,
     };
     let (levels, matrix) = parse(text).map_err(|(at, problem)| refuse(at, problem))?;
-    let mut parts = unfold(&levels).map_err(|(at, problem)| refuse(at, problem))?;
+    let objects = unfold(&levels).map_err(|(at, problem)| refuse(at, problem))?;
+    let mut parts = objects.into_parts();
     if let Some((at, rows)) = matrix {
-        let nodes = parts.nodes.len();
+        // A machine without a node gets one.
+        let nodes = parts.nodes.len().max(1);
         if rows.len() != nodes || rows.iter().any(|row| row.len() != nodes) {
             let problem = format!("the machine has {nodes} nodes, so {nodes} rows of {nodes}");
             return Err(refuse(at, problem));
@@ -65,7 +88,8 @@ type Refused = (usize, String);
 type Matrix = Option<(usize, Vec<Vec<u32>>)>;
 
 fn parse(text: &str) -> Result<(Vec<Level>, Matrix), Refused> {
-    let mut levels: Vec<(Option<Kind>, Level)> = Vec::new();
+    // The machine itself, to which memory may be attached as well.
+    let mut levels = vec![(Some(Kind::Group), Level::new(Kind::Group, 1, 0))];
     let mut matrix = None;
     for (at, word) in words(text) {
         if matrix.is_some() {
@@ -78,15 +102,16 @@ fn parse(text: &str) -> Result<(Vec<Level>, Matrix), Refused> {
                 .strip_suffix(']')
                 .ok_or((at, "`[` without its `]`".to_owned()))?;
             let (_, level) = level(at + 1, inner, true)?;
-            let Some((_, last)) = levels.last_mut() else {
-                return Err((at, "attached memory needs a level before it".into()));
-            };
-            last.attached.push(level.memory_bytes);
+            let (_, last) = levels.last_mut().expect("it has the machine");
+            last.attached.push(level);
         } else {
+            if levels.len() > MOST_LEVELS {
+                return Err((at, format!("more than {MOST_LEVELS} levels")));
+            }
             levels.push(level(at, word, false)?);
         }
     }
-    if levels.is_empty() {
+    if levels.len() == 1 {
         return Err((0, "there is no level".into()));
     }
     Ok((typed(levels)?, matrix))
@@ -142,21 +167,16 @@ fn level(at: usize, word: &str, attached: bool) -> Result<(Option<Kind>, Level),
         Ok(count) => count,
         Err(_) => return Err((count_at, format!("`{count}` is no number"))),
     };
-    let mut level = Level {
-        kind: Kind::Group,
-        count,
-        memory_bytes: 0,
-        size_bytes: 0,
-        attached: vec![],
-        at,
-    };
+    let mut level = Level::new(Kind::Group, count, at);
     for attribute in attributes.split_whitespace() {
         match attribute.split_once('=') {
             Some(("memory", size)) => level.memory_bytes = bytes(at, size)?,
             Some(("size", size)) => level.size_bytes = bytes(at, size)?,
+            Some(("indexes", indexes)) => level.indexes = Some(indexes.to_owned()),
             Some(("memorysidecachesize", _)) => {}
             _ => {
-                let problem = format!("`{attribute}` is not known; memory= and size= are");
+                let problem =
+                    format!("`{attribute}` is not known; memory=, size= and indexes= are");
                 return Err((at, problem));
             }
         }
@@ -253,110 +273,113 @@ fn typed(levels: Vec<(Option<Kind>, Level)>) -> Result<Vec<Level>, Refused> {
         return Err((early.at, "PU is the innermost level".into()));
     }
     if typed[last].kind != Kind::Pu {
-        let at = typed[last].at;
-        let (count, attached) = (1, vec![]);
-        let pu = Level {
-            kind: Kind::Pu,
-            count,
-            memory_bytes: 0,
-            size_bytes: 0,
-            attached,
-            at,
-        };
-        typed.push(pu);
+        typed.push(Level::new(Kind::Pu, 1, typed[last].at));
     }
     Ok(typed)
 }
 
-fn unfold(levels: &[Level]) -> Result<Parts, Refused> {
-    let mut totals = Vec::with_capacity(levels.len());
+fn unfold(levels: &[Level]) -> Result<Objects, Refused> {
+    let widths = widths(levels)?;
+    let (cpus, last) = (widths[levels.len() - 1], levels.len() - 1);
+    let kinds = levels.iter().map(|level| level.kind);
+    let around: Vec<(Kind, usize)> = kinds.zip(widths.iter().copied()).collect();
+    let numbers = |level: &Level, depth: usize, count: usize| match &level.indexes {
+        None => Ok((0..).take(count).collect()),
+        Some(text) => {
+            indexes::read(text, count, &around[..depth]).map_err(|problem| (level.at, problem))
+        }
+    };
+    let ids: Vec<u32> = numbers(&levels[last], last, cpus)?;
+    let cpus_of = |depth: usize, index: usize| -> CpuSet {
+        let each = cpus / widths[depth];
+        let places = index * each..(index + 1) * each;
+        ids[places].iter().copied().map(CpuId).collect()
+    };
+
+    let mut objects = Objects::default();
+    // Which of its kind a CPU is in.
+    let of_kind = |kind, cpu: usize| {
+        let depth = levels.iter().position(|level| level.kind == kind)?;
+        let index = cpu / (cpus / widths[depth]);
+        Some(u32::try_from(index).expect("at most MOST_CPUS"))
+    };
+    objects.pus = (ids.iter().enumerate())
+        .map(|(cpu, &id)| Pu {
+            id: CpuId(id),
+            package: of_kind(Kind::Package, cpu).unwrap_or(0),
+            core: of_kind(Kind::Core, cpu).unwrap_or(id),
+            nodes: CpuSet::new(),
+        })
+        .collect();
+    for (depth, level) in levels.iter().enumerate() {
+        if let Kind::Cache(number, kind) = level.kind {
+            objects.caches.extend((0..widths[depth]).map(|index| Cache {
+                level: number,
+                kind,
+                size_bytes: level.size_bytes,
+                cpus: cpus_of(depth, index),
+            }));
+        }
+    }
+
+    let memory = memory(levels, &widths);
+    let numbered = memory.iter().find(|(_, _, node)| node.indexes.is_some());
+    let node_ids = match numbered {
+        Some((depth, _, node)) => numbers(node, *depth, memory.len())?,
+        None => (0..).take(memory.len()).collect(),
+    };
+    let nodes = memory.iter().zip(node_ids);
+    objects.nodes = nodes
+        .map(|(&(depth, index, node), id)| MemoryNode {
+            id: NodeId(id),
+            cpus: cpus_of(depth, index),
+            memory_bytes: node.memory_bytes,
+        })
+        .collect();
+    Ok(objects)
+}
+
+/// How many there are of each level in all.
+fn widths(levels: &[Level]) -> Result<Vec<usize>, Refused> {
+    let mut widths = Vec::with_capacity(levels.len());
     let mut total = 1u64;
     let mut nodes = 0;
     for level in levels {
         total = total.saturating_mul(level.count);
-        let own = if level.kind == Kind::Node { total } else { 0 };
-        nodes += own + total.saturating_mul(level.attached.len() as u64);
+        let of_each = memory_of(level).count() as u64;
+        nodes += total.saturating_mul(of_each);
+        let refuse = |problem| Err((level.at, problem));
         if nodes > MOST_NODES {
-            return Err((
-                level.at,
-                format!("{nodes} nodes are more than {MOST_NODES}"),
-            ));
+            return refuse(format!("{nodes} nodes are more than {MOST_NODES}"));
         }
         if total > MOST_CPUS {
-            return Err((level.at, format!("{total} are more than {MOST_CPUS} CPUs")));
+            return refuse(format!("{total} are more than {MOST_CPUS} CPUs"));
         }
-        totals.push(total);
+        widths.push(usize::try_from(total).expect("at most MOST_CPUS"));
     }
-    let cpu_count = u32::try_from(total).expect("at most MOST_CPUS");
-    let range = |of: u64, index: u64| -> CpuSet {
-        let each = cpu_count / u32::try_from(of).expect("at most MOST_CPUS");
-        let first = u32::try_from(index).expect("at most MOST_CPUS") * each;
-        (first..first + each).map(CpuId).collect()
-    };
-    let place =
-        |of: u64, cpu: u32| cpu / (cpu_count / u32::try_from(of).expect("at most MOST_CPUS"));
+    Ok(widths)
+}
 
-    let mut parts = Parts::default();
-    let mut cpus: Vec<Cpu> = (0..cpu_count)
-        .map(|cpu| Cpu {
-            id: CpuId(cpu),
-            node: NodeId(0),
-            package: 0,
-            core: cpu,
-        })
-        .collect();
-    let mut owner: BTreeMap<CpuId, NodeId> = BTreeMap::new();
-    let mut add_node = |mut cpus: CpuSet, memory_bytes: u64| {
-        let id = NodeId(u32::try_from(parts.nodes.len()).expect("at most MOST_NODES"));
-        // CPUs belong to the first node of their place; memory beside it has none of its own.
-        cpus = cpus.iter().filter(|cpu| !owner.contains_key(cpu)).collect();
-        owner.extend(cpus.iter().map(|cpu| (cpu, id)));
-        parts.nodes.push(Node {
-            id,
-            cpus,
-            memory_bytes,
-        });
-    };
-    for (level, &total) in levels.iter().zip(&totals) {
-        match level.kind {
-            Kind::Node => (0..total).for_each(|i| add_node(range(total, i), level.memory_bytes)),
-            Kind::Cache(number, kind) => parts.caches.extend((0..total).map(|i| Cache {
-                level: number,
-                kind,
-                size_bytes: level.size_bytes,
-                cpus: range(total, i),
-            })),
-            Kind::Package => cpus
-                .iter_mut()
-                .for_each(|cpu| cpu.package = place(total, cpu.id.0)),
-            Kind::Core => cpus
-                .iter_mut()
-                .for_each(|cpu| cpu.core = place(total, cpu.id.0)),
-            Kind::Group | Kind::Pu => {}
-        }
-        for &memory_bytes in &level.attached {
-            (0..total).for_each(|i| add_node(range(total, i), memory_bytes));
-        }
+/// The nodes that each of a level has: itself, where it is one, and what is attached to it.
+fn memory_of(level: &Level) -> impl Iterator<Item = &Level> {
+    let own = (level.kind == Kind::Node).then_some(level);
+    own.into_iter().chain(&level.attached)
+}
+
+/// All memory with the level and the place that it belongs to, in the order in which hwloc numbers
+/// it: by where its CPUs end, inner memory before outer.
+fn memory<'l>(levels: &'l [Level], widths: &[usize]) -> Vec<(usize, usize, &'l Level)> {
+    let mut memory = Vec::new();
+    for (depth, level) in levels.iter().enumerate() {
+        let places = 0..widths[depth];
+        memory.extend(
+            places.flat_map(|index| memory_of(level).map(move |node| (depth, index, node))),
+        );
     }
-    let ownerless: CpuSet = cpus
-        .iter()
-        .map(|cpu| cpu.id)
-        .filter(|id| !owner.contains_key(id))
-        .collect();
-    if !ownerless.is_empty() {
-        let id = NodeId(u32::try_from(parts.nodes.len()).expect("at most MOST_NODES"));
-        owner.extend(ownerless.iter().map(|cpu| (cpu, id)));
-        parts.nodes.push(Node {
-            id,
-            cpus: ownerless,
-            memory_bytes: 0,
-        });
-    }
-    for cpu in &mut cpus {
-        cpu.node = owner[&cpu.id];
-    }
-    parts.cpus = cpus;
-    Ok(parts)
+    let cpus = widths.last().copied().unwrap_or(1);
+    let end = |depth: usize, index: usize| (index + 1) * (cpus / widths[depth]);
+    memory.sort_by_key(|&(depth, index, _)| (end(depth, index), Reverse(depth)));
+    memory
 }
 
 #[cfg(test)]
@@ -396,9 +419,9 @@ mod tests {
             .collect();
         assert_eq!(
             nodes.iter().map(|node| node.cpus.len()).collect::<Vec<_>>(),
-            [4, 4, 0, 0]
+            [4, 0, 4, 0]
         );
-        assert_eq!(nodes[0].memory_bytes, 16 << 30);
+        assert_eq!(nodes[2].memory_bytes, 16 << 30);
         assert_eq!(nodes[3].memory_bytes, 4 << 30);
     }
 
@@ -426,7 +449,8 @@ mod tests {
             ("NUMANode:2 PU:1 distances=10,20", 17, "2 rows of 2"),
             ("NUMANode:2 PU:1 distances=10,20;x,10", 17, "`x`"),
             ("distances=10 PU:1", 14, "come last"),
-            ("[NUMANode] PU:1", 1, "level before"),
+            ("[NUMANode(memory=1GB)]", 1, "no level"),
+            ("Core:2 PU:2(indexes=0,1,2)", 8, "4 different numbers"),
             ("PU:1 [Core]", 7, "only a NUMANode"),
             ("NUMANode:5000 PU:1", 1, "5000 nodes"),
             ("Core:99999999999 PU:99999999999", 1, "more than 65536"),

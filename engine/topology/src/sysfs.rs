@@ -5,16 +5,16 @@
 //! would have said, and nothing else; old kernels print masks where new ones print lists.
 //!
 //! A running kernel is asked for no more than is needed, for each look costs some 6 µs: its list of
-//! nodes stands for their folders, one CPU of a core speaks for the others, and caches are read
-//! apart. A snapshot is read in full.
+//! nodes stands for their folders, one CPU of a core speaks for the others, caches
+//! and speeds of memory are read apart. A snapshot is read in full.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::machine::Parts;
-use crate::{Cache, CacheKind, Cpu, CpuId, CpuSet, Node, NodeId, TopologyError};
+use crate::machine::{Accesses, Parts, mean};
+use crate::{Cache, CacheKind, Cpu, CpuId, CpuSet, MemoryAccess, Node, NodeId, TopologyError};
 
 /// Whose files lie under a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(crate) fn read(root: &Path, allowed: Option<&CpuSet>) -> Result<Parts, Topol
         });
     }
 
-    let node_folder = root.join("sys/devices/system/node");
+    let node_folder = node_folder(root);
     let listed = text(node_folder.join("online")).and_then(|list| list.parse().ok());
     let mut nodes = match (source, &listed) {
         (Source::Kernel, Some(listed)) => nodes_in(&node_folder, listed, &usable),
@@ -56,23 +56,37 @@ pub(crate) fn read(root: &Path, allowed: Option<&CpuSet>) -> Result<Parts, Topol
         (Source::Kernel, [_]) => BTreeMap::new(),
         _ => distances(&node_folder, &nodes, listed.as_ref()),
     };
-    let mut cpus = cpus(&cpu_folder, &usable, source);
-    settle(&mut cpus, &mut nodes, root);
-    let caches = match source {
-        Source::Kernel => Vec::new(),
-        Source::Snapshot => caches_in(&cpu_folder, &usable, source),
+    if nodes.is_empty() {
+        // A kernel without NUMA.
+        nodes.push(Node {
+            id: NodeId(0),
+            cpus: CpuSet::new(),
+            memory_bytes: memory_bytes(&root.join("proc/meminfo")),
+        });
+    }
+    let (caches, accesses) = match source {
+        Source::Kernel => Default::default(),
+        Source::Snapshot => (
+            caches_in(&cpu_folder, &usable, source),
+            accesses(root, &nodes),
+        ),
     };
     Ok(Parts {
+        cpus: cpus(&cpu_folder, &usable, source),
         nodes,
-        cpus,
         caches,
-        caches_are_left: source == Source::Kernel,
+        accesses,
+        rest_is_left: source == Source::Kernel,
         distances,
     })
 }
 
 fn cpu_folder(root: &Path) -> PathBuf {
     root.join("sys/devices/system/cpu")
+}
+
+fn node_folder(root: &Path) -> PathBuf {
+    root.join("sys/devices/system/node")
 }
 
 /// CPUs that are online: by the kernel's list, else by each CPU's own file.
@@ -212,40 +226,36 @@ fn distances(
     distances
 }
 
-/// Gives every CPU a node. One that no node names goes to the node of a CPU in its package, else
-/// to the lowest node; a kernel without NUMA has no nodes at all, and gets node 0.
-fn settle(cpus: &mut [Cpu], nodes: &mut Vec<Node>, root: &Path) {
-    if nodes.is_empty() {
-        let memory_bytes = memory_bytes(&root.join("proc/meminfo"));
-        nodes.push(Node {
-            id: NodeId(0),
-            cpus: CpuSet::new(),
-            memory_bytes,
-        });
-    }
-    let mut owner: BTreeMap<CpuId, NodeId> = BTreeMap::new();
-    for node in &mut *nodes {
-        // A CPU that two nodes claim stays with the first.
-        node.cpus = node
-            .cpus
+/// How fast the memory of each node is to CPUs of others: the kernel says it of the nodes that are
+/// nearest to it, in its numbers for them all, 0 where the firmware gives none.
+pub(crate) fn accesses(root: &Path, nodes: &[Node]) -> Accesses {
+    let mut accesses = Accesses::new();
+    for to in nodes {
+        let of_node = node_path(&node_folder(root), to.id.0);
+        // Class 1 is of CPUs alone, class 0 may be of a device that is nearer than they are. Kernels
+        // before 5.10 have class 0 only.
+        let initiators = ["access1/initiators", "access0/initiators"]
             .iter()
-            .filter(|cpu| !owner.contains_key(cpu))
-            .collect();
-        owner.extend(node.cpus.iter().map(|cpu| (cpu, node.id)));
-    }
-    let mut of_package: BTreeMap<u32, NodeId> = BTreeMap::new();
-    for cpu in cpus.iter() {
-        if let Some(&node) = owner.get(&cpu.id) {
-            of_package.entry(cpu.package).or_insert(node);
+            .map(|class| of_node.join(class))
+            .find_map(|class| Some((numbered(&class, "node").ok()?, class)));
+        let Some((from, class)) = initiators else {
+            continue;
+        };
+        let number = |file| {
+            let number: u64 = text(class.join(file))?.parse().ok()?;
+            Some(number).filter(|&number| number > 0)
+        };
+        let access = MemoryAccess {
+            bandwidth_mib_s: mean(number("read_bandwidth"), number("write_bandwidth")),
+            latency_ns: mean(number("read_latency"), number("write_latency")),
+        };
+        if access != MemoryAccess::default() {
+            let from = from.into_iter().map(NodeId);
+            let known = from.filter(|from| nodes.iter().any(|node| node.id == *from));
+            accesses.extend(known.map(|from| ((from, to.id), access)));
         }
     }
-    for cpu in cpus {
-        let home = owner.get(&cpu.id).or_else(|| of_package.get(&cpu.package));
-        cpu.node = home.copied().unwrap_or(nodes[0].id);
-        if let Some(node) = nodes.iter_mut().find(|node| node.id == cpu.node) {
-            node.cpus.insert(cpu.id);
-        }
-    }
+    accesses
 }
 
 /// The caches of the running kernel's machine, whose files lie under `root`.
@@ -502,6 +512,48 @@ mod tests {
     }
 
     #[test]
+    fn speeds_of_memory_are_those_from_cpus_where_the_kernel_tells_them_apart() {
+        let machine = Described::new(&[
+            ("cpu/cpu0/topology/x", ""),
+            ("cpu/cpu1/topology/x", ""),
+            ("node/online", "0-2"),
+            ("node/node0/cpulist", "0"),
+            ("node/node1/cpulist", "1"),
+            ("node/node2/cpulist", ""),
+            // As kernels before 5.10 tell it, with nothing of writes.
+            ("node/node0/access0/initiators/node0/x", ""),
+            ("node/node0/access0/initiators/read_bandwidth", "9000"),
+            ("node/node0/access0/initiators/read_latency", "80"),
+            ("node/node0/access0/initiators/write_latency", "0"),
+            // As firmware has it that says nothing.
+            ("node/node1/access0/initiators/node1/x", ""),
+            ("node/node1/access0/initiators/read_bandwidth", "0"),
+            // A device is nearer than any CPU.
+            ("node/node2/access0/initiators/node7/x", ""),
+            ("node/node2/access0/initiators/read_latency", "1"),
+            ("node/node2/access1/initiators/node0/x", ""),
+            ("node/node2/access1/initiators/node1/x", ""),
+            ("node/node2/access1/initiators/read_bandwidth", "3000"),
+            ("node/node2/access1/initiators/write_bandwidth", "1000"),
+            ("node/node2/access1/initiators/write_latency", "soon"),
+        ])
+        .topology();
+        let access = |from, to| machine.memory_access(NodeId(from), NodeId(to));
+        let told = |bandwidth_mib_s, latency_ns| {
+            Some(MemoryAccess {
+                bandwidth_mib_s,
+                latency_ns,
+            })
+        };
+        assert_eq!(access(0, 0), told(Some(9000), Some(80)));
+        assert_eq!(access(0, 2), told(Some(2000), None));
+        assert_eq!(access(1, 2), access(0, 2));
+        assert_eq!(access(7, 2), None);
+        assert_eq!(access(1, 1), None);
+        assert_eq!(access(0, 1), None);
+    }
+
+    #[test]
     fn garbage_costs_only_what_it_would_have_said() {
         let machine = Described::new(&[
             ("cpu/online", "what"),
@@ -535,7 +587,9 @@ mod tests {
         assert_eq!(kernel.caches(), snapshot.caches());
         assert!(kernel.nodes().eq(snapshot.nodes()));
         for from in kernel.nodes() {
-            assert_eq!(kernel.node(from), snapshot.node(from));
+            // Not its memory: a virtual machine may be given some in between.
+            let cpus = |machine: &Topology| machine.node(from).map(|node| node.cpus.clone());
+            assert_eq!(cpus(&kernel), cpus(&snapshot));
             for to in kernel.nodes() {
                 assert_eq!(kernel.distance(from, to), snapshot.distance(from, to));
             }

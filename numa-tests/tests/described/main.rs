@@ -1,4 +1,9 @@
 //! Machines that are only described: snapshots of real ones, and made-up ones.
 
+mod drawing;
+mod facts;
+mod hwloc;
+mod layouts;
+mod machines;
 mod steal_order;
 mod topology;

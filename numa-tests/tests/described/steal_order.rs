@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use reiver::steal_order::{Distance, StealOrder, steal_orders};
-use reiver_numa_tests::snapshots;
 use reiver_topology::{CacheKind, Seat, Topology};
+
+use crate::machines;
 
 /// How near two seats are by what the machine says: 0 for one core, then the level of the innermost
 /// cache that both have, then the rest of the node.
@@ -18,7 +19,7 @@ fn closeness(machine: &Topology, a: Seat, b: Seat) -> u32 {
     shared.map_or(u32::MAX, |cache| u32::from(cache.level))
 }
 
-fn check(name: &str, machine: &Topology, seats: &[Seat]) {
+pub(crate) fn check(name: &str, machine: &Topology, seats: &[Seat]) {
     let orders = steal_orders(machine, seats);
     assert_eq!(orders.len(), seats.len(), "{name}");
     for (worker, order) in orders.iter().enumerate() {
@@ -115,31 +116,21 @@ fn check_spread(name: &str, seats: &[Seat], orders: &[StealOrder]) {
 }
 
 #[test]
-fn every_worker_of_a_described_machine_steals_from_the_nearest_first() {
-    for description in [
-        "NUMANode:8 Core:16 PU:2",
-        "Package:2 NUMANode:4 L3:2 Core:4 PU:2",
-        "NUMANode:4 Core:2 PU:1 distances=10,16,22,16;16,10,16,22;22,16,10,16;16,22,16,10",
-        "L2:8 Core:2 PU:2",
-        "PU:1",
-    ] {
-        let machine = Topology::synthetic(description).expect("a machine");
-        let cpus = machine.cpus().len();
-        for workers in [1, cpus.div_ceil(2), cpus, cpus + 1] {
-            check(description, &machine, &machine.seats(workers));
-        }
+fn every_worker_of_every_machine_steals_from_the_nearest_first() {
+    for (name, machine) in machines::all() {
+        check(name, machine, &machine.seats(machine.worker_count()));
     }
 }
 
 #[test]
-fn every_worker_of_a_real_machine_steals_from_the_nearest_first() {
-    for snapshot in snapshots().iter() {
-        let machine = Topology::from_sysfs(&snapshot.root).expect("a machine");
-        check(
-            &snapshot.name,
-            &machine,
-            &machine.seats(machine.worker_count()),
-        );
+fn fewer_workers_than_cpus_and_more_of_them_steal_from_the_nearest_first() {
+    for (name, machine) in machines::all() {
+        let cpus = machine.cpus().len();
+        if cpus <= 64 {
+            for workers in [1, cpus.div_ceil(2), cpus + 1] {
+                check(name, machine, &machine.seats(workers));
+            }
+        }
     }
 }
 

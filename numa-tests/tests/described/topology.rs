@@ -1,14 +1,13 @@
-//! The sysfs reader on snapshots of real machines: by rules, and against hwloc where its tools
-//! are installed.
+//! Every machine, by rules: what is asked of it hangs together, and workers spread over it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::process::Command;
 
-use reiver_numa_tests::{skipped, snapshots};
+use reiver_numa_tests::skipped;
 use reiver_topology::{CpuSet, NodeId, Topology};
 
-fn check_rules(name: &str, machine: &Topology) {
+use crate::machines;
+
+pub(crate) fn check_rules(name: &str, machine: &Topology) {
     let cpus: CpuSet = machine.cpus().iter().map(|cpu| cpu.id).collect();
     assert_eq!(
         cpus.len(),
@@ -64,7 +63,7 @@ fn check_rules(name: &str, machine: &Topology) {
     }
 }
 
-fn check_seats(name: &str, machine: &Topology) {
+pub(crate) fn check_seats(name: &str, machine: &Topology) {
     let cpus = machine.cpus().len();
     let cores = machine
         .cpus()
@@ -106,67 +105,109 @@ fn check_seats(name: &str, machine: &Topology) {
     }
 }
 
-/// How many objects of a type hwloc sees in a snapshot, not looking at what the process that took
-/// the snapshot was allowed.
-fn hwloc_count(root: &Path, object: &str) -> Option<usize> {
-    let output = Command::new("hwloc-calc")
-        .arg("-i")
-        .arg(root)
-        .args(["--if", "fsroot", "--disallowed", "-N", object, "all"])
-        .output()
-        .ok()?;
-    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    let number = said.parse();
-    Some(number.unwrap_or_else(|_| panic!("hwloc-calc says {output:?}")))
+/// Jobs of many sizes are given CPUs until none is free, some give theirs back, and again.
+pub(crate) fn check_packing(name: &str, machine: &Topology) {
+    let all: CpuSet = machine.cpus().iter().map(|cpu| cpu.id).collect();
+    let mut free = all.clone();
+    let mut held: Vec<CpuSet> = Vec::new();
+    for count in [2, 1, 4, 3, 8, 5, 2, 16, 1, 6].iter().cycle().take(60) {
+        let packed = machine.pack(&free, *count);
+        check_packed(name, machine, &free, *count, &packed);
+        free = free.difference(&packed);
+        held.push(packed);
+        if free.len() < *count {
+            // Every second job ends.
+            let ended = held.iter().step_by(2);
+            free = ended.fold(free, |free, packed| free.union(packed));
+            held = held.into_iter().skip(1).step_by(2).collect();
+        }
+    }
+    assert_eq!(machine.pack(&all, all.len() + 1), all, "{name}");
 }
 
-#[test]
-fn every_snapshot_is_a_sound_machine() {
-    for snapshot in snapshots().iter() {
-        let name = &snapshot.name;
-        let machine =
-            Topology::from_sysfs(&snapshot.root).unwrap_or_else(|e| panic!("{name}: {e}"));
-        check_rules(name, &machine);
-        check_seats(name, &machine);
+fn check_packed(name: &str, machine: &Topology, free: &CpuSet, count: usize, packed: &CpuSet) {
+    let told = || format!("{name}: {count} of {free} are {packed}");
+    assert!(packed.is_subset(free), "{}", told());
+    assert_eq!(packed.len(), count.min(free.len()), "{}", told());
+    let mut cores: BTreeMap<u32, CpuSet> = BTreeMap::new();
+    for cpu in machine.cpus() {
+        cores.entry(cpu.core).or_default().insert(cpu.id);
+    }
+    let whole = cores.values().filter(|core| core.is_subset(free));
+    let whole = whole.fold(CpuSet::new(), |whole, core| whole.union(core));
+    let wanted = if whole.len() >= count { &whole } else { free };
+    assert!(packed.is_subset(wanted), "{}", told());
+    let fits = |free: &CpuSet| {
+        let mut nodes = machine.nodes().filter_map(|id| machine.node(id));
+        nodes.any(|node| node.cpus.intersection(free).len() >= count)
+    };
+    if fits(wanted) {
+        let mut nodes = machine.nodes().filter_map(|id| machine.node(id));
+        let is_on_one = nodes.any(|node| packed.is_subset(&node.cpus));
+        assert!(is_on_one, "{}", told());
+    }
+    if whole.len() >= count {
+        let taken = |core: &CpuSet| core.intersection(packed).len();
+        let halves = cores.values();
+        let halves = halves.filter(|core| (1..core.len()).contains(&taken(core)));
+        assert!(halves.count() <= 1, "{}", told());
     }
 }
 
 #[test]
-fn a_described_machine_of_256_cpus_is_sound() {
-    let machine = Topology::synthetic("NUMANode:8 Core:16 PU:2").expect("a machine");
-    check_rules("synthetic", &machine);
-    check_seats("synthetic", &machine);
+fn every_machine_is_sound() {
+    for (name, machine) in machines::all() {
+        check_rules(name, machine);
+        check_seats(name, machine);
+        check_packing(name, machine);
+    }
 }
 
 #[test]
-fn snapshots_are_seen_as_hwloc_sees_them() {
-    for snapshot in snapshots().iter() {
-        let name = snapshot.name.as_str();
-        let machine =
-            Topology::from_sysfs(&snapshot.root).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let cores = machine
-            .cpus()
-            .iter()
-            .map(|cpu| cpu.core)
-            .collect::<BTreeSet<_>>()
-            .len();
-        for (object, ours) in [
-            ("pu", machine.cpus().len()),
-            ("core", cores),
-            ("numanode", machine.nodes().count()),
-        ] {
-            let Some(theirs) = hwloc_count(&snapshot.root, object) else {
-                skipped("the comparison with hwloc: hwloc-calc is not installed");
-                return;
-            };
-            // hwloc leaves nodes of a graphics card's memory out unless it is told to keep them;
-            // to the kernel, and so to us, they are nodes without CPUs.
-            let cards = if (name, object) == ("nvidiagpunumanodes", "numanode") {
-                6
-            } else {
-                0
-            };
-            assert_eq!(ours, theirs + cards, "{name}: {object}");
-        }
+fn files_of_lstopo_say_what_their_names_say() {
+    for (name, nodes, cores, cpus) in [
+        // Three nodes are out of bounds and without memory, two without CPUs, one CPU of two is.
+        ("16amd64-8n2c-cpusets.xml", 8, 10, 10),
+        ("192em64t-24n8c2t.xml", 24, 192, 384),
+        ("64intel64-heteromem.xml", 8, 16, 64),
+        ("8intel64-4n2t-memattrs.xml", 4, 8, 8),
+        ("96em64t-4n4d3ca2co-pci.xml", 4, 96, 96),
+        ("memorysidecaches.xml", 4, 40, 80),
+        ("power8gpudistances.xml", 2, 8, 16),
+        // Taken from the CPUs alone, which do not know of nodes.
+        ("x86__AMD-19h-Zen4-2xEpyc-9654.xml", 1, 192, 384),
+        ("x86__Intel-SapphireRapids-2xXeonMax9460.xml", 1, 80, 160),
+    ] {
+        let Some((_, machine)) = machines::all().iter().find(|(other, _)| other == name) else {
+            skipped(&format!("{name}: it is not here"));
+            continue;
+        };
+        let of_cores: BTreeSet<u32> = machine.cpus().iter().map(|cpu| cpu.core).collect();
+        let counts = (
+            machine.nodes().count(),
+            of_cores.len(),
+            machine.cpus().len(),
+        );
+        assert_eq!(counts, (nodes, cores, cpus), "{name}");
+    }
+}
+
+#[test]
+fn memory_on_the_package_is_faster_than_the_memory_beside_it() {
+    let name = "64intel64-heteromem.xml";
+    let Some((_, machine)) = machines::all().iter().find(|(other, _)| other == name) else {
+        return skipped(&format!("{name}: it is not here"));
+    };
+    let bandwidth = |from, to| {
+        machine
+            .memory_access(NodeId(from), NodeId(to))?
+            .bandwidth_mib_s
+    };
+    // Nodes 0 to 3 have CPUs; whose memory 4 to 7 are is known by their speed alone.
+    for (node, beside) in [(0, 7), (1, 4), (2, 5), (3, 6)] {
+        assert_eq!(bandwidth(node, node), Some(22_500));
+        assert_eq!(bandwidth(node, beside), Some(90_000));
+        let other = (node + 1) % 4;
+        assert_eq!(bandwidth(other, beside), None);
     }
 }

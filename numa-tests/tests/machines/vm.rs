@@ -213,7 +213,7 @@ fn arguments(machine: &Machine) -> Vec<String> {
         format!(
             "{},maxcpus={},sockets={},cores={},threads={}",
             leading.len(),
-            layout.cpus().len(),
+            layout.cpu_count(),
             layout.sockets,
             layout.cores,
             layout.threads
@@ -221,13 +221,8 @@ fn arguments(machine: &Machine) -> Vec<String> {
     );
     for (id, node) in layout.nodes.iter().enumerate() {
         let mut told = format!("node,nodeid={id}");
-        for cpus in node
-            .cpus
-            .to_string()
-            .split(',')
-            .filter(|cpus| !cpus.is_empty())
-        {
-            let _ = write!(told, ",cpus={cpus}");
+        for cpu in &node.cpus {
+            let _ = write!(told, ",cpus={cpu}");
         }
         if let Some(mib) = node.mib {
             add(
@@ -239,12 +234,12 @@ fn arguments(machine: &Machine) -> Vec<String> {
         add("-numa", told);
     }
     for (from, row) in layout.distances.iter().enumerate() {
-        for (to, distance) in row.iter().enumerate().skip(from + 1) {
+        for (to, distance) in row.iter().enumerate() {
             add("-numa", format!("dist,src={from},dst={to},val={distance}"));
         }
     }
     for cpu in present.difference(&leading).iter() {
-        let (socket, core, thread) = layout.seat_of(cpu);
+        let (socket, core, thread) = layout.seat_of(cpu.0);
         add(
             "-device",
             format!("max-x86_64-cpu,socket-id={socket},core-id={core},thread-id={thread}"),

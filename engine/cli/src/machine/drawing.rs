@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
-use reiver_topology::{Cache, CacheKind, CpuSet, Node, Topology};
+use reiver_topology::{Cache, CacheKind, CpuId, CpuSet, MemoryAccess, Node, Topology};
 
 use crate::console::count;
 
-pub(super) fn draw(machine: &Topology, out: &mut dyn Write) -> io::Result<()> {
+pub(crate) fn draw(machine: &Topology, out: &mut dyn Write) -> io::Result<()> {
     let letters = Letters::of_locale();
     let cores: BTreeSet<u32> = machine.cpus().iter().map(|cpu| cpu.core).collect();
     let packages: BTreeSet<u32> = machine.cpus().iter().map(|cpu| cpu.package).collect();
@@ -69,6 +69,7 @@ fn draw_node(
                 .map(|line| line.replace('×', letters.times)),
         );
     }
+    lines.extend(accesses(machine, node));
     let width = lines
         .iter()
         .chain([&title])
@@ -88,6 +89,30 @@ fn draw_node(
         writeln!(out, "{} {line}{blank}  {}", letters.side, letters.side)?;
     }
     writeln!(out, "{bottom_left}{}{bottom_right}", bar(width + 3))
+}
+
+/// How fast the node's memory is, and from where; nodes that are equally fast share a line.
+fn accesses(machine: &Topology, node: &Node) -> Vec<String> {
+    let mut equal: Vec<(MemoryAccess, CpuSet)> = Vec::new();
+    for from in machine.nodes() {
+        let Some(access) = machine.memory_access(from, node.id) else {
+            continue;
+        };
+        match equal.iter_mut().find(|(known, _)| *known == access) {
+            Some((_, nodes)) => nodes.insert(CpuId(from.0)),
+            None => equal.push((access, CpuSet::from_iter([CpuId(from.0)]))),
+        }
+    }
+    let line = |(access, nodes): &(MemoryAccess, CpuSet)| {
+        let plural = if nodes.len() > 1 { "s" } else { "" };
+        let bandwidth = access
+            .bandwidth_mib_s
+            .map(|mib| format!(" {}/s", size(mib.saturating_mul(1 << 20))));
+        let latency = access.latency_ns.map(|ns| format!(" {ns} ns"));
+        let facts: Vec<String> = bandwidth.into_iter().chain(latency).collect();
+        format!("from node{plural} {nodes}:{}", facts.join(","))
+    };
+    equal.iter().map(line).collect()
 }
 
 /// What a set of CPUs consists of below caches of a level, outermost first; equal parts once, with

@@ -14,10 +14,20 @@ pub(super) fn write(machine: &Topology, out: &mut dyn Write) -> io::Result<()> {
                 .nodes()
                 .map(|to| machine.distance(node.id, to))
                 .collect();
+            let accesses: Vec<Value> = machine
+                .nodes()
+                .filter_map(|from| Some((from, machine.memory_access(from, node.id)?)))
+                .map(|(from, access)| {
+                    json!({
+                        "from": from.0, "bandwidth_mib_s": access.bandwidth_mib_s,
+                        "latency_ns": access.latency_ns,
+                    })
+                })
+                .collect();
             let cpus: Vec<u32> = node.cpus.iter().map(|cpu| cpu.0).collect();
             json!({
                 "id": node.id.0, "cpus": cpus, "memory_bytes": node.memory_bytes,
-                "distances": distances,
+                "distances": distances, "accesses": accesses,
             })
         })
         .collect();
