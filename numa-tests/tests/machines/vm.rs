@@ -234,7 +234,7 @@ fn arguments(machine: &Machine) -> Vec<String> {
         add("-numa", told);
     }
     for (from, row) in layout.distances.iter().enumerate() {
-        for (to, distance) in row.iter().enumerate() {
+        for (to, distance) in row.iter().enumerate().filter(|&(to, _)| to != from) {
             add("-numa", format!("dist,src={from},dst={to},val={distance}"));
         }
     }
