@@ -5,6 +5,7 @@
 //! own, layouts drawn at random, and snapshots of `/sys` and files of `lstopo` that lie beside the
 //! checkout (`../shared/topologies`); without these the tests say that they were skipped.
 
+pub mod facts;
 mod fixtures;
 pub mod layout;
 pub mod machines;

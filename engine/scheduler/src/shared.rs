@@ -64,6 +64,8 @@ pub(crate) struct Shared {
     round_robin: AtomicUsize,
     pub(crate) running: AllRunning,
     hurrying: AtomicBool,
+    /// How many workers may not use the CPUs that they were put on.
+    displaced: AtomicUsize,
     pub(crate) stop: Stop,
 }
 
@@ -111,6 +113,7 @@ impl Shared {
             rooms,
             round_robin: AtomicUsize::new(0),
             hurrying: AtomicBool::new(false),
+            displaced: AtomicUsize::new(0),
             stop: Stop::default(),
         }
     }
@@ -522,6 +525,16 @@ impl Shared {
             ended
         });
         ended.sum()
+    }
+
+    /// A worker has lost the CPUs that it was put on, or has them again; gives how many have not.
+    pub(crate) fn note_displaced(&self, is_displaced: bool) -> usize {
+        // ORDERING: relaxed, here and below: it publishes nothing.
+        if is_displaced {
+            self.displaced.fetch_add(1, Ordering::Relaxed) + 1
+        } else {
+            self.displaced.fetch_sub(1, Ordering::Relaxed) - 1
+        }
     }
 
     /// From now on checkpoints tell running jobs to end.

@@ -3,8 +3,8 @@
 use reiver_numa_tests::layout::Layout;
 use reiver_topology::{NodeId, Topology};
 
-use crate::facts::differences;
 use crate::{drawing, steal_order, topology};
+use reiver_numa_tests::facts::differences;
 
 /// So many seeds are held against the rules, each in well under a millisecond.
 const SEEDS: u64 = 4000;

@@ -1,7 +1,6 @@
 //! Machines that are only described: snapshots of real ones, and made-up ones.
 
 mod drawing;
-mod facts;
 mod hwloc;
 mod layouts;
 mod machines;

@@ -8,8 +8,9 @@ use std::env;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
+use std::process::Command;
 
-use crate::requirements::Requirements;
+use crate::requirements::{LSTOPO, Requirements};
 
 /// What busybox is called by in there.
 const APPLETS: [&str; 4] = ["sh", "cat", "grep", "sleep"];
@@ -23,7 +24,13 @@ pub(crate) fn write(path: &Path, requirements: &Requirements) -> io::Result<()> 
     tree.add("dev/console", Entry::Console);
     tree.add("init", Entry::Program(fs::read(env::current_exe()?)?));
     tree.add("bin/reiver", Entry::Link("/init"));
-    for library in mapped_libraries()? {
+    tree.add(
+        &format!("bin/{LSTOPO}"),
+        Entry::Program(fs::read(&requirements.lstopo)?),
+    );
+    let mut libraries = mapped_libraries()?;
+    libraries.extend(loaded_by(&requirements.lstopo)?);
+    for library in libraries {
         let content = fs::read(&library)?;
         let name = library.rsplit('/').next().unwrap_or(&library);
         if name.starts_with("ld-linux") {
@@ -56,6 +63,14 @@ fn mapped_libraries() -> io::Result<Vec<String>> {
     libraries.sort();
     libraries.dedup();
     Ok(libraries)
+}
+
+/// The shared libraries that another program loads.
+fn loaded_by(program: &Path) -> io::Result<Vec<String>> {
+    let said = Command::new("ldd").arg(program).output()?;
+    let said = String::from_utf8_lossy(&said.stdout);
+    let paths = said.split_whitespace().filter(|word| word.starts_with('/'));
+    Ok(paths.map(str::to_owned).collect())
 }
 
 enum Entry {

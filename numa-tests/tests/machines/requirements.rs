@@ -11,6 +11,8 @@ pub(crate) struct Requirements {
     pub(crate) kernel: PathBuf,
     /// Statically linked.
     pub(crate) busybox: PathBuf,
+    /// What says how hwloc sees a machine.
+    pub(crate) lstopo: PathBuf,
 }
 
 impl Requirements {
@@ -26,19 +28,26 @@ impl Requirements {
                 "no statically linked busybox is on the PATH (Debian: apt-get install busybox-static)"
                     .to_owned()
             });
-        match (qemu, kernel(), busybox) {
-            (Ok(qemu), Ok(kernel), Ok(busybox)) => Ok(Requirements {
+        let lstopo = on_path(LSTOPO).ok_or_else(|| {
+            format!("{LSTOPO} is not on the PATH (Debian: apt-get install hwloc-nox)")
+        });
+        match (qemu, kernel(), busybox, lstopo) {
+            (Ok(qemu), Ok(kernel), Ok(busybox), Ok(lstopo)) => Ok(Requirements {
                 qemu,
                 kernel,
                 busybox,
+                lstopo,
             }),
-            (qemu, kernel, busybox) => {
-                let missing = [qemu.err(), kernel.err(), busybox.err()];
+            (qemu, kernel, busybox, lstopo) => {
+                let missing = [qemu.err(), kernel.err(), busybox.err(), lstopo.err()];
                 Err(missing.into_iter().flatten().collect())
             }
         }
     }
 }
+
+/// hwloc's tool, as Debian calls it.
+pub(crate) const LSTOPO: &str = "lstopo-no-graphics";
 
 fn on_path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;

@@ -7,10 +7,11 @@
 //! Forks lie in its private list until somebody is idle: then it moves the oldest to its deque, where
 //! they can be stolen.
 
+mod footing;
 mod search;
 mod spell;
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::ptr;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_deque::Stealer;
 use crossbeam_utils::sync::{Parker, Unparker};
+use footing::Footing;
 use reiver_topology::here::{self, Here};
 use reiver_topology::{Seat, place};
 use spell::Spell;
@@ -50,6 +52,7 @@ pub(crate) struct Worker {
     demand: Demand,
     /// Not before this does it ask others to share.
     asks_from: Cell<Option<Instant>>,
+    footing: OnceCell<Box<Footing>>,
     parker: Parker,
     unparker: Unparker,
     waker: Waker,
@@ -106,6 +109,7 @@ impl Worker {
             deque,
             demand: sleepers.demand(),
             asks_from: Cell::new(None),
+            footing: OnceCell::new(),
             parker,
             unparker,
             waker,
@@ -229,6 +233,9 @@ impl Worker {
 
     fn live_until(self, shared: Arc<Shared>, life: impl FnOnce(&Arc<Shared>, &Worker, &Current)) {
         settle(&shared, &self);
+        if let Some(footing) = Footing::of_thread(&shared) {
+            self.footing.get_or_init(|| Box::new(footing));
+        }
         let current = Current::cpu(shared, self);
         let worker = current.worker().expect("this is a CPU worker");
         let shared = current.engine().shared();
@@ -411,6 +418,9 @@ impl Worker {
         match until {
             None => self.parker.park(),
             Some(until) => self.parker.park_deadline(until),
+        }
+        if let Some(footing) = self.footing.get() {
+            footing.look(shared);
         }
     }
 }

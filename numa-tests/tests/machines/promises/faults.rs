@@ -1,12 +1,14 @@
 //! What happens to an engine whose machine changes under it, or runs out of memory.
 
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
-use reiver::NodeId;
+use reiver::{Engine, NodeId};
 use reiver_topology::CpuSet;
 
 use super::Ground;
-use super::ground::threads;
+use super::ground::{threads, warnings};
 use super::loads::results_of;
 use super::pages::{MIB, Pages};
 
@@ -23,6 +25,19 @@ fn allowed() -> Vec<CpuSet> {
     sets.sort_by_key(|cpus| cpus.to_string());
     sets.dedup();
     sets
+}
+
+/// Workers look when they wake, now and then; the watchdog of the test ends a wait for nothing.
+fn it_is_said(ground: &Ground, engine: &Engine) {
+    let said = || {
+        let is_it = |said: &String| said.contains("CPUs were taken from this process");
+        warnings().iter().filter(|said| is_it(said)).count()
+    };
+    while said() == 0 {
+        ground.on_each_worker(engine, |_| ());
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(said(), 1);
 }
 
 pub(super) fn the_cpuset_shrinks_under_an_engine(ground: &Ground) {
@@ -43,7 +58,7 @@ pub(super) fn the_cpuset_shrinks_under_an_engine(ground: &Ground) {
             .iter()
             .all(|cpus| !cpus.is_empty() && cpus.is_subset(&fewer))
     );
-    ground.on_each_worker(&engine, |_| ());
+    it_is_said(ground, &engine);
     results_of(&engine);
     write(&cpuset, &all.to_string());
     // Linux 6.12 gives back what it took, 6.1 does not.
@@ -70,7 +85,7 @@ pub(super) fn cpus_go_offline_under_an_engine(ground: &Ground) {
         "workers may use {before:?}; without {going:?}, {:?}",
         allowed()
     );
-    ground.on_each_worker(&engine, |_| ());
+    it_is_said(ground, &engine);
     results_of(&engine);
     // An engine that starts now has the CPUs that are left.
     let fewer = ground.topology.cpus().len() - going.len();

@@ -59,6 +59,7 @@ promises! {
     machine::every_cpu_is_where_the_kernel_says;
     machine::nothing_is_warned_of_where_all_works [Placement];
     machine::what_is_refused_is_said_once [NoPlacement];
+    machine::hwloc_sees_the_same;
     command::topology_shows_the_machine;
     command::jobs_may_use_all_that_reiver_may;
     workers::there_are_as_many_as_the_machine_grants;

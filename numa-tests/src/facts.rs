@@ -6,7 +6,7 @@ use reiver_topology::{CacheKind, CpuId, CpuSet, NodeId, Topology};
 
 /// Which facts are told differently, a line for each kind: the kind and of what, as sets of the
 /// numbers of nodes or CPUs. None if the machines are the same.
-pub(crate) fn differences(ours: &Topology, theirs: &Topology) -> Vec<String> {
+pub fn differences(ours: &Topology, theirs: &Topology) -> Vec<String> {
     let mut differences = Vec::new();
     let mut note = |kind: &str, of: CpuSet| {
         if !of.is_empty() {

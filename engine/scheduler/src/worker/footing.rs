@@ -1,0 +1,60 @@
+//! Whether a worker may still use the CPUs that it was put on. They can be taken from it, by a cpuset or
+//! when they go offline: then the kernel moves it to others, and its work is done there. The engine says
+//! so, and goes on.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use reiver_topology::{CpuSet, place};
+
+use crate::builder::Pinning;
+use crate::shared::Shared;
+
+/// What a worker stands on.
+#[derive(Debug)]
+pub(super) struct Footing {
+    cpus: CpuSet,
+    looks_from: Cell<Instant>,
+    is_displaced: Cell<bool>,
+}
+
+/// So often it looks at the most.
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl Footing {
+    /// That of the current thread, which has been put in its place; none if it was put nowhere.
+    pub(super) fn of_thread(shared: &Shared) -> Option<Footing> {
+        let is_pinned =
+            shared.pinning != Pinning::None && shared.machine.topology.is_this_machine();
+        Some(Footing {
+            cpus: is_pinned.then(place::thread_affinity)?.ok()?,
+            looks_from: Cell::new(Instant::now() + PAUSE),
+            is_displaced: Cell::new(false),
+        })
+    }
+
+    /// After a sleep: looks, if it has not for a while.
+    pub(super) fn look(&self, shared: &Shared) {
+        let now = Instant::now();
+        if now < self.looks_from.get() {
+            return;
+        }
+        self.looks_from.set(now + PAUSE);
+        let before = &self.cpus;
+        let Ok(cpus) = place::thread_affinity() else {
+            return;
+        };
+        let is_displaced = cpus != *before;
+        if is_displaced == self.is_displaced.replace(is_displaced) {
+            return;
+        }
+        match (shared.note_displaced(is_displaced), is_displaced) {
+            (1, true) => tracing::warn!(
+                "CPUs were taken from this process: a worker that was put on {before} may use {cpus} \
+                 now; the engine goes on with as many workers, and work may be far from its memory"
+            ),
+            (0, false) => tracing::info!("the workers have the CPUs again that they were put on"),
+            _ => {}
+        }
+    }
+}
