@@ -3,9 +3,15 @@
 //! Neither chili nor forte are among them. Chili takes no jobs; forte's `spawn` from outside runs the job
 //! on the thread that brings it, before it returns.
 
+use std::cell::UnsafeCell;
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+
+use crossbeam_deque::{Injector, Steal};
+use crossbeam_utils::Backoff;
 
 use crate::forks::{rayon_pool, reiver_engine};
 
@@ -95,6 +101,80 @@ struct Shared {
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+/// The least that a job costs whose end can be waited for, where any of several threads may run it or end
+/// it instead: an allocation that two own, a word of state, an injector. Its threads never sleep, and
+/// nothing is counted, timed, ordered or placed.
+#[derive(Debug)]
+pub(crate) struct Bare(Arc<Injector<Arc<dyn Run>>>);
+
+trait Run: Send + Sync + std::fmt::Debug {
+    fn run(&self);
+}
+
+struct BareJob<F> {
+    state: AtomicU8,
+    body: UnsafeCell<Option<F>>,
+}
+
+const CLAIMED: u8 = 1;
+const ENDED: u8 = 2;
+
+// SAFETY: the closure is taken by the one that claims the job.
+unsafe impl<F: Send> Sync for BareJob<F> {}
+
+impl<F> std::fmt::Debug for BareJob<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BareJob").finish_non_exhaustive()
+    }
+}
+
+impl<F: FnOnce() + Send> Run for BareJob<F> {
+    fn run(&self) {
+        // ORDERING: relaxed: whoever can claim it was given it by the injector. The end is released to
+        // whoever would wait for it.
+        if self.state.fetch_or(CLAIMED, Ordering::Relaxed) & CLAIMED == 0 {
+            // SAFETY: it was claimed just now, which happens once.
+            let body = unsafe { &mut *self.body.get() }.take();
+            let body = body.expect("it was claimed once");
+            let _ = catch_unwind(AssertUnwindSafe(body));
+            self.state.fetch_or(ENDED, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Pool for Bare {
+    fn start(threads: usize) -> Bare {
+        let jobs = Arc::new(Injector::<Arc<dyn Run>>::new());
+        for _ in 0..threads {
+            let jobs = Arc::clone(&jobs);
+            thread::spawn(move || {
+                let backoff = Backoff::new();
+                loop {
+                    match jobs.steal() {
+                        Steal::Success(job) => {
+                            backoff.reset();
+                            job.run();
+                        }
+                        Steal::Empty => backoff.snooze(),
+                        Steal::Retry => {}
+                    }
+                }
+            });
+        }
+        Bare(jobs)
+    }
+
+    fn give(&self, job: impl FnOnce() + Send + 'static) {
+        let job = Arc::new(BareJob {
+            state: AtomicU8::new(0),
+            body: UnsafeCell::new(Some(job)),
+        });
+        let handle = Arc::clone(&job);
+        self.0.push(job);
+        drop(handle);
     }
 }
 

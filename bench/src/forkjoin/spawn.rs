@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 
-use crate::case::{Case, Outcome, Task, ours, peer};
+use crate::case::{Case, Outcome, Task, floor, ours, peer};
 use crate::forkjoin::case;
 use crate::forks::{FORTE, rayon_pool, reiver_engine};
-use crate::pools::{Pool, pools, tokio_runtime};
+use crate::pools::{Bare, Pool, pools, tokio_runtime};
 
 const FULL: u64 = 1_000_000;
 const QUICK: u64 = 200_000;
@@ -36,7 +36,11 @@ pub(super) fn cases() -> Vec<Case> {
             "spawn-outside",
             "ns each",
             "1M jobs (quick 200k) brought one by one from outside, until all have run",
-            pools!(outside),
+            {
+                let mut contenders = pools!(outside);
+                contenders.push(floor("a bare job with a handle", outside::<Bare>));
+                contenders
+            },
         ),
         case(
             "submit-many",

@@ -4,12 +4,13 @@
 //! Without forte: its pools are statics, and emptying one, to fill it again, deadlocks in 1.0.0-alpha.4
 //! (it waits for its heartbeat thread while it holds the lock that this one is waiting for).
 
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Instant;
 
 use reiver::{Engine, Topology};
 
-use crate::case::{Case, Outcome, Task, Trouble, ours, peer};
+use crate::case::{Case, Outcome, Task, Trouble, floor, ours, peer};
 use crate::forkjoin::case;
 use crate::forks::rayon_pool;
 use crate::pools::tokio_runtime;
@@ -26,6 +27,7 @@ pub(super) fn cases() -> Vec<Case> {
                 peer("rayon", cold_rayon),
                 peer("chili", cold_chili),
                 peer("tokio", cold_tokio),
+                floor("threads, and the machine is read", cold_threads),
             ],
         )
         .at(&[cpus]),
@@ -72,6 +74,20 @@ fn cold_tokio(_: &Task) -> Outcome {
             .expect("it runs");
         std::mem::forget(runtime);
         value
+    })
+}
+
+/// What an engine cannot do without that knows where its workers are.
+fn cold_threads(task: &Task) -> Outcome {
+    once(|| {
+        let machine = Topology::detect().expect("this machine");
+        let workers = machine.worker_count().min(task.threads);
+        let (give, take) = channel();
+        for _ in 0..workers {
+            let give = give.clone();
+            thread::spawn(move || give.send(42));
+        }
+        take.recv().expect("a thread gives it")
     })
 }
 
