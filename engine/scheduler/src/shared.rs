@@ -291,13 +291,12 @@ impl Shared {
 
     /// True if there is something that anybody may take.
     fn has_work(&self) -> bool {
-        let has = |queues: &NodeQueues| queues.has_forks() || queues.has_jobs(false);
-        self.queues.iter().any(has)
-            || self.workers.iter().any(|worker| !worker.stealer.is_empty())
-            || self
-                .workers
-                .iter()
-                .any(|worker| worker.robber.is_worth_it() || worker.holding.has_queued())
+        let lies = |queues: &NodeQueues| queues.has_forks() || queues.has_jobs(false);
+        let is_held = |worker: &WorkerFace| {
+            !worker.stealer.is_empty() || worker.robber.is_worth_it() || worker.holding.has_queued()
+        };
+        self.queues.iter().any(lies)
+            || (0..self.queues.len()).any(|node| self.workers_of(node).any(is_held))
     }
 
     /// True if there are P0 jobs that a worker of this node may take.

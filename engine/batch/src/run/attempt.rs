@@ -183,7 +183,7 @@ impl Attempts {
                     .ended_orphans(&leaders)
                     .into_iter()
                     // Somebody else in this process may have been faster.
-                    .for_each(|orphan| drop(process::reap(orphan)));
+                    .for_each(|orphan| drop(process::reap_ended(orphan)));
             }
         });
     }
@@ -365,15 +365,27 @@ impl<'a> Watch<'a> {
     }
 
     fn members(&self) -> Vec<Pid> {
-        let snapshot = self.all.turns.take(Snapshot::take);
-        snapshot
-            .map(|snapshot| snapshot.members(self.pid, &self.marks))
-            .unwrap_or_else(|error| {
-                tracing::warn!(
-                    "cannot read /proc ({error}); only the first process of a job is ended"
-                );
-                Vec::new()
-            })
+        let members = self
+            .all
+            .turns
+            .take(|| Snapshot::take().map(|snapshot| snapshot.members(self.pid, &self.marks)));
+        members.unwrap_or_else(|error| {
+            tracing::warn!("cannot read /proc ({error}); only the first process of a job is ended");
+            (!self.has_leader_ended())
+                .then_some(self.pid)
+                .into_iter()
+                .collect()
+        })
+    }
+
+    fn has_leader_ended(&self) -> bool {
+        let mut fds = [libc::pollfd {
+            fd: self.leader.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        }];
+        poll(&mut fds, Some(Duration::ZERO));
+        fds[0].revents != 0
     }
 
     fn send(&self, signal: libc::c_int) {

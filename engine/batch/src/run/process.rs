@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::thread;
 
@@ -68,6 +68,12 @@ pub(crate) fn reap(child: Pid) -> io::Result<LeaderEnd> {
     wait(libc::P_PID, id, libc::WEXITED)
 }
 
+/// The same, and does not wait.
+pub(crate) fn reap_ended(child: Pid) -> io::Result<LeaderEnd> {
+    let id = libc::id_t::try_from(child).expect("a process number is positive");
+    wait(libc::P_PID, id, libc::WEXITED | libc::WNOHANG)
+}
+
 fn wait(kind: libc::idtype_t, id: libc::id_t, options: libc::c_int) -> io::Result<LeaderEnd> {
     // SAFETY: an all-zero siginfo_t is a valid one.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
@@ -116,12 +122,20 @@ pub(crate) fn adopt_orphans() {
 struct Entry {
     parent: Pid,
     session: Pid,
-    is_zombie: bool,
+    state: State,
     memory: Memory,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Lives,
+    /// Its first thread has ended, and others live. Nothing is known of it but by them.
+    LivesWithoutFirstThread,
+    Ended,
+}
+
 /// Where the code, the stack and the environment of a process lie: drawn anew whenever a program is
-/// executed. All zero of one that is just being executed, or that we may not look into.
+/// executed. All zero of one that is just being executed, or that has ended.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Memory([u64; 3]);
 
@@ -132,6 +146,8 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
+    /// # Errors
+    /// Where `/proc` cannot be read, or is another's.
     pub(crate) fn take() -> io::Result<Snapshot> {
         let mut entries = HashMap::new();
         for entry in fs::read_dir("/proc")? {
@@ -144,6 +160,9 @@ impl Snapshot {
             if let Some(entry) = parse_stat(&stat) {
                 entries.insert(pid, entry);
             }
+        }
+        if !entries.contains_key(&own_pid()) {
+            return Err(io::Error::other("it does not show this process"));
         }
         Ok(Snapshot { entries })
     }
@@ -159,8 +178,13 @@ impl Snapshot {
         let is_starting = |memory| Some(memory) == own_memory || memory == Memory::default();
         let mut members: HashSet<Pid> = HashSet::new();
         for (&pid, entry) in &self.entries {
-            let is_orphan = entry.parent == own && pid != leader && !is_starting(entry.memory);
-            if pid == leader || entry.session == leader || (is_orphan && marks.are_in(pid)) {
+            let is_orphan = entry.parent == own && pid != leader;
+            let is_marked = || match entry.state {
+                State::Lives => !is_starting(entry.memory) && marks.are_in(Path::new("/proc"), pid),
+                State::LivesWithoutFirstThread => marks.are_in_threads(pid),
+                State::Ended => false,
+            };
+            if pid == leader || entry.session == leader || (is_orphan && is_marked()) {
                 members.insert(pid);
             }
         }
@@ -179,7 +203,7 @@ impl Snapshot {
         members.remove(&own);
         members
             .into_iter()
-            .filter(|pid| !self.entries[pid].is_zombie)
+            .filter(|pid| self.entries[pid].state != State::Ended)
             .collect()
     }
 
@@ -187,7 +211,7 @@ impl Snapshot {
     pub(crate) fn ended_orphans(&self, leaders: &HashSet<Pid>) -> Vec<Pid> {
         let own = own_pid();
         let is_ours = |(pid, entry): &(&Pid, &Entry)| {
-            entry.parent == own && entry.is_zombie && !leaders.contains(pid)
+            entry.parent == own && entry.state == State::Ended && !leaders.contains(pid)
         };
         self.entries
             .iter()
@@ -209,13 +233,22 @@ fn parse_stat(stat: &[u8]) -> Option<Entry> {
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
     let session = fields.nth(1)?.parse().ok()?;
-    let mut address = |skipped| fields.nth(skipped).and_then(|word| word.parse().ok());
-    let (code, stack, environment) = (address(19), address(1), address(21));
+    let mut number = |skipped| {
+        let word: Option<&str> = fields.nth(skipped);
+        word.and_then(|word| word.parse().ok()).unwrap_or(0)
+    };
+    let threads = number(13);
+    let memory = Memory([number(5), number(1), number(21)]);
+    let state = match state {
+        "Z" | "X" if threads > 1 => State::LivesWithoutFirstThread,
+        "Z" | "X" => State::Ended,
+        _ => State::Lives,
+    };
     Some(Entry {
         parent,
         session,
-        is_zombie: matches!(state, "Z" | "X"),
-        memory: Memory([code, stack, environment].map(Option::unwrap_or_default)),
+        state,
+        memory,
     })
 }
 
@@ -245,17 +278,26 @@ impl Marks {
         }
     }
 
-    fn are_in(&self, pid: Pid) -> bool {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    fn are_in_threads(&self, pid: Pid) -> bool {
+        let threads = PathBuf::from(format!("/proc/{pid}/task"));
+        let entries = fs::read_dir(&threads).into_iter().flatten().flatten();
+        let mut ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        ids.any(|thread| self.are_in(&threads, thread))
+    }
+
+    /// Of a process below `/proc`, or of a thread below its folder.
+    fn are_in(&self, folder: &Path, id: Pid) -> bool {
+        let folder = folder.join(id.to_string());
+        let environment = fs::read(folder.join("environ")).unwrap_or_default();
         let words: Vec<&[u8]> = environment.split(|&byte| byte == 0).collect();
         self.words
             .iter()
             .all(|mark| words.contains(&mark.as_slice()))
-            || self.are_held_by(pid)
+            || self.are_held(&folder.join("fd"))
     }
 
-    fn are_held_by(&self, pid: Pid) -> bool {
-        let open = fs::read_dir(format!("/proc/{pid}/fd"));
+    fn are_held(&self, descriptors: &Path) -> bool {
+        let open = fs::read_dir(descriptors);
         let mut open = open.into_iter().flatten().flatten();
         open.any(|entry| {
             let link = fs::read_link(entry.path()).map(PathBuf::into_os_string);
@@ -272,9 +314,15 @@ mod tests {
     fn a_name_with_brackets_and_blanks_is_no_trap() {
         let entry = parse_stat(b"42 (a) R (b c) S 7 42 9 0 -1").expect("a line of /proc/PID/stat");
         assert_eq!(
-            (entry.parent, entry.session, entry.is_zombie),
-            (7, 9, false)
+            (entry.parent, entry.session, entry.state),
+            (7, 9, State::Lives)
         );
+        let state_of = |threads: u32| {
+            let line = format!("42 (x) Z 7 42 9 0 -1 4 0 0 0 0 0 0 0 0 20 0 {threads} 0 1 2");
+            parse_stat(line.as_bytes()).expect("a line").state
+        };
+        assert_eq!(state_of(1), State::Ended);
+        assert_eq!(state_of(2), State::LivesWithoutFirstThread);
         assert!(parse_stat(b"").is_none());
         assert!(parse_stat(b"42 (x) Z").is_none());
     }

@@ -146,7 +146,7 @@ fn variables_are_set_kept_and_marked() {
         "[defaults]\nenv = { BOTH = 'default', KEPT = 'default' }\n\
          [[job]]\nname = 'show'\nretries = 1\n\
          env = { BOTH = 'job {attempt}', NUMBER = 3, TRUTH = true, REIVER_JOB = 'ours wins' }\n\
-         run = 'env | grep -E \"^(BOTH|KEPT|NUMBER|TRUTH|OUTER|REIVER_)\" | sort; exit 1'",
+         run = 'env | grep -E \"^(BOTH|KEPT|NUMBER|TRUTH|OUTER|REIVER_(ATTEMPT|JOB|RUN_ID))\" | sort; exit 1'",
     );
     let mut command = case.command(["run", "jobs.toml", "--output", "json"]);
     let child = command
