@@ -91,7 +91,8 @@ impl<'e> JobBuilder<'e> {
         self
     }
 
-    /// Cancelling `token` cancels it.
+    /// Cancelling `token` cancels it. If it was queued still, what its closure owns is dropped there, once
+    /// the job is over.
     pub fn cancel_with(mut self, token: &CancellationToken) -> Self {
         self.token = Some(token.clone());
         self

@@ -122,7 +122,10 @@ where
                 let deadline = meta.deadline();
                 if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                     let why = Interrupted::DeadlineExceeded;
-                    meta.end_unrun((slot, body), why, Some((shared, lane)), || self.wake(job));
+                    // No part of a job that runs: it may wait for the end of all others.
+                    current.within(None, || {
+                        meta.end_unrun((slot, body), why, Some((shared, lane)), || self.wake(job));
+                    });
                     continue;
                 }
                 ran += 1;

@@ -93,8 +93,8 @@ impl<T, F> Slot<T, F> {
         }
     }
 
-    /// As [`end`](Slot::end), for one whose closure is dropped instead, which is somebody else's code
-    /// too.
+    /// As [`end`](Slot::end), for one whose closure is dropped instead. That is somebody else's code too,
+    /// which may take long, or end the engine: so it comes last.
     pub(crate) fn end_unrun(
         &self,
         error: JobError,
@@ -102,9 +102,8 @@ impl<T, F> Slot<T, F> {
         gone: impl FnOnce(),
         wake: impl FnOnce(),
     ) {
-        gone();
+        self.end(Err(error), gone, wake);
         contain(|| drop(body));
-        self.end(Err(error), || (), wake);
     }
 
     /// The outcome, once; or, if it has not ended and there is something to `leave` word with, does so,

@@ -11,13 +11,11 @@
 //! bounded; where there are none left, the worker that waits does other work itself, on its own
 //! stack, up to a depth. [`Engine::blocking`] hands a place on for code that blocks.
 
-use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::current::Current;
 use crate::engine::Engine;
 use crate::shared::Shared;
-use crate::spawner::Request;
 use crate::worker::Worker;
 
 /// Spares of a node with so many workers. Each is a deque and a thread that sleeps: for a job that
@@ -89,19 +87,13 @@ impl Spares {
             unstarted
         };
         shared.note_spares(1);
-        let (answer, answers): (Sender<Option<Worker>>, _) = channel();
-        let request = Request::Spare(Arc::clone(shared), unstarted, answer);
-        shared.spawner.ask(request);
-        // No answer at all: the engine ends, and with it the wait.
-        let refused = match answers.recv() {
-            Ok(None) => return true,
-            Ok(Some(worker)) => Some(worker),
-            Err(_) => None,
+        let Err(refused) = shared.spawner.start_spare(shared, unstarted) else {
+            return true;
         };
         let mut state = self.state();
         state.replaced -= 1;
         state.active -= 1;
-        state.unstarted.extend(refused);
+        state.unstarted.extend(refused.map(|spare| *spare));
         shared.note_spares(-1);
         false
     }

@@ -7,9 +7,10 @@
 //! The thread of the first worker is created before anything is known of the machine: to start the
 //! first thread of a process takes as long as to read the whole machine.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
 
 use crate::shared::Shared;
@@ -18,8 +19,25 @@ use crate::worker::Worker;
 /// Asks the spawner for threads.
 #[derive(Debug)]
 pub(crate) struct Spawner {
-    requests: Mutex<Sender<Request>>,
+    requests: Mutex<Requests>,
     threads: Threads,
+}
+
+#[derive(Debug)]
+struct Requests {
+    sender: Sender<Request>,
+    /// The spawner runs jobs itself, and gives no spares meanwhile: whoever waits for one may be who a
+    /// job waits for.
+    stands_in: bool,
+}
+
+impl Requests {
+    fn new(sender: Sender<Request>) -> Mutex<Requests> {
+        Mutex::new(Requests {
+            sender,
+            stands_in: false,
+        })
+    }
 }
 
 /// All threads that were created and may still run.
@@ -55,7 +73,7 @@ impl Spawner {
         let (sender, requests) = channel();
         let (first, taken) = channel::<Life>();
         let spawner = Spawner {
-            requests: Mutex::new(sender),
+            requests: Requests::new(sender),
             threads: Threads::default(),
         };
         let created = spawner.threads.create(worker_name(0), move || {
@@ -75,7 +93,7 @@ impl Spawner {
     pub(crate) fn none() -> Spawner {
         let (sender, _) = channel();
         Spawner {
-            requests: Mutex::new(sender),
+            requests: Requests::new(sender),
             threads: Threads::default(),
         }
     }
@@ -118,9 +136,36 @@ impl Spawner {
 
     /// Asks for a thread, and does not wait for it.
     pub(crate) fn ask(&self, request: Request) {
-        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         // Refused only once the engine has ended, when nobody needs a thread any more.
-        let _ = requests.send(request);
+        let _ = self.requests().sender.send(request);
+    }
+
+    /// Starts the thread of a spare; gives the spare back where there is no thread to be had, nothing
+    /// where the engine ends.
+    pub(crate) fn start_spare(
+        &self,
+        shared: &Arc<Shared>,
+        spare: Worker,
+    ) -> Result<(), Option<Box<Worker>>> {
+        let (answer, answers) = channel();
+        {
+            let requests = self.requests();
+            if requests.stands_in {
+                return Err(Some(Box::new(spare)));
+            }
+            let request = Request::Spare(Arc::clone(shared), spare, answer);
+            let _ = requests.sender.send(request);
+        }
+        match answers.recv() {
+            Ok(None) => Ok(()),
+            Ok(Some(spare)) => Err(Some(Box::new(spare))),
+            // No answer at all.
+            Err(_) => Err(None),
+        }
+    }
+
+    fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All threads that were created and may still run.
@@ -138,11 +183,16 @@ impl Threads {
 
     fn keep(&self, thread: JoinHandle<()>) {
         let mut threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Joined and not dropped: none outlives its engine, not even on its last steps.
-        for ended in threads.extract_if(.., |thread| thread.is_finished()) {
-            let _ = ended.join();
-        }
         threads.push(thread);
+        let ended: Vec<_> = threads
+            .extract_if(.., |thread| thread.is_finished())
+            .collect();
+        drop(threads);
+        // Joined and not dropped: none outlives its engine, not even on its last steps, on which it may
+        // end another.
+        for thread in ended {
+            let _ = thread.join();
+        }
     }
 
     fn take(&self) -> Vec<JoinHandle<()>> {
@@ -155,13 +205,24 @@ fn worker_name(number: usize) -> String {
 }
 
 fn serve(requests: &Receiver<Request>) {
-    while let Ok(request) = requests.recv() {
+    let mut put_off = VecDeque::new();
+    loop {
+        let Some(request) = put_off.pop_front().or_else(|| requests.recv().ok()) else {
+            return;
+        };
         match request {
             Request::Stop => return,
             Request::Spare(shared, worker, answer) => {
                 let _ = answer.send(start_spare(&shared, worker));
             }
-            Request::Io(engine, node) => start_io(&engine, node),
+            Request::Io(engine, node) => {
+                let Some(shared) = engine.upgrade() else {
+                    continue;
+                };
+                if !start_io(&shared, node) {
+                    stand_in(&shared, requests, &mut put_off);
+                }
+            }
             Request::Timer(engine) => {
                 let Some(shared) = engine.upgrade() else {
                     continue;
@@ -198,23 +259,36 @@ fn start_spare(shared: &Arc<Shared>, spare: Worker) -> Option<Worker> {
     started.err().and_then(|_| take(&held))
 }
 
-fn start_io(engine: &Weak<Shared>, node: usize) {
-    let Some(shared) = engine.upgrade() else {
-        return;
-    };
-    let io = Arc::clone(&shared);
-    let thread = thread("reiver-io".into(), &shared, move || {
+/// False where the system refuses a thread.
+fn start_io(shared: &Arc<Shared>, node: usize) -> bool {
+    let io = Arc::clone(shared);
+    let thread = thread("reiver-io".into(), shared, move || {
         crate::io::live(io, node)
     });
-    if let Err(error) = thread {
-        if shared.io.note_refused() {
-            tracing::warn!(
-                "the system refuses an I/O thread ({error}); its jobs wait for others, or run one \
-                 after the other where there are none"
-            );
-        }
-        crate::io::stand_in(&shared);
+    if let Err(error) = &thread
+        && shared.io.note_refused()
+    {
+        tracing::warn!(
+            "the system refuses an I/O thread ({error}); its jobs wait for others, or run one after \
+             the other where there are none"
+        );
     }
+    thread.is_ok()
+}
+
+/// Runs the I/O jobs for which there is no thread. Who asks for a spare meanwhile does not get one, and
+/// who has asked before is told so; all else is put off.
+fn stand_in(shared: &Arc<Shared>, requests: &Receiver<Request>, put_off: &mut VecDeque<Request>) {
+    let spawner = &shared.spawner;
+    spawner.requests().stands_in = true;
+    for request in requests.try_iter() {
+        match request {
+            Request::Spare(_, worker, answer) => drop(answer.send(Some(worker))),
+            other => put_off.push_back(other),
+        }
+    }
+    crate::io::stand_in(shared);
+    spawner.requests().stands_in = false;
 }
 
 fn thread(name: String, shared: &Shared, body: impl FnOnce() + Send + 'static) -> io::Result<()> {

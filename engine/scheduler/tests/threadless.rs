@@ -2,26 +2,34 @@
 //! process, so each case is one of its own.
 
 use std::process::{Command, ExitCode};
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::Duration;
 
 use reiver::{CancellationToken, Class, Engine, JobContext, JobError, NodeId, Priority};
 
-const CASES: [(&str, u64); 2] = [("no_threads_at_all", 1), ("fewer_than_wanted", 3)];
+const CASES: [(&str, u64, fn()); 3] = [
+    ("no_threads_at_all", 1, global_engine),
+    ("fewer_than_wanted", 3, global_engine),
+    ("one_worker_and_no_more", 3, waits_of_a_worker),
+];
 
 /// Nobody's, so that nothing else counts against its limit.
 const USER: u32 = 54_321;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    if let (Some("--case"), Some(limit)) = (arguments.next().as_deref(), arguments.next()) {
-        return case(limit.parse().expect("the parent gives a number"));
+    if let (Some("--case"), Some(named)) = (arguments.next().as_deref(), arguments.next()) {
+        let case = CASES.iter().find(|(name, ..)| *name == named);
+        let (_, limit, case) = case.expect("the parent gives a name");
+        confine(*limit);
+        case();
+        return ExitCode::SUCCESS;
     }
     let me = std::env::current_exe().expect("a program knows itself");
     let mut failed = false;
-    for (name, limit) in CASES {
-        let status = Command::new(&me)
-            .args(["--case", &limit.to_string()])
-            .status();
+    for (name, ..) in CASES {
+        let status = Command::new(&me).args(["--case", name]).status();
         let ok = status.is_ok_and(|status| status.success());
         println!("test {name} ... {}", if ok { "ok" } else { "FAILED" });
         failed |= !ok;
@@ -29,7 +37,8 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(failed))
 }
 
-fn case(limit: u64) -> ExitCode {
+/// To so many threads, this one among them.
+fn confine(limit: u64) {
     let limit = libc::rlimit {
         rlim_cur: limit,
         rlim_max: limit,
@@ -42,7 +51,9 @@ fn case(limit: u64) -> ExitCode {
     unsafe { libc::setuid(USER) };
     // SAFETY: a call without pointers; the watchdog of a process that may have no threads.
     unsafe { libc::alarm(300) };
+}
 
+fn global_engine() {
     let engine = Engine::global();
     assert_eq!(reiver::join(|| fib(12), || 2), (144, 2));
     let mut parts = [0; 64];
@@ -85,7 +96,35 @@ fn case(limit: u64) -> ExitCode {
     for job in many {
         assert!(matches!(job.join(), Ok(true)));
     }
-    ExitCode::SUCCESS
+}
+
+/// The thread that would start another one runs an I/O job, which waits for what a worker does that asks
+/// for a thread.
+fn waits_of_a_worker() {
+    for _ in 0..50 {
+        let engine = loop {
+            // Threads of the last one may not be quite gone.
+            match Engine::builder().cpu_workers(1).build() {
+                Ok(engine) => break engine,
+                Err(_) => thread::sleep(Duration::from_millis(1)),
+            }
+        };
+        let joins = engine.submit(|ctx| {
+            let other = ctx.engine().submit(|_| 1);
+            let io = ctx.engine().job().class(Class::Io);
+            let io = io.submit(move |_| other.join().unwrap()).unwrap();
+            io.join().unwrap()
+        });
+        assert_eq!(joins.join().unwrap(), 1);
+        let blocks = engine.submit(|ctx| {
+            let (says, hears) = channel();
+            let io = ctx.engine().job().class(Class::Io);
+            let io = io.submit(move |_| hears.recv().unwrap()).unwrap();
+            ctx.engine().blocking(|| says.send(2).unwrap());
+            io.join().unwrap()
+        });
+        assert_eq!(blocks.join().unwrap(), 2);
+    }
 }
 
 fn fib(n: u64) -> u64 {

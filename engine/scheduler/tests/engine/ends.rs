@@ -1,7 +1,8 @@
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use reiver::{
@@ -473,4 +474,29 @@ fn a_job_that_drops_its_engine_can_still_fork() {
     });
     go.send(()).unwrap();
     assert_eq!(job.unwrap().unwrap().join().unwrap(), (1, 2));
+}
+
+/// A destructor of somebody else's may take long, or wait for who waits for the job.
+#[test]
+fn a_job_that_is_cancelled_is_over_before_what_it_owns_is_dropped() {
+    struct Waits(Receiver<()>);
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            self.0.recv().unwrap();
+        }
+    }
+    let engine = engine(1);
+    let held = Held::new(&engine);
+    let (says, hears) = channel();
+    let owned = Waits(hears);
+    let token = CancellationToken::new();
+    let job = engine.job().cancel_with(&token);
+    let job = job.submit(move |_| drop(owned)).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| token.cancel());
+        assert!(matches!(job.join(), Err(JobError::Cancelled)));
+        held.let_go();
+        assert!(engine.shutdown(Duration::MAX).is_clean());
+        says.send(()).unwrap();
+    });
 }
