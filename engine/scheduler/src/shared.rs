@@ -292,11 +292,13 @@ impl Shared {
     /// True if there is something that anybody may take.
     fn has_work(&self) -> bool {
         let lies = |queues: &NodeQueues| queues.has_forks() || queues.has_jobs(false);
-        let is_held = |worker: &WorkerFace| {
-            !worker.stealer.is_empty() || worker.robber.is_worth_it() || worker.holding.has_queued()
-        };
+        // The look at a private list disturbs its owner, and so comes last.
+        let is_held =
+            |worker: &WorkerFace| worker.holding.has_queued() || worker.robber.is_worth_it();
+        let mut nodes = 0..self.queues.len();
         self.queues.iter().any(lies)
-            || (0..self.queues.len()).any(|node| self.workers_of(node).any(is_held))
+            || nodes.clone().any(|node| self.has_forks(node))
+            || nodes.any(|node| self.workers_of(node).any(is_held))
     }
 
     /// True if there are P0 jobs that a worker of this node may take.

@@ -52,7 +52,8 @@ impl Worker {
             .or_else(|| {
                 let has_work = |&node: &usize| shared.has_work_at(node);
                 let order = self.order(shared, || far[1..].iter().any(has_work))?;
-                if patient && self.may_share(shared, order) {
+                // Not for nothing: a look at a mate's list disturbs it.
+                if patient && far[1..].iter().any(has_work) && self.may_share(shared, order) {
                     return None;
                 }
                 order.remote.iter().find_map(|(node, victims)| {
