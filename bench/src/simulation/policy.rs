@@ -18,6 +18,9 @@ pub(super) struct Policy {
     pub(super) patience: u32,
     /// The same for forks that were placed on their node alone, which is where their data lies.
     pub(super) patience_for_placed: u32,
+    /// As long as it spins it does not look at other nodes while most of its mates have forks that they
+    /// have not shared.
+    pub(super) waits_for_mates: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +51,11 @@ const ENGINE: Policy = Policy {
     one_crosser: false,
     patience: 0,
     patience_for_placed: 0,
+    waits_for_mates: true,
 };
 
 /// What is compared; the engine as it is comes first, whom all should beat last.
-pub(super) const POLICIES: [Policy; 8] = [
+pub(super) const POLICIES: [Policy; 9] = [
     ENGINE,
     Policy {
         name: "reiver, half",
@@ -86,8 +90,14 @@ pub(super) const POLICIES: [Policy; 8] = [
         ..ENGINE
     },
     Policy {
+        name: "reiver, crossing at once",
+        waits_for_mates: false,
+        ..ENGINE
+    },
+    Policy {
         name: "random victim",
         victims: Victims::Random,
+        waits_for_mates: false,
         ..ENGINE
     },
 ];

@@ -11,6 +11,8 @@ use super::world::{ForkId, Frame, LINES_A_STEAL, Phase, World};
 const SPINNING: u32 = 7;
 /// Searches after that, between which it yields.
 const YIELDING: u32 = 4;
+/// So many mates are asked whether they hold forks.
+const MATES_ASKED: usize = 4;
 /// So many places are looked at in one stretch.
 const STRETCH: usize = 32;
 /// At most so many are taken at once.
@@ -119,11 +121,30 @@ impl World<'_> {
         if search.searches < self.policy.patience {
             return false;
         }
+        let waits = self.policy.waits_for_mates && search.searches <= SPINNING;
+        if waits && self.mates_may_share(who) {
+            return false;
+        }
         if !self.policy.one_crosser {
             return true;
         }
         let crosser = &mut self.crossers[self.workers[who].node];
         *crosser.get_or_insert(who) == who
+    }
+
+    /// True if most of its nearest mates have forks that they have not shared.
+    fn mates_may_share(&mut self, who: usize) -> bool {
+        let order = &self.workers[who].order;
+        let mates = order.targets[..order.remote_from].iter();
+        let mates = mates.filter_map(|target| match target {
+            Target::Worker(mate) => Some(*mate),
+            Target::Injector(_) => None,
+        });
+        let mates: Vec<usize> = mates.take(MATES_ASKED).collect();
+        let looks: u64 = mates.iter().map(|&mate| self.look_into(who, mate)).sum();
+        self.workers[who].debt_ns += looks;
+        let holds = |mate: &&usize| !self.workers[**mate].private.is_empty();
+        2 * mates.iter().filter(holds).count() > mates.len()
     }
 
     fn stop_crossing(&mut self, who: usize) {

@@ -8,8 +8,8 @@
 //! 5. node by node by distance: forks of its workers and from outside, its P1 jobs;
 //! 6. P2 jobs, of its own node, then of others by distance.
 //!
-//! It does 5 only once its mates hold no forks, or it has waited for them to share those, and looked
-//! whether it can rob them: work is to stay at its node while there is some.
+//! It does 5 only once few of its mates hold forks, or it has waited for them to share those, and looked
+//! whether it can rob them: work is to stay at its node while there is enough.
 //!
 //! Of the P1 jobs of another node it fetches half, for its mates: a burst on one node spreads so. What is
 //! stolen is the oldest fork of the victim, which is the largest part of its work.
@@ -29,9 +29,12 @@ use crate::scope::bundled;
 use crate::shared::Shared;
 use crate::steal_order::{Distance, StealOrder};
 
+/// A look at a mate's private list disturbs the mate, so few are asked.
+const MATES_ASKED: usize = 4;
+
 impl Worker {
     /// The next thing to do, of what it takes. It does not go to other nodes for forks or P1 jobs while
-    /// its own has forks and it is `patient`.
+    /// its mates have forks and it is `patient`.
     pub(super) fn find(&self, shared: &Shared, takes: Takes, patient: bool) -> Option<Task> {
         let own = self.pop(shared).map(Task::Fork);
         if own.is_some() || takes == Takes::Own {
@@ -52,7 +55,6 @@ impl Worker {
             .or_else(|| {
                 let has_work = |&node: &usize| shared.has_work_at(node);
                 let order = self.order(shared, || far[1..].iter().any(has_work))?;
-                // Not for nothing: a look at a mate's list disturbs it.
                 if patient && far[1..].iter().any(has_work) && self.may_share(shared, order) {
                     return None;
                 }
@@ -137,10 +139,18 @@ impl Worker {
         known.or_else(|| is_needed().then(|| orders.find(topology, seat)))
     }
 
-    /// True if a mate has forks that nobody has asked for, and so will share them, or be robbed of them.
+    /// True if most of its nearest mates have forks that nobody has asked for, and so will share them, or
+    /// be robbed of them. Where few do, others of its node are after those.
     fn may_share(&self, shared: &Shared, order: &StealOrder) -> bool {
-        let mut mates = self.mates(shared, order);
-        mates.any(|(mate, _)| shared.workers[mate].robber.is_worth_it())
+        let holds = |(mate, _): (usize, Distance)| shared.workers[mate].robber.is_worth_it();
+        let (asked, hold) = self
+            .mates(shared, order)
+            .take(MATES_ASKED)
+            .map(holds)
+            .fold((0, 0), |(asked, hold), holds| {
+                (asked + 1, hold + usize::from(holds))
+            });
+        2 * hold > asked
     }
 
     fn steal_from_mates(&self, shared: &Shared) -> Option<Fork> {

@@ -136,11 +136,11 @@ pub(super) fn jobs_near_data_run_there(ground: &Ground) {
 /// sleep all at once.
 const PART_TAKES: Duration = Duration::from_millis(8);
 
-/// Twice within six loops: a node whose CPUs are slow to wake finds its part taken, as it should be, and
+/// Twice within two dozen loops: a node whose CPUs are slow to wake finds its part taken, as it should be, and
 /// emulated CPUs are often slow.
 pub(super) fn a_balanced_load_is_local(ground: &Ground) {
     let mut local = 0;
-    for _ in 0..6 {
+    for _ in 0..24 {
         let share = local_share_of_a_loop(ground);
         println!("local: {:.1} % of what a loop visited", share * 100.0);
         local += usize::from(share >= 0.95);
