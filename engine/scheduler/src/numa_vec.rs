@@ -73,8 +73,9 @@ impl Engine {
     }
 }
 
-/// Pages are no larger, nor nearly all kernels' huge ones.
+/// The largest page that a kernel is built with.
 const PAGE_BYTES: usize = 64 << 10;
+/// A huge page, on nearly all kernels.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// What lies around the borders of parts is looked at again, when nobody else is about it: a page that
