@@ -47,9 +47,9 @@ pub enum TopologyError {
     },
     /// This was built without hwloc.
     #[error(
-        "this reiver was built without hwloc; build it with the feature `hwloc` (`cargo install \
-         reiver-cli --features hwloc`) where libhwloc-dev, libudev-dev and pkg-config are installed, \
-         or use the sysfs reader, which needs no library"
+        "this reiver was built without hwloc; build it with the feature `hwloc` (in its sources: `cargo \
+         install --path engine/cli --features hwloc`) where libhwloc-dev, libudev-dev and pkg-config \
+         are installed, or use the sysfs reader, which needs no library"
     )]
     NoHwloc,
     /// hwloc refused.
