@@ -31,7 +31,7 @@ pub(crate) fn run() -> ExitCode {
             }
             Verdict::NotHeld(reason) => {
                 not_held += 1;
-                (format!("not held: {reason}"), String::new())
+                (format!("left out: {reason}"), String::new())
             }
             Verdict::Broken(how) => {
                 broken += 1;
@@ -44,7 +44,7 @@ pub(crate) fn run() -> ExitCode {
             let _ = writeln!(report, "    {line}");
         }
     }
-    let summary = format!("{held} held, {broken} broken, {not_held} not held");
+    let summary = format!("{held} held, {broken} broken, {not_held} left out");
     let _ = writeln!(report, "\n{summary}");
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("numa-report.txt");
     fs::write(&path, report).expect("a report");

@@ -40,7 +40,7 @@ pub(crate) struct Ended {
 #[derive(Debug)]
 pub(crate) enum Verdict {
     Holds,
-    /// It was not held, for this reason.
+    /// It was left out, for this reason.
     NotHeld(String),
     Broken(String),
 }
