@@ -29,6 +29,10 @@ pub(crate) struct Args {
     #[arg(long, value_delimiter = ',', default_value = "2", value_parser = threads)]
     pub(crate) threads: Vec<usize>,
 
+    /// Only these contenders, by their whole names, of the cases that are run
+    #[arg(long = "contender", value_name = "NAME")]
+    pub(crate) contenders: Vec<String>,
+
     /// Where summary.json and report.html go, and what is compiled on the way
     #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
     pub(crate) out: PathBuf,

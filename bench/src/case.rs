@@ -4,6 +4,7 @@
 //! better. It checks what it computed, and panics where that is wrong.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A piece of work that several contenders do.
@@ -19,6 +20,8 @@ pub(crate) struct Case {
     pub(crate) threads: Vec<usize>,
     /// In the first round only: what is counted is the same each time.
     pub(crate) once: bool,
+    /// The contender that the figures of all are compared with, round by round.
+    pub(crate) bar: Option<&'static str>,
     pub(crate) contenders: Vec<Contender>,
 }
 
@@ -67,7 +70,7 @@ pub(crate) enum Trouble {
 }
 
 /// One measurement, as a child is asked for it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Task {
     pub(crate) case: &'static str,
     pub(crate) contender: &'static str,
@@ -80,12 +83,26 @@ pub(crate) struct Task {
     pub(crate) out: PathBuf,
     /// Run the work once, so big, under somebody who counts.
     pub(crate) probe: Option<u64>,
+    /// What was measured beside the samples, by name.
+    pub(crate) figures: Mutex<Figures>,
 }
+
+/// Numbers with names, in the order in which they are told.
+pub(crate) type Figures = Vec<(String, f64)>;
 
 /// More than enough for a 99th percentile, and little enough to print.
 const MOST_SAMPLES: usize = 5_000;
 
 impl Task {
+    pub(crate) fn figures(&self) -> MutexGuard<'_, Figures> {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something that was measured beside the samples.
+    pub(crate) fn tell(&self, figures: Figures) {
+        self.figures().extend(figures);
+    }
+
     /// The size to work at.
     pub(crate) fn size<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }

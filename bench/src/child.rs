@@ -4,7 +4,7 @@
 //! waiting for anybody's threads.
 
 use crate::args::Args;
-use crate::case::{Case, Task, Trouble};
+use crate::case::{Case, Figures, Task, Trouble};
 use crate::outside;
 
 /// What a child prints, as one line of JSON.
@@ -12,6 +12,8 @@ use crate::outside;
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Said {
     Samples(Vec<f64>),
+    /// With what was measured beside them.
+    Told(Vec<f64>, Figures),
     Skipped(String),
     Failed(String),
 }
@@ -41,10 +43,14 @@ pub(crate) fn run(cases: &[Case], who: &[String], args: &Args) -> Result<bool, S
         seed: args.seed,
         out: args.out.clone(),
         probe: args.probe,
+        figures: Default::default(),
     };
     let said = match (contender.run)(&task) {
         Ok(samples) if samples.is_empty() => Said::Failed("it gave no samples".into()),
-        Ok(samples) => Said::Samples(samples),
+        Ok(samples) => match std::mem::take(&mut *task.figures()) {
+            none if none.is_empty() => Said::Samples(samples),
+            figures => Said::Told(samples, figures),
+        },
         Err(Trouble::Skipped(why)) => Said::Skipped(why),
         Err(Trouble::Failed(why)) => Said::Failed(why),
     };

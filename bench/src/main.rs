@@ -11,10 +11,12 @@
 mod args;
 mod case;
 mod child;
+mod figures;
 mod forkjoin;
 mod forks;
 mod hold;
 mod machine;
+mod mixed;
 mod outside;
 mod plot;
 mod pools;
@@ -33,7 +35,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
-    let cases = [forkjoin::cases(), simulation::cases()].concat();
+    let cases = [forkjoin::cases(), mixed::cases(), simulation::cases()].concat();
     let done = match &args.child {
         Some(who) => child::run(&cases, who, &args),
         None => runner::run(&cases, &args),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use crate::args::Args;
-use crate::case::{Case, Contender, Trouble};
+use crate::case::{Case, Contender, Figures, Trouble};
 use crate::child::Said;
 use crate::summary::{self, Row};
 use crate::{machine, report, table};
@@ -23,6 +23,8 @@ pub(crate) struct Entry<'c> {
     pub(crate) threads: usize,
     /// The samples of each round.
     pub(crate) rounds: Vec<Vec<f64>>,
+    /// What was measured beside them, of each round.
+    pub(crate) figures: Vec<Figures>,
     pub(crate) trouble: Option<Trouble>,
 }
 
@@ -83,11 +85,17 @@ fn entries<'c>(cases: &[&'c Case], args: &Args) -> Vec<Entry<'c>> {
             fixed => fixed,
         };
         for &threads in threads {
-            entries.extend(case.contenders.iter().map(|contender| Entry {
+            let asked = |contender: &&Contender| {
+                let only = &args.contenders;
+                only.is_empty() || only.iter().any(|only| only == contender.name)
+            };
+            let contenders = case.contenders.iter().filter(asked);
+            entries.extend(contenders.map(|contender| Entry {
                 case,
                 contender,
                 threads,
                 rounds: Vec::new(),
+                figures: Vec::new(),
                 trouble: None,
             }));
         }
@@ -108,7 +116,10 @@ fn rounds(entries: &mut [Entry<'_>], args: &Args) -> Result<(), String> {
                 continue;
             }
             match measure(entry, round, args)? {
-                Ok(samples) => entry.rounds.push(samples),
+                Ok((samples, figures)) => {
+                    entry.rounds.push(samples);
+                    entry.figures.push(figures);
+                }
                 Err(trouble) => entry.trouble = Some(trouble),
             }
         }
@@ -172,7 +183,7 @@ fn measure(
     entry: &Entry<'_>,
     round: u32,
     args: &Args,
-) -> Result<Result<Vec<f64>, Trouble>, String> {
+) -> Result<Result<(Vec<f64>, Figures), Trouble>, String> {
     let threads = entry.threads.to_string();
     let task = [
         entry.case.suite,
@@ -203,7 +214,8 @@ fn measure(
         .wait()
         .map_err(|error| format!("a child: {error}"))?;
     Ok(match serde_json::from_str(&line) {
-        Ok(Said::Samples(samples)) => Ok(samples),
+        Ok(Said::Samples(samples)) => Ok((samples, Figures::new())),
+        Ok(Said::Told(samples, figures)) => Ok((samples, figures)),
         Ok(Said::Skipped(why)) => Err(Trouble::Skipped(why)),
         Ok(Said::Failed(why)) => Err(Trouble::Failed(why)),
         Err(_) => {

@@ -3,12 +3,13 @@
 //! The keys are what other programs read: they may grow, and never change. Whoever was skipped or failed
 //! has null for numbers, 0 rounds, and a note.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
 
-use crate::case::{Role, Trouble};
+use crate::case::{Figures, Role, Trouble};
 use crate::runner::Entry;
 use crate::stats;
 
@@ -29,6 +30,11 @@ pub(crate) struct Row {
     pub(crate) rounds: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<String>,
+    /// What was measured beside the samples: medians of the rounds.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) figures: BTreeMap<String, f64>,
+    #[serde(skip)]
+    pub(crate) told: Vec<Figures>,
     #[serde(skip)]
     pub(crate) role: Role,
 }
@@ -56,9 +62,21 @@ pub(crate) fn row(entry: &Entry<'_>) -> Row {
         min: stats::quantile(&all, 0.0),
         max: stats::quantile(&all, 1.0),
         rounds: rounds.len(),
+        figures: medians_of(&entry.figures),
+        told: entry.figures.clone(),
         note,
         role: entry.contender.role,
     }
+}
+
+/// Of each figure the median over the rounds.
+fn medians_of(rounds: &[Figures]) -> BTreeMap<String, f64> {
+    let mut by_name: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for (name, value) in rounds.iter().flatten() {
+        by_name.entry(name.clone()).or_default().push(*value);
+    }
+    let median = |(name, values): (String, Vec<f64>)| Some((name, stats::median(&values)?));
+    by_name.into_iter().filter_map(median).collect()
 }
 
 /// Writes the array.
@@ -78,6 +96,7 @@ mod tests {
             contender: &cases[0].contenders[0],
             threads: 2,
             rounds: vec![vec![1.0, 2.0, 9.0], vec![4.0], vec![3.0, 3.0]],
+            figures: Vec::new(),
             trouble: None,
         }
     }

@@ -4,6 +4,7 @@
 //! sentence for each number of threads. Where we lose is said again at the end.
 
 use crate::case::Case;
+use crate::figures;
 use crate::summary::Row;
 use crate::verdict::{self, number};
 use crate::versions;
@@ -29,6 +30,7 @@ pub(crate) fn print(cases: &[&Case], rows: &[Row], machine: &[(&str, String)]) {
                 .find(|verdict| verdict.threads == row.threads);
             println!("{}", line(row, best.and_then(|verdict| verdict.best_peer)));
         }
+        figures::print(case, rows);
         for verdict in verdicts {
             let told = format!("at {}: {}", threads(verdict.threads), verdict.sentence);
             println!("  {told}");

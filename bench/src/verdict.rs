@@ -139,6 +139,8 @@ mod tests {
             max: median,
             rounds: 1,
             note: None,
+            figures: Default::default(),
+            told: Vec::new(),
             role,
         }
     }

@@ -40,6 +40,7 @@ pub(super) fn cases() -> Vec<Case> {
             .leak(),
         threads: vec![WORKERS],
         once: false,
+        bar: None,
         contenders: [
             ("reiver", Role::Ours, real as fn(&Task) -> Outcome),
             ("simulation", Role::Floor, simulated),
