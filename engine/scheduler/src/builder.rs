@@ -1,24 +1,25 @@
 //! Settings of an engine, and what becomes of them.
 
-use std::ops::{Range, RangeInclusive};
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use reiver_topology::{Seat, Topology};
+use reiver_topology::{CpuSet, NodeId, Seat, Topology};
 
 use crate::Class;
+use crate::crew::{Crew, Rank};
 use crate::engine::Engine;
 use crate::error::BuildError;
 use crate::io::Io;
 use crate::machine::Machine;
 use crate::metrics::Counters;
 use crate::protocol::barrier;
-use crate::protocol::sleep::Sleepers;
 use crate::room::{Room, WhenFull};
 use crate::shared::Shared;
-use crate::spares::{Spares, spares_for};
 use crate::spawner::Spawner;
 use crate::timer::Timer;
-use crate::worker::{Worker, WorkerFace};
+use crate::worker::Worker;
 
 /// What workers are confined to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -32,6 +33,10 @@ pub enum Pinning {
     None,
 }
 
+/// A thread that is nicer by so much has a tenth of the weight (`sched(7)`): enough that one that is not
+/// takes its CPU at once, as long as that one takes less than all.
+const NICE: i32 = 10;
+const BACKGROUND_PATIENCE: Duration = Duration::from_secs(1);
 /// At most so many I/O threads, unless set.
 const IO_WORKERS: RangeInclusive<usize> = 0..=512;
 /// At most so many I/O jobs wait, unless set: a queue that grows without limit hides that its
@@ -45,7 +50,7 @@ pub struct EngineBuilder {
     topology: Option<Topology>,
     cpu_workers: Option<usize>,
     io_workers: RangeInclusive<usize>,
-    pinning: Pinning,
+    options: Options,
     capacity: [Option<usize>; 2],
     when_full: [WhenFull; 2],
 }
@@ -56,66 +61,51 @@ struct Parts {
     workers: Vec<Worker>,
 }
 
-/// The workers and spares of an engine, and what others know of them.
-struct Crew {
-    workers: Vec<Worker>,
-    /// By node, with their numbers.
-    spares: Vec<(Range<usize>, Spares)>,
-    /// Of the workers, then of the spares.
-    faces: Vec<WorkerFace>,
-    sleepers: Sleepers,
+/// What threads of an engine do as its builder says.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) pinning: Pinning,
+    /// The CPUs for all that compute, where a quota grants fewer than may be used.
+    pub(crate) confined: Option<CpuSet>,
+    /// How much nicer ordinary workers are once there is urgent work.
+    pub(crate) nice: i32,
+    pub(crate) background_patience: Duration,
 }
 
-impl Crew {
-    fn new(machine: &Machine, seats: &[Seat], threadless: bool, eager: bool) -> Crew {
-        let count = seats.len();
-        let mut of_node: Vec<Vec<usize>> = vec![Vec::new(); machine.nodes.len()];
-        for (index, seat) in seats.iter().enumerate() {
-            let node = machine.index_of(seat.node);
-            of_node[node.expect("a seat's node has workers")].push(index);
-        }
-        // After those that are always there come the spares, node by node, each on the seat of one of
-        // them.
-        let mut twins: Vec<(usize, usize)> = Vec::new();
-        let mut numbers: Vec<Range<usize>> = Vec::new();
-        for (node, mates) in of_node.iter().enumerate() {
-            let first = count + twins.len();
-            let spares = if threadless {
-                0
-            } else {
-                spares_for(mates.len())
-            };
-            twins.extend(mates.iter().cycle().take(spares).map(|&twin| (node, twin)));
-            numbers.push(first..first + spares);
-        }
-        let with_spares = of_node.iter().zip(&numbers);
-        let with_spares = with_spares
-            .map(|(mates, spares)| mates.iter().copied().chain(spares.clone()).collect());
-        let sleepers = Sleepers::new(with_spares.collect(), eager);
-
-        let (mut workers, mut faces) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        for (index, seat) in seats.iter().enumerate() {
-            let node = machine
-                .index_of(seat.node)
-                .expect("a seat's node has workers");
-            let (worker, face) = Worker::new((index, node), None, &sleepers, *seat);
-            faces.push(face);
-            workers.push(worker);
-        }
-        let mut spares: Vec<Vec<Worker>> = machine.nodes.iter().map(|_| Vec::new()).collect();
-        for (index, (node, twin)) in (count..).zip(twins) {
-            let (spare, face) = Worker::new((index, node), Some(twin), &sleepers, seats[twin]);
-            faces.push(face);
-            spares[node].push(spare);
-        }
-        let spares = numbers.into_iter().zip(spares.into_iter().map(Spares::new));
-        Crew {
-            workers,
-            spares: spares.collect(),
-            faces,
-            sleepers,
-        }
+/// Where a quota grants fewer CPUs than may be used: so many seats, over the nodes as ever, and all that
+/// computes stays on their CPUs. Else background work would use up what urgent work needs, on CPUs beside
+/// it, and the kernel would stop both. On each node they begin at another CPU in each process, so that
+/// processes spread.
+fn confined(topology: &Topology, pinning: Pinning) -> Option<Vec<Seat>> {
+    if pinning == Pinning::None || !topology.is_this_machine() {
+        return None;
     }
+    let cpus = topology.cpus().len();
+    let granted = topology.worker_count();
+    if granted >= cpus {
+        return None;
+    }
+    let all = topology.seats(cpus);
+    let process = usize::try_from(std::process::id()).unwrap_or(0);
+    let mut given: BTreeMap<NodeId, usize> = BTreeMap::new();
+    let place = |seat: Seat| {
+        let of_node: Vec<Seat> = all
+            .iter()
+            .filter(|known| known.node == seat.node)
+            .copied()
+            .collect();
+        let given = given.entry(seat.node).or_insert(0);
+        *given += 1;
+        of_node[(process + *given) % of_node.len()]
+    };
+    Some(topology.seats(granted).into_iter().map(place).collect())
+}
+
+/// So many seats on the CPUs of these few, nodes ascending.
+fn again(few: &[Seat], wanted: usize) -> Vec<Seat> {
+    let mut seats: Vec<Seat> = few.iter().cycle().take(wanted).copied().collect();
+    seats.sort_by_key(|seat| seat.node);
+    seats
 }
 
 static GLOBAL: OnceLock<Engine> = OnceLock::new();
@@ -126,7 +116,12 @@ impl EngineBuilder {
             topology: None,
             cpu_workers: None,
             io_workers: IO_WORKERS,
-            pinning: Pinning::default(),
+            options: Options {
+                pinning: Pinning::default(),
+                confined: None,
+                nice: NICE,
+                background_patience: BACKGROUND_PATIENCE,
+            },
             capacity: [None, Some(IO_QUEUE)],
             when_full: Default::default(),
         }
@@ -157,7 +152,28 @@ impl EngineBuilder {
 
     /// What workers are confined to. Default: their node.
     pub fn pinning(mut self, pinning: Pinning) -> Self {
-        self.pinning = pinning;
+        self.options.pinning = pinning;
+        self
+    }
+
+    /// How long background work may stand still: where jobs of [`P2`](crate::Priority::P2) wait on a node
+    /// and none has ended there for so long, because others take all CPUs, an ordinary worker takes one,
+    /// and one again after as long. Default: 1 s.
+    pub fn background_patience(mut self, patience: Duration) -> Self {
+        self.options.background_patience = patience;
+        self
+    }
+
+    /// Whether workers of ordinary jobs leave their CPUs to urgent ones. Default: yes.
+    ///
+    /// From the first job of [`P0`](crate::Priority::P0) on their threads have a nice value that is
+    /// higher by 10, for good: the kernel lets nobody take that back without privilege. An engine
+    /// without such jobs pays nothing. One that has some, beside other programs that are not nice and
+    /// compute on the same CPUs, gets a tenth of these where it would get half. With `false` urgent jobs
+    /// wait for ordinary ones, for as long as the kernel's time slices are: on two CPUs, beside bulk of
+    /// 5 ms, a hundredth of them for 6 ms and more.
+    pub fn yield_to_urgent(mut self, yields: bool) -> Self {
+        self.options.nice = if yields { NICE } else { 0 };
         self
     }
 
@@ -224,20 +240,26 @@ impl EngineBuilder {
         eager: bool,
     ) -> Parts {
         let threadless = spawner.is_none();
-        let seats = topology.seats(wanted);
+        let mut options = self.options;
+        let confined = confined(&topology, options.pinning);
+        let seats = match &confined {
+            None => topology.seats(wanted),
+            Some(few) => again(few, wanted),
+        };
+        options.confined = confined.map(|few| few.iter().map(|seat| seat.cpu).collect());
         let machine = Machine::new(topology, &seats);
 
-        let crew = Crew::new(&machine, &seats, threadless, eager);
-        let with_spares = crew.faces.len();
+        let main = Crew::new(Rank::Ordinary, &machine, &seats, threadless, eager);
+        let workers = main.take_unstarted();
+        let with_spares = main.workers.len();
         let nodes = machine.nodes.len();
         let rooms =
             [0, 1].map(|class: usize| Room::new(self.capacity[class], self.when_full[class]));
         let shared = Arc::new(Shared::new(
             machine,
-            crew.faces.into(),
-            crew.spares,
-            crew.sleepers,
-            self.pinning,
+            seats,
+            main,
+            options,
             rooms,
             Io::new(nodes, self.io_workers),
             Timer::default(),
@@ -245,10 +267,9 @@ impl EngineBuilder {
             spawner.unwrap_or_else(Spawner::none),
             threadless,
         ));
-        Parts {
-            shared,
-            workers: crew.workers,
-        }
+        let itself = shared.itself.set(Arc::downgrade(&shared));
+        itself.expect("it is set here alone");
+        Parts { shared, workers }
     }
 
     /// Builds the engine that [`Engine::global`] gives.

@@ -47,6 +47,15 @@ impl Stamp {
         })
     }
 
+    /// For a word that threads share.
+    pub(crate) fn ticks(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn from_ticks(ticks: u64) -> Stamp {
+        Stamp(ticks)
+    }
+
     pub(crate) fn elapsed(self) -> Duration {
         Stamp::now().since(self)
     }

@@ -12,19 +12,20 @@ use std::task::{Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
-use crossbeam_utils::sync::Unparker;
 use reiver_topology::NodeId;
 
-use crate::Class;
 use crate::cell::{AnyJob, Meta, Place};
 use crate::clock::Stamp;
 use crate::engine::Engine;
 use crate::panics::NoUnwind;
+use crate::parker::Unparker;
 use crate::protocol::arena::Arena;
 use crate::running::Own;
+use crate::schedule::is_stoppable;
 use crate::scope::Ends;
 use crate::shared::Shared;
 use crate::worker::{Takes, Worker};
+use crate::{Class, Priority};
 
 /// One thread of an engine.
 #[derive(Debug)]
@@ -87,9 +88,23 @@ impl Deref for Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let running = &self.current.running;
-        self.current.engine.shared().running.leave(running);
+        let shared = self.current.engine.shared();
+        // What all threads are listed in is no business of one that may be stopped: the spawner does it
+        // in its place, while there is one.
+        if !is_stoppable() || shared.stop.is_said() {
+            shared.running.leave(&self.current.running);
+        }
         CURRENT.set(self.before);
+    }
+}
+
+impl Entered {
+    /// The worker, once the thread is none of the engine's any more.
+    pub(crate) fn into_worker(mut self) -> Option<Worker> {
+        match std::mem::replace(&mut self.current.role, Role::Io(Cell::new(0))) {
+            Role::Cpu(worker) => Some(worker),
+            Role::Io(_) => None,
+        }
     }
 }
 
@@ -107,15 +122,17 @@ thread_local! {
 }
 
 impl Current {
-    pub(crate) fn cpu(shared: Arc<Shared>, worker: Worker) -> Entered {
-        Current::enter(shared, Role::Cpu(worker))
+    /// The thread of a worker, which shows its jobs there.
+    pub(crate) fn cpu(shared: Arc<Shared>, worker: Worker, own: Arc<Own>) -> Entered {
+        Current::enter(shared, Role::Cpu(worker), own)
     }
 
     pub(crate) fn io(shared: Arc<Shared>, node: usize) -> Entered {
-        Current::enter(shared, Role::Io(Cell::new(node)))
+        let own = shared.running.enter();
+        Current::enter(shared, Role::Io(Cell::new(node)), own)
     }
 
-    fn enter(shared: Arc<Shared>, role: Role) -> Entered {
+    fn enter(shared: Arc<Shared>, role: Role, running: Arc<Own>) -> Entered {
         let lane = match &role {
             Role::Cpu(worker) => worker.lane(),
             Role::Io(_) => shared.lane_of_strangers(),
@@ -127,7 +144,7 @@ impl Current {
         let current = Box::new(Current {
             below,
             lane,
-            running: shared.running.enter(),
+            running,
             ended: Cell::new(None),
             engine: Engine::borrowed(shared),
             role,
@@ -156,7 +173,8 @@ impl Current {
             if let Some((current, worker)) = own.and_then(|own| Some((own, own.worker()?))) {
                 return body(current, worker);
             }
-            let current = Current::cpu(Arc::clone(shared), Worker::guest(shared));
+            let own = shared.running.enter();
+            let current = Current::cpu(Arc::clone(shared), Worker::guest(shared), own);
             let worker = current.worker().expect("it was just made one");
             let outcome = catch_unwind(AssertUnwindSafe(|| body(&current, worker)));
             // What it has spawned on scopes of others lies in its list, where nobody else looks.
@@ -329,12 +347,17 @@ impl Current {
     ) -> (R, Stamp) {
         let shared = self.engine.shared();
         let place = (self.node(), started);
-        let is_eager = shared.sleepers.is_eager();
+        let is_eager = shared.main().sleepers.is_eager();
         let frame = Some(JobFrame(job));
         let result = self
             .running
             .during(job, place, is_eager, || self.within(frame, body));
         let ended = Stamp::now();
+        if (job.class, job.priority) == (Class::Cpu, Priority::P2)
+            && let Some(crew) = shared.background()
+        {
+            crew.note_progress(self.node_index(), ended);
+        }
         // Inside of another job that goes on now it is no beginning.
         let is_outermost = self.frames.get().is_null();
         self.ended.set(is_outermost.then_some(ended));
@@ -349,6 +372,7 @@ impl Current {
                 (&self.role, meta.class),
                 (Role::Cpu(_), Class::Cpu) | (Role::Io(_), Class::Io)
             )
+            && !(is_stoppable() && meta.priority < Priority::P2)
     }
 
     /// Runs a job that somebody here waits for, if it is still queued and this thread is of the
@@ -357,7 +381,9 @@ impl Current {
         let meta = job.meta();
         let shared = self.engine.shared();
         let is_engine = ptr::eq(meta.engine, Arc::as_ptr(shared));
-        if !is_engine || !job.is_queued() {
+        // What is more urgent than its thread others may wait for too.
+        let is_beneath = is_stoppable() && meta.priority < Priority::P2;
+        if !is_engine || is_beneath || !job.is_queued() {
             return;
         }
         let ran = match (&self.role, meta.class, meta.place) {
@@ -407,6 +433,10 @@ pub(crate) fn block_until(until: Option<Instant>, mut is_done: impl FnMut(&Waker
 }
 
 impl JobFrame {
+    pub(crate) fn priority(self) -> Priority {
+        self.meta().priority
+    }
+
     fn meta(&self) -> &Meta {
         // SAFETY: it was made of a job that runs, and is held by frames within that alone; whoever made
         // a fork of it waits for the fork inside the job.

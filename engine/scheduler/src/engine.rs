@@ -133,12 +133,14 @@ impl Engine {
 
     /// The jobs that run just now.
     pub fn running(&self) -> Vec<RunningJob> {
-        self.shared.running.jobs()
+        self.shared.running_jobs()
     }
 
     /// What the engine has done since it was built.
     pub fn metrics(&self) -> Metrics {
-        self.shared.metrics.snapshot()
+        let mut metrics = self.shared.metrics.snapshot();
+        metrics.nr_throttled = self.shared.machine.topology.nr_throttled();
+        metrics
     }
 
     /// Stops taking jobs and waits until those that were taken have ended, for `limit` at the most.
@@ -156,7 +158,7 @@ impl Engine {
         }
         let queued = shared.end_queued();
         let own = shared.jobs_of_thread();
-        let mut running = shared.running.jobs();
+        let mut running = shared.running_jobs();
         running.retain(|running| !own.contains(&running.job));
         // Whoever is told may be gone at once, and was not to be left out of the report.
         shared.hurry();

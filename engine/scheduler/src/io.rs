@@ -329,12 +329,12 @@ pub(crate) fn stand_in(shared: &Arc<Shared>) {
 /// Puts the thread at a node.
 pub(crate) fn settle(shared: &Shared, node: usize) {
     let id = shared.machine.nodes[node].id;
-    if shared.pinning != Pinning::None {
+    if shared.options.pinning != Pinning::None {
         place::pin_thread_to(&shared.machine.topology, place::Target::Node(id));
         shared.machine.settle_memory(node);
     }
     here::set(Some(Here {
         node: id,
-        worker: shared.workers.len() + node,
+        worker: shared.main().workers.len() + node,
     }));
 }

@@ -355,14 +355,16 @@ impl JobContext {
         }
     }
 
-    /// Lets a long job end early: call it now and then, and return when it says so. A job to which
-    /// it has returned an error ends as that error, whatever it returns.
+    /// Lets a long job end early, and urgent ones in: call it now and then, and return when it says so. A
+    /// job to which it has returned an error ends as that error, whatever it returns. Where a more urgent
+    /// job waits for a CPU, the thread gives it that.
     ///
     /// Costs a few nanoseconds, or some twenty with a deadline.
     ///
     /// # Errors
     /// Why the job should end.
     pub fn checkpoint(&self) -> Result<(), Interrupted> {
+        self.give_way();
         let interrupt = if self.is_cancelled() {
             0
         } else if self
@@ -378,6 +380,15 @@ impl JobContext {
         // ORDERING: relaxed: read by the thread that runs the job, after the closure has returned.
         self.seen.store(interrupt + 1, Ordering::Relaxed);
         Err(INTERRUPTS[usize::from(interrupt)])
+    }
+
+    fn give_way(&self) {
+        Current::with(|current| {
+            if let Some((current, worker)) = current.and_then(|here| Some((here, here.worker()?))) {
+                let shared = current.engine().shared();
+                shared.give_way(worker.rank(), worker.node());
+            }
+        });
     }
 
     /// True once its token is cancelled. Asking does not count as having been told.

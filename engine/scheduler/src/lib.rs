@@ -26,6 +26,8 @@
 #[cfg(not(reiver_loom))]
 mod affinity;
 #[cfg(not(reiver_loom))]
+mod ageing;
+#[cfg(not(reiver_loom))]
 mod batch;
 #[cfg(not(reiver_loom))]
 mod builder;
@@ -34,6 +36,8 @@ mod cell;
 mod class;
 #[cfg(not(reiver_loom))]
 mod clock;
+#[cfg(not(reiver_loom))]
+mod crew;
 #[cfg(not(reiver_loom))]
 mod current;
 #[cfg(not(reiver_loom))]
@@ -62,6 +66,8 @@ mod orders;
 mod panics;
 #[cfg(not(reiver_loom))]
 mod parallel;
+#[cfg(not(reiver_loom))]
+mod parker;
 #[cfg_attr(
     not(reiver_loom),
     expect(unreachable_pub, reason = "the models reach it")
@@ -75,6 +81,8 @@ pub mod rayon;
 mod room;
 #[cfg(not(reiver_loom))]
 mod running;
+#[cfg(not(reiver_loom))]
+mod schedule;
 #[cfg(not(reiver_loom))]
 mod scope;
 #[cfg(not(reiver_loom))]
@@ -121,7 +129,9 @@ pub mod model {
     pub use crate::protocol::arena::Arena;
     pub use crate::protocol::count::Count;
     pub use crate::protocol::drain::Drain;
+    pub use crate::protocol::hand_over::{HandOver, Mover};
     pub use crate::protocol::latch::{Latch, Waits};
+    pub use crate::protocol::muster::Muster;
     pub use crate::protocol::notice::Notice;
     pub use crate::protocol::private::{PrivateList, Robber};
     pub use crate::protocol::shown::Shown;

@@ -3,7 +3,6 @@
 use reiver_topology::{NodeId, Seat, Topology, place};
 
 use crate::error::SubmitError;
-use crate::orders::StealOrders;
 
 /// A node that has workers.
 #[derive(Debug)]
@@ -24,7 +23,6 @@ pub(crate) struct Machine {
     pub(crate) nodes: Vec<WorkerNode>,
     /// For each of them all of them as indices, nearest first: itself, then by distance.
     pub(crate) near: Vec<Vec<usize>>,
-    pub(crate) orders: StealOrders,
 }
 
 impl Machine {
@@ -54,7 +52,6 @@ impl Machine {
             topology,
             nodes,
             near,
-            orders: StealOrders::new(seats),
         }
     }
 

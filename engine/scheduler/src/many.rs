@@ -96,7 +96,7 @@ where
     /// those were.
     fn run(&self, jobs: impl Iterator<Item = usize>, current: &Current) -> u64 {
         let shared = current.engine().shared();
-        let is_urgent = || shared.has_urgent(current.node_index());
+        let is_urgent = || shared.main().has_urgent(shared, current.node_index());
         // What others know this thread's part of them by.
         let meta = self.meta.copied();
         let lane = current.lane();
@@ -205,11 +205,11 @@ where
     fn run(self: Arc<Self>, current: &Current) -> bool {
         let shared = current.engine().shared();
         // Guests are not known to others.
-        let holding = shared.workers.get(current.lane());
+        let holding = shared.main().workers.get(current.lane());
         let holding = holding.filter(|_| self.jobs.len() > 1);
         if let Some(worker) = holding {
             worker.holding.push(Arc::clone(&self) as Arc<dyn Held>);
-            shared.wake_one(current.node_index());
+            shared.main().wake_one(shared, current.node_index());
             shared.end_queued_if_ending();
         }
         let ran = self.many.run(self.jobs.clone(), current);
@@ -218,7 +218,8 @@ where
         }
         if self.is_queued() {
             // Something more urgent has come: the rest waits again.
-            shared.push_again(current.node_index(), self);
+            let main = shared.main();
+            main.push_again(shared, current.node_index(), self);
         }
         ran > 0
     }

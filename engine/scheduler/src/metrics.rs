@@ -143,6 +143,13 @@ impl Counters {
         self.rejected[kind(class, priority)].fetch_add(jobs, Ordering::Relaxed);
     }
 
+    /// Makes what threads that may be stopped would else make, while others wait for it.
+    pub(crate) fn prepare(&self, class: Class, priority: Priority) {
+        let words = &self.block(usize::MAX).jobs[kind(class, priority)];
+        words.queue_wait.get_or_init(Recorder::new);
+        words.run_time.get_or_init(Recorder::new);
+    }
+
     /// `block` is a worker's number, or that of nobody in particular.
     pub(crate) fn note_start(&self, block: usize, class: Class, priority: Priority) {
         let started = &self.block(block).jobs[kind(class, priority)].started;
@@ -296,6 +303,7 @@ pub struct Metrics {
     failed_searches: u64,
     promotions: u64,
     workers: usize,
+    pub(crate) nr_throttled: Option<u64>,
 }
 
 impl Metrics {
@@ -356,6 +364,13 @@ impl Metrics {
     /// entries in a list of their own worker.
     pub fn promotions(&self) -> u64 {
         self.promotions
+    }
+
+    /// How often the kernel has stopped the cgroup because it had used up its CPU quota (`nr_throttled`
+    /// of its `cpu.stat`), since there is that group; `None` without a quota. Urgent work is late each
+    /// time.
+    pub fn nr_throttled(&self) -> Option<u64> {
+        self.nr_throttled
     }
 
     /// CPU workers.

@@ -5,15 +5,17 @@
 //! Workers' own deques hold forks only, never jobs: so a job that waits is seen by every worker at
 //! every search, and priorities hold over the whole machine.
 
+use std::cell::UnsafeCell;
 use std::sync::Arc;
 
-use crossbeam_deque::{Injector, Steal};
+use crossbeam_deque::{self as deque, Injector, Steal, Stealer};
 
 use crate::Priority;
 use crate::cell::{AnyJob, Place};
 use crate::fork::Fork;
 use crate::many::Held;
 use crate::panics::contain;
+use crate::protocol::hand_over::{HandOver, Mover};
 
 /// Something for a CPU worker to do.
 #[derive(Debug)]
@@ -26,17 +28,187 @@ pub(crate) enum Task {
     Fork(Fork),
 }
 
-/// The injectors of one node.
-#[derive(Debug, Default)]
+/// What waits of one kind, the oldest first.
+#[derive(Debug)]
+enum Queue<T> {
+    /// Where no thread brings anything that the kernel may stop for long: who takes waits for who is
+    /// just bringing something.
+    Injector(Injector<T>),
+    /// Where some may. Who takes waits for nobody.
+    HandOver {
+        brought: HandOver<T>,
+        mover: Mover,
+        /// The owner's side of where it is moved to.
+        own: MovedTo<T>,
+        moved: Stealer<T>,
+    },
+}
+
+/// The owner's side of a deque, which one thread at a time uses.
+#[derive(Debug)]
+struct MovedTo<T>(UnsafeCell<deque::Worker<T>>);
+
+// SAFETY: who has the mark of the mover alone uses it, and the mark orders one after the other.
+unsafe impl<T: Send> Sync for MovedTo<T> {}
+
+/// What was taken from a queue.
+#[derive(Debug)]
+pub(crate) struct Taken<T> {
+    pub(crate) value: T,
+    /// Others were moved meanwhile, and not seen by who looked: somebody is to be woken, and who empties
+    /// queues is to look again.
+    pub(crate) moved: bool,
+}
+
+impl<T> Queue<T> {
+    fn new(is_handed_over: bool) -> Queue<T> {
+        if !is_handed_over {
+            return Queue::Injector(Injector::new());
+        }
+        let own = deque::Worker::new_fifo();
+        Queue::HandOver {
+            brought: HandOver::default(),
+            mover: Mover::default(),
+            moved: own.stealer(),
+            own: MovedTo(UnsafeCell::new(own)),
+        }
+    }
+
+    fn push(&self, value: T) {
+        match self {
+            Queue::Injector(injector) => injector.push(value),
+            Queue::HandOver { brought, .. } => {
+                brought.put(value);
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Queue::Injector(injector) => injector.is_empty(),
+            Queue::HandOver { brought, moved, .. } => brought.is_empty() && moved.is_empty(),
+        }
+    }
+
+    /// How many, or fewer: what was just brought counts as one.
+    fn len(&self) -> usize {
+        match self {
+            Queue::Injector(injector) => injector.len(),
+            Queue::HandOver { brought, moved, .. } => {
+                moved.len() + usize::from(!brought.is_empty())
+            }
+        }
+    }
+
+    /// See [`NodeQueues::sweep`].
+    fn sweep(&self, is_live: impl Fn(&T) -> bool) -> usize {
+        let (mut left, mut kept) = (0, Vec::new());
+        // What was handed over is counted once it is moved, and goes back where it is not.
+        let (most, goes_back) = match self {
+            Queue::Injector(injector) => (injector.len(), true),
+            Queue::HandOver { .. } => (usize::MAX, false),
+        };
+        for _ in 0..most {
+            match self.take() {
+                Some(Taken { value, .. }) if !is_live(&value) => contain(|| drop(value)),
+                Some(Taken { value, .. }) => {
+                    left += 1;
+                    if goes_back {
+                        self.push(value);
+                    } else {
+                        kept.push(value);
+                    }
+                }
+                None => break,
+            }
+        }
+        kept.into_iter().for_each(|value| self.push(value));
+        left
+    }
+
+    fn take(&self) -> Option<Taken<T>> {
+        let single = |value| Taken {
+            value,
+            moved: false,
+        };
+        match self {
+            Queue::Injector(injector) => {
+                // Cheaper than to steal in vain, and most are empty at most searches.
+                if injector.is_empty() {
+                    return None;
+                }
+                steal(|| injector.steal()).map(single)
+            }
+            Queue::HandOver {
+                brought,
+                mover,
+                own,
+                moved,
+            } => loop {
+                if let Some(value) = steal(|| moved.steal()) {
+                    return Some(single(value));
+                }
+                if brought.is_empty() {
+                    return None;
+                }
+                // Who moves takes the first, and wakes somebody for the others.
+                let first = mover.alone(|| {
+                    let mut all = brought.take_all().into_iter();
+                    let first = all.next();
+                    // SAFETY: this thread has the mark.
+                    let own = unsafe { &*own.0.get() };
+                    // Who moved before may have left some, which are older.
+                    let first = match steal(|| moved.steal()) {
+                        Some(older) => {
+                            first.into_iter().for_each(|value| own.push(value));
+                            Some(older)
+                        }
+                        None => first,
+                    };
+                    all.for_each(|value| own.push(value));
+                    first
+                })?;
+                if let Some(value) = first {
+                    return Some(Taken { value, moved: true });
+                }
+            },
+        }
+    }
+}
+
+/// Anybody's progress but nobody's wait.
+fn steal<T>(steal: impl Fn() -> Steal<T>) -> Option<T> {
+    loop {
+        match steal() {
+            Steal::Success(taken) => return Some(taken),
+            Steal::Empty => return None,
+            // Somebody else made progress.
+            Steal::Retry => {}
+        }
+    }
+}
+
+/// What waits at one node for one crew.
+#[derive(Debug)]
 pub(crate) struct NodeQueues {
-    forks: Injector<Fork>,
-    shared: [Injector<Arc<dyn AnyJob>>; 3],
-    strict: [Injector<Arc<dyn AnyJob>>; 3],
+    forks: Queue<Fork>,
+    shared: [Queue<Arc<dyn AnyJob>>; 3],
+    strict: [Queue<Arc<dyn AnyJob>>; 3],
 }
 
 pub(crate) const PRIORITIES: [Priority; 3] = [Priority::P0, Priority::P1, Priority::P2];
 
 impl NodeQueues {
+    /// `are_handed_over` where threads bring work that the kernel may stop for long.
+    pub(crate) fn new(are_handed_over: bool) -> NodeQueues {
+        let jobs = || std::array::from_fn(|_| Queue::new(are_handed_over));
+        NodeQueues {
+            forks: Queue::new(are_handed_over),
+            shared: jobs(),
+            strict: jobs(),
+        }
+    }
+
     pub(crate) fn push(&self, priority: Priority, strict: bool, job: Arc<dyn AnyJob>) {
         let queues = if strict { &self.strict } else { &self.shared };
         queues[priority as usize].push(job);
@@ -50,10 +222,10 @@ impl NodeQueues {
         !self.forks.is_empty()
     }
 
-    /// How many jobs there are.
+    /// About how many jobs there are.
     pub(crate) fn len(&self) -> usize {
         let queues = self.shared.iter().chain(&self.strict);
-        queues.map(Injector::len).sum()
+        queues.map(Queue::len).sum()
     }
 
     /// True if there are jobs of a priority, of the node's own too if those count.
@@ -68,31 +240,19 @@ impl NodeQueues {
     }
 
     pub(crate) fn has_jobs(&self, strict_too: bool) -> bool {
-        let has = |queues: &[Injector<_>; 3]| queues.iter().any(|queue| !queue.is_empty());
+        let has = |queues: &[Queue<_>; 3]| queues.iter().any(|queue| !queue.is_empty());
         has(&self.shared) || (strict_too && has(&self.strict))
     }
 
     /// Takes out what `is_live` is not, and gives how many are left. The order stays, but for jobs
     /// that come or are taken meanwhile.
     pub(crate) fn sweep(&self, is_live: impl Fn(&Arc<dyn AnyJob>) -> bool) -> usize {
-        let mut left = 0;
-        for queue in self.shared.iter().chain(&self.strict) {
-            for _ in 0..queue.len() {
-                match take(queue) {
-                    Some(job) if !is_live(&job) => contain(|| drop(job)),
-                    Some(job) => {
-                        queue.push(job);
-                        left += 1;
-                    }
-                    None => break,
-                }
-            }
-        }
-        left
+        let queues = self.shared.iter().chain(&self.strict);
+        queues.map(|queue| queue.sweep(&is_live)).sum()
     }
 
-    pub(crate) fn take_fork(&self) -> Option<Fork> {
-        take(&self.forks)
+    pub(crate) fn take_fork(&self) -> Option<Taken<Fork>> {
+        self.forks.take()
     }
 
     /// Moves half of the jobs of a priority that others may take to another node's queue, in order, but
@@ -103,7 +263,7 @@ impl NodeQueues {
         let to = &to.shared[priority as usize];
         let mut moved = false;
         for _ in 0..(from.len() / 2).min(MOST) {
-            match take(from) {
+            match from.take().map(|taken| taken.value) {
                 Some(job) if job.meta().place == Place::Any => to.push(job),
                 // It would rather be done where it is.
                 Some(job) => {
@@ -118,25 +278,14 @@ impl NodeQueues {
     }
 
     /// The next job of a priority; of the node's own only for its own workers.
-    pub(crate) fn take(&self, priority: Priority, strict_too: bool) -> Option<Arc<dyn AnyJob>> {
+    pub(crate) fn take(
+        &self,
+        priority: Priority,
+        strict_too: bool,
+    ) -> Option<Taken<Arc<dyn AnyJob>>> {
         let strict = strict_too
-            .then(|| take(&self.strict[priority as usize]))
+            .then(|| self.strict[priority as usize].take())
             .flatten();
-        strict.or_else(|| take(&self.shared[priority as usize]))
-    }
-}
-
-fn take<T>(injector: &Injector<T>) -> Option<T> {
-    // Cheaper than to steal in vain, and most are empty at most searches.
-    if injector.is_empty() {
-        return None;
-    }
-    loop {
-        match injector.steal() {
-            Steal::Success(taken) => return Some(taken),
-            Steal::Empty => return None,
-            // Somebody else made progress.
-            Steal::Retry => {}
-        }
+        strict.or_else(|| self.shared[priority as usize].take())
     }
 }

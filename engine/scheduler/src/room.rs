@@ -20,6 +20,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 
@@ -29,6 +30,7 @@ use crate::current::{Current, block_until};
 use crate::error::SubmitError;
 use crate::panics::contain;
 use crate::protocol::sync::{AtomicUsize, Ordering, fence};
+use crate::schedule::is_stoppable;
 use crate::shared::Shared;
 use crate::spawner::Request;
 use crate::worker::MOST_NESTED;
@@ -48,6 +50,9 @@ pub enum WhenFull {
     /// that submit jobs then lie on top of each other.
     CallerRuns,
 }
+
+/// So often who may be stopped looks whether there is room.
+const LOOKS_AGAIN: Duration = Duration::from_millis(1);
 
 /// The jobs of one class that wait.
 #[derive(Debug)]
@@ -108,18 +113,16 @@ impl Room {
         }
     }
 
-    /// Counts a job out.
-    pub(crate) fn leave(&self) {
+    /// Counts a job out; true if somebody waits for room, who is to be woken.
+    pub(crate) fn leave(&self) -> bool {
         if self.capacity.is_none() {
-            return;
+            return false;
         }
         self.queued.fetch_sub(1, Ordering::Relaxed);
         // ORDERING: with the fence in `Waiter::poll`.
         fence(Ordering::SeqCst);
         // ORDERING: relaxed: the fence is enough to see who must be seen.
-        if self.waiting.load(Ordering::Relaxed) > 0 {
-            self.wake_one();
-        }
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     fn waiters(&self) -> MutexGuard<'_, Waiters> {
@@ -131,7 +134,8 @@ impl Room {
         self.waiting.store(waiters.list.len(), Ordering::Relaxed);
     }
 
-    fn wake_one(&self) {
+    /// Wakes the one who has waited longest.
+    pub(crate) fn wake_one(&self) {
         let first = {
             let mut waiters = self.waiters();
             let first = waiters.list.pop_front();
@@ -237,7 +241,7 @@ impl Stands {
             current.is_some_and(|current| {
                 let shared = current.engine().shared();
                 match current.worker() {
-                    Some(worker) => shared.are_few_spares(worker.node()),
+                    Some(worker) => worker.crew(shared).are_few_spares(worker.node()),
                     None => shared.io.is_mostly_replaced(),
                 }
             })
@@ -308,6 +312,16 @@ impl Shared {
         let Some(_stands) = Stands::by() else {
             return Ok(Entry::Caller);
         };
+        if is_stoppable() {
+            // It must not hold the list of those who wait, so it looks by the clock.
+            while !room.try_enter() {
+                if self.is_closed() {
+                    return Err(SubmitError::ShutDown);
+                }
+                block_until(Some(Instant::now() + LOOKS_AGAIN), |_| false);
+            }
+            return Ok(Entry::Queued);
+        }
         let mut waiter = room.waiter();
         let mut entered = false;
         block_until(None, |waker| {
@@ -379,6 +393,13 @@ mod tests {
         count.0.load(Ordering::Relaxed)
     }
 
+    /// As `Shared` does.
+    fn leave(room: &Room) {
+        if room.leave() {
+            room.wake_one();
+        }
+    }
+
     #[test]
     fn whoever_leaves_wakes_the_first_that_waits() {
         let room = Room::new(Some(1), WhenFull::Block);
@@ -386,12 +407,12 @@ mod tests {
         let ((a, wake_a), (b, wake_b)) = (count(), count());
         let (mut first, mut second) = (room.waiter(), room.waiter());
         assert!(!first.poll(&wake_a) && !second.poll(&wake_b));
-        room.leave();
+        leave(&room);
         assert_eq!((wakes(&a), wakes(&b)), (1, 0));
         assert!(first.poll(&wake_a) && !second.poll(&wake_b));
         drop(first);
         assert_eq!(wakes(&b), 0, "there is no room for it");
-        room.leave();
+        leave(&room);
         assert_eq!(wakes(&b), 1);
     }
 
@@ -402,7 +423,7 @@ mod tests {
         let ((_, wake_a), (b, wake_b)) = (count(), count());
         let (mut first, mut second) = (room.waiter(), room.waiter());
         assert!(!first.poll(&wake_a) && !second.poll(&wake_b));
-        room.leave();
+        leave(&room);
         drop(first);
         assert_eq!(wakes(&b), 1);
         assert!(second.poll(&wake_b));
@@ -416,7 +437,7 @@ mod tests {
         let (mut first, mut second) = (room.waiter(), room.waiter());
         assert!(!first.poll(&wake_a) && !second.poll(&wake_b));
         drop(first);
-        room.leave();
+        leave(&room);
         assert_eq!((wakes(&a), wakes(&b)), (0, 1));
     }
 }

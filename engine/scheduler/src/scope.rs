@@ -15,13 +15,14 @@ use std::ptr::{self, NonNull};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
-use crossbeam_utils::sync::Unparker;
 use reiver_topology::NodeId;
 
+use crate::crew::Rank;
 use crate::current::{Current, Frame};
 use crate::engine::Engine;
 use crate::fork::{Fork, Head};
 use crate::panics::NoUnwind;
+use crate::parker::Unparker;
 use crate::protocol::arena;
 use crate::protocol::count::Count;
 use crate::queues::Task;
@@ -74,6 +75,8 @@ struct Core {
     /// What its owner is in.
     frame: *const Frame,
     count: Count,
+    /// Whose forks they are.
+    rank: Rank,
     unparker: Unparker,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -273,7 +276,7 @@ impl<'scope> Scope<'scope> {
             .and_then(|current| Some((current, current.worker()?)));
         match here {
             Some((current, worker)) => worker.push(current, self.fork(current, body)),
-            None => shared.push_fork(shared.node_of_caller(), self.boxed(body)),
+            None => shared.push_fork(self.core.rank, shared.node_of_caller(), self.boxed(body)),
         }
     }
 
@@ -286,7 +289,7 @@ impl<'scope> Scope<'scope> {
             .home(node)
             .unwrap_or_else(|_| shared.node_of_caller());
         self.core.count.begin();
-        shared.push_fork(node, self.boxed(body));
+        shared.push_fork(self.core.rank, node, self.boxed(body));
     }
 
     /// As [`spawn_on`](Scope::spawn_on) for each, by the indices of nodes; but all are there before
@@ -301,17 +304,21 @@ impl<'scope> Scope<'scope> {
             self.boxed(body)
         };
         if shared.threadless {
-            return bodies.for_each(|(node, body)| shared.push_fork(node, fork(body)));
+            return bodies
+                .for_each(|(node, body)| shared.push_fork(Rank::Ordinary, node, fork(body)));
         }
         let forks: Vec<_> = bodies.map(|(node, body)| (node, fork(body))).collect();
         let mut nodes: Vec<usize> = forks.iter().map(|&(node, _)| node).collect();
         nodes.dedup();
+        // Its owner is of that crew, or it could not have begun the scope.
+        let crew = shared.crew(self.core.rank);
         for (node, fork) in forks {
-            shared.queues[node].push_fork(fork);
+            crew.queues[node].push_fork(fork);
         }
         for node in nodes {
-            shared.wake_one(node);
+            crew.wake_one(shared, node);
         }
+        crew.call_for_more(shared);
     }
 
     /// In the arena of the current worker. The count holds it already.
@@ -407,6 +414,7 @@ fn scope_here<'scope, R>(
             owner: current,
             frame: current.frame(),
             count: Count::new(),
+            rank: worker.rank(),
             unparker: worker.unparker().clone(),
             panic: Mutex::new(None),
         },

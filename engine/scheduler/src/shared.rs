@@ -1,27 +1,29 @@
 //! What the threads of an engine share: how work comes in, who is woken for it, what is counted,
 //! and how its end is waited for.
 
-use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::builder::Pinning;
+use reiver_topology::Seat;
+
+use crate::builder::Options;
 use crate::cell::{AnyJob, Meta, Place};
+use crate::crew::{Crew, Rank};
 use crate::current::{Current, block_until};
 use crate::error::{Interrupted, JobError, Phase, SubmitError};
 use crate::fork::Fork;
 use crate::io::{Io, Wanted};
-use crate::machine::{Machine, WorkerNode};
+use crate::machine::Machine;
 use crate::metrics::Counters;
 use crate::panics::contain;
 use crate::protocol::drain::Drain;
-use crate::protocol::sleep::Sleepers;
 use crate::protocol::stop::Stop;
-use crate::protocol::sync::{AtomicBool, AtomicUsize, Ordering};
+use crate::protocol::sync::{AtomicBool, AtomicUsize, Ordering, fence};
 use crate::queues::{NodeQueues, PRIORITIES, Task};
 use crate::room::{Entry, Room};
-use crate::running::AllRunning;
-use crate::spares::Spares;
+use crate::running::{AllRunning, RunningJob};
+use crate::schedule::is_stoppable;
 use crate::spawner::{Request, Spawner};
 use crate::timer::Timer;
 use crate::worker::{WorkerFace, run};
@@ -34,18 +36,14 @@ const LOOKS_AGAIN: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) machine: Machine,
-    /// Those that are always there, then the spares.
-    pub(crate) workers: Box<[WorkerFace]>,
-    /// By node.
-    pub(crate) spares: Box<[Spares]>,
-    /// The numbers of the spares of each node.
-    spare_numbers: Box<[Range<usize>]>,
-    /// How many spares work just now.
-    active_spares: AtomicUsize,
-    /// By node.
-    pub(crate) queues: Box<[NodeQueues]>,
-    pub(crate) sleepers: Sleepers,
-    pub(crate) pinning: Pinning,
+    /// By rank; the ordinary one is there from the start, the others from when they are needed.
+    crews: [OnceLock<Crew>; 3],
+    seats: Vec<Seat>,
+    /// For who has no owning pointer at hand.
+    pub(crate) itself: OnceLock<Weak<Shared>>,
+    pub(crate) options: Options,
+    /// Ordinary workers yield their CPUs to urgent ones.
+    yields: AtomicBool,
     pub(crate) io: Io,
     pub(crate) timer: Timer,
     pub(crate) metrics: Counters,
@@ -76,10 +74,9 @@ impl Shared {
     )]
     pub(crate) fn new(
         machine: Machine,
-        workers: Box<[WorkerFace]>,
-        spares: Vec<(Range<usize>, Spares)>,
-        sleepers: Sleepers,
-        pinning: Pinning,
+        seats: Vec<Seat>,
+        main: Crew,
+        options: Options,
         rooms: [Room; 2],
         io: Io,
         timer: Timer,
@@ -87,24 +84,22 @@ impl Shared {
         spawner: Spawner,
         threadless: bool,
     ) -> Shared {
-        let (spare_numbers, spares): (Vec<_>, Vec<_>) = spares.into_iter().unzip();
+        let drain = Drain::new(main.workers.len());
+        let crews: [OnceLock<Crew>; 3] = Default::default();
+        crews[Rank::Ordinary as usize]
+            .set(main)
+            .expect("it is set here first");
         Shared {
-            spares: spares.into(),
-            spare_numbers: spare_numbers.into(),
-            active_spares: AtomicUsize::new(0),
+            crews,
+            seats,
+            itself: OnceLock::new(),
             dead: Default::default(),
             sweeping: Mutex::default(),
-            queues: machine
-                .nodes
-                .iter()
-                .map(|_| NodeQueues::default())
-                .collect(),
             running: AllRunning::default(),
-            drain: Drain::new(workers.len()),
+            drain,
             machine,
-            workers,
-            sleepers,
-            pinning,
+            options,
+            yields: AtomicBool::new(false),
             io,
             timer,
             metrics,
@@ -116,6 +111,121 @@ impl Shared {
             displaced: AtomicUsize::new(0),
             stop: Stop::default(),
         }
+    }
+
+    /// The crew of ordinary work.
+    pub(crate) fn main(&self) -> &Crew {
+        self.crew(Rank::Ordinary)
+    }
+
+    /// A crew that is there.
+    pub(crate) fn crew(&self, rank: Rank) -> &Crew {
+        self.crews[rank as usize]
+            .get()
+            .expect("its workers and those who ask for them have seen it")
+    }
+
+    /// The crew of background work, if it is there.
+    #[inline]
+    pub(crate) fn background(&self) -> Option<&Crew> {
+        self.crews[Rank::Background as usize].get()
+    }
+
+    /// For a thread of this rank that is between two steps: lets an urgent one have the CPU, if one that
+    /// was woken at its node has not had it yet.
+    #[inline]
+    pub(crate) fn give_way(&self, rank: Rank, node: usize) {
+        let Some(urgent) = self.crews[Rank::Urgent as usize].get() else {
+            return;
+        };
+        if rank != Rank::Urgent && urgent.queues[node].has(Priority::P0, true) {
+            thread::yield_now();
+        }
+    }
+
+    /// The number of a worker among all threads of the engine that have one.
+    pub(crate) fn number_of(&self, rank: Rank, worker: usize) -> usize {
+        let main = self.main().workers.len();
+        match rank {
+            Rank::Ordinary => worker,
+            // After those come the I/O threads, one number a node.
+            Rank::Urgent => main + self.machine.nodes.len() + worker,
+            Rank::Background => 2 * main + self.machine.nodes.len() + worker,
+        }
+    }
+
+    /// All crews that are there.
+    pub(crate) fn crews(&self) -> impl Iterator<Item = &Crew> {
+        self.crews.iter().filter_map(OnceLock::get)
+    }
+
+    /// The crew that does work of a priority; makes it if it is not there yet.
+    pub(crate) fn crew_for(&self, priority: Priority) -> &Crew {
+        let rank = Rank::of(priority);
+        if rank == Rank::Ordinary || self.threadless {
+            return self.main();
+        }
+        let crew = self.crews[rank as usize].get_or_init(|| {
+            let eager = self.main().sleepers.is_eager();
+            self.metrics.prepare(Class::Cpu, priority);
+            Crew::new(rank, &self.machine, &self.seats, false, eager)
+        });
+        if crew.muster.is_refused() {
+            self.main()
+        } else {
+            crew
+        }
+    }
+
+    /// The crew of forks that the current thread has for this engine: that of the job that it is in.
+    pub(crate) fn crew_of_caller(&self) -> &Crew {
+        let priority = Current::with(|current| {
+            let current = current.filter(|current| current.is_of(self))?;
+            Some(current.innermost()?.priority())
+        });
+        self.crew_for(priority.unwrap_or_default())
+    }
+
+    /// Where no thread of a crew can be had, ordinary workers do its work.
+    pub(crate) fn dissolve_if_refused(self: &Arc<Self>, crew: &Crew) {
+        if !crew.muster.is_refused() {
+            return;
+        }
+        let main = self.main();
+        for (node, queues) in crew.queues.iter().enumerate() {
+            for priority in PRIORITIES {
+                while let Some(job) = queues.take(priority, true) {
+                    let is_strict = matches!(job.value.meta().place, Place::Strict(_));
+                    main.push(self, node, is_strict, job.value);
+                }
+            }
+            while let Some(fork) = queues.take_fork() {
+                main.push_fork(self, node, fork.value);
+            }
+        }
+        self.end_queued_if_ending();
+    }
+
+    /// Ordinary workers are to yield their CPUs to urgent ones, from now on.
+    pub(crate) fn yield_to_urgent(&self) {
+        // ORDERING: relaxed: the fences order it.
+        if self.options.nice == 0 || self.yields.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        // ORDERING: with the fence in `may_yield`: a worker that shows its thread sees that it is to
+        // yield, or is seen here.
+        fence(Ordering::SeqCst);
+        let threads = self.main().workers.iter().map(WorkerFace::thread);
+        threads
+            .flatten()
+            .for_each(|thread| thread.yield_to_others(self.options.nice));
+    }
+
+    /// An ordinary worker has shown its thread: true if it is to yield.
+    pub(crate) fn yields(&self) -> bool {
+        // ORDERING: with the fence in `yield_to_urgent`.
+        fence(Ordering::SeqCst);
+        self.yields.load(Ordering::Relaxed)
     }
 
     /// Takes a job, or says why not.
@@ -151,13 +261,40 @@ impl Shared {
     /// Queues a job that was admitted.
     fn take(self: &Arc<Self>, job: Arc<dyn AnyJob>) {
         let meta = job.meta();
-        let (class, priority) = (meta.class, meta.priority);
-        self.metrics.note_submitted(class, priority, 1);
+        self.metrics.note_submitted(meta.class, meta.priority, 1);
         let (node, strict) = match meta.place {
             Place::Any => (self.node_of_caller(), false),
             Place::Prefer(node) => (node as usize, false),
             Place::Strict(node) => (node as usize, true),
         };
+        if is_stoppable() && !self.threadless && !self.may_be_handed_over(meta) {
+            return self.bring(move |shared| shared.queue(job, node, strict));
+        }
+        self.queue(job, node, strict);
+    }
+
+    /// True if whoever queues such a job holds nothing meanwhile that others wait for.
+    fn may_be_handed_over(&self, meta: &Meta) -> bool {
+        let is_there = || self.crews[Rank::Background as usize].get().is_some();
+        meta.class == Class::Cpu
+            && meta.priority == Priority::P2
+            && meta.rare.is_none()
+            && is_there()
+    }
+
+    /// Has something done by a thread that the kernel does not stop for long.
+    pub(crate) fn bring(self: &Arc<Self>, what: impl FnOnce(&Arc<Shared>) + Send + 'static) {
+        let engine = Arc::downgrade(self);
+        // An engine that is gone has ended what it has taken.
+        self.spawner.bring(move || {
+            if let Some(shared) = engine.upgrade() {
+                what(&shared);
+            }
+        });
+    }
+
+    fn queue(self: &Arc<Self>, job: Arc<dyn AnyJob>, node: usize, strict: bool) {
+        let meta = job.meta();
         if meta.token().is_some_and(|token| token.register(&job)) {
             // It was cancelled before it came.
             return;
@@ -172,26 +309,17 @@ impl Shared {
         {
             self.spawner.ask(Request::Timer(Arc::downgrade(self)));
         }
-        match class {
-            Class::Cpu => {
-                self.queues[node].push(priority, strict, job);
-                if strict {
-                    self.wake(self.sleepers.claim(std::iter::once(node)));
-                } else {
-                    self.wake_one(node);
-                }
-            }
+        match meta.class {
+            Class::Cpu => self.crew_for(meta.priority).push(self, node, strict, job),
             Class::Io => {
                 if let Wanted::Thread(node) = self.io.push(&self.machine.near[node], job) {
                     self.spawner.ask(Request::Io(Arc::downgrade(self), node));
                 }
             }
         }
-        if self.drain.ends_queued() {
-            // It was admitted just before intake stopped, and pushed just after the queues were
-            // emptied.
-            self.end_queued();
-        }
+        // It may have been admitted just before intake stopped, and pushed just after the queues were
+        // emptied.
+        self.end_queued_if_ending();
     }
 
     /// Takes so many jobs, as entries of a queue of any node, if the engine takes any.
@@ -208,30 +336,46 @@ impl Shared {
         }
         self.metrics.note_submitted(class, priority, jobs as u64);
         let node = self.node_of_caller();
+        if is_stoppable() && !self.threadless {
+            let (deadline, entries) = (meta.deadline(), entries.collect());
+            self.bring(move |shared| shared.queue_many(priority, deadline, node, entries));
+            return Ok(());
+        }
+        self.queue_many(priority, meta.deadline(), node, entries.collect());
+        Ok(())
+    }
+
+    fn queue_many(
+        self: &Arc<Self>,
+        priority: Priority,
+        deadline: Option<Instant>,
+        node: usize,
+        entries: Vec<Arc<dyn AnyJob>>,
+    ) {
+        let crew = self.crew_for(priority);
         let mut pushed = 0;
         for entry in entries {
             let watched = |deadline| self.timer.watch(deadline, &entry);
-            if meta.deadline().is_some_and(watched) {
+            if deadline.is_some_and(watched) {
                 self.spawner.ask(Request::Timer(Arc::downgrade(self)));
             }
-            self.queues[node].push(priority, false, entry);
+            crew.queues[node].push(priority, false, entry);
             pushed += 1;
         }
         if self.threadless {
             // None before all are there: one that waits for all has to find the others.
             Current::as_worker(self, |current, _| {
-                let next = || self.queues[node].take(priority, true);
-                std::iter::from_fn(next).for_each(|job| run(Task::Job(job), current));
+                let next = || crew.queues[node].take(priority, true);
+                let jobs = std::iter::from_fn(next).map(|taken| taken.value);
+                jobs.for_each(|job| run(Task::Job(job), current));
             });
-            return Ok(());
+            return;
         }
         // Whoever wakes and finds something wakes another one; but the more begin at once the sooner.
-        let mut wakes = 0..pushed.min(self.workers.len());
-        while wakes.next().is_some() && self.wake_one(node) {}
-        if self.drain.ends_queued() {
-            self.end_queued();
-        }
-        Ok(())
+        let mut wakes = 0..pushed.min(crew.workers.len());
+        while wakes.next().is_some() && crew.wake_one(self, node) {}
+        crew.call_for_more(self);
+        self.end_queued_if_ending();
     }
 
     /// Counts a job in for which its room was entered, if the engine takes jobs.
@@ -240,18 +384,30 @@ impl Shared {
             return Ok(());
         }
         if entry == Entry::Queued {
-            self.room(class).leave();
+            self.leave_room(class);
         }
         Err(SubmitError::ShutDown)
     }
 
-    /// Pushes a fork from outside.
-    pub(crate) fn push_fork(self: &Arc<Self>, node: usize, fork: Fork) {
+    /// Pushes a fork from outside, for those who share the forks of a rank.
+    pub(crate) fn push_fork(self: &Arc<Self>, rank: Rank, node: usize, fork: Fork) {
         if self.threadless {
             return Current::as_worker(self, |current, _| run(Task::Fork(fork), current));
         }
-        self.queues[node].push_fork(fork);
-        self.wake_one(node);
+        if is_stoppable() && rank != Rank::Background {
+            return self.bring(move |shared| {
+                shared.crew(rank).push_fork(shared, node, fork);
+                shared.finish_if_stopped();
+            });
+        }
+        self.crew(rank).push_fork(self, node, fork);
+    }
+
+    /// After a push: runs forks that nobody may look for any more.
+    pub(crate) fn finish_if_stopped(self: &Arc<Self>) {
+        if self.stop.after_push() {
+            Current::as_worker(self, |current, _| self.finish_forks(current));
+        }
     }
 
     /// The node for work that says nothing of its own: that of the engine's thread that brings it,
@@ -269,92 +425,6 @@ impl Shared {
             })
     }
 
-    /// Wakes the sleeper nearest to a node, if there is one and nobody searches, for work that may be
-    /// done on any node. True if it woke one.
-    pub(crate) fn wake_one(&self, node: usize) -> bool {
-        let near = self.machine.near[node].iter().copied();
-        let sleeper = self.sleepers.claim_for_any(near);
-        self.wake(sleeper);
-        sleeper.is_some()
-    }
-
-    /// A worker of a node that searched has found something, or searches no more. Others may have
-    /// relied on it, or woken it, for work that it now leaves: somebody else is woken for what there
-    /// is, one of its own node for what only those may do.
-    pub(crate) fn pass_on(&self, node: usize) {
-        let near = self.machine.near[node].iter().copied();
-        let has_strict = || self.queues[node].has_strict_jobs();
-        let has_work = || self.has_work();
-        let woken = self.sleepers.pass_on(node, near, has_strict, has_work);
-        self.wake(woken);
-    }
-
-    /// True if there is something that anybody may take.
-    fn has_work(&self) -> bool {
-        let lies = |queues: &NodeQueues| queues.has_forks() || queues.has_jobs(false);
-        // The look at a private list disturbs its owner, and so comes last.
-        let is_held =
-            |worker: &WorkerFace| worker.holding.has_queued() || worker.robber.is_worth_it();
-        let mut nodes = 0..self.queues.len();
-        self.queues.iter().any(lies)
-            || nodes.clone().any(|node| self.has_forks(node))
-            || nodes.any(|node| self.workers_of(node).any(is_held))
-    }
-
-    /// True if there are P0 jobs that a worker of this node may take.
-    pub(crate) fn has_urgent(&self, node: usize) -> bool {
-        let near = self.machine.near[node].iter();
-        let mut near = near.map(|&other| (&self.queues[other], other == node));
-        near.any(|(queues, is_own)| queues.has(Priority::P0, is_own))
-    }
-
-    /// True if other nodes may take something from this one.
-    pub(crate) fn has_work_at(&self, node: usize) -> bool {
-        let queues = &self.queues[node];
-        queues.has_forks() || queues.has_jobs(false) || self.has_forks(node)
-    }
-
-    /// True if a worker of the node, or a spare, has forks in its deque.
-    pub(crate) fn has_forks(&self, node: usize) -> bool {
-        self.workers_of(node)
-            .any(|worker| !worker.stealer.is_empty())
-    }
-
-    /// True if a worker or a spare has forks that nobody has asked for.
-    pub(crate) fn has_private_forks(&self) -> bool {
-        let mut nodes = 0..self.machine.nodes.len();
-        nodes.any(|node| {
-            self.workers_of(node)
-                .any(|worker| worker.robber.is_worth_it())
-        })
-    }
-
-    /// The workers of a node, and its spares if any work.
-    fn workers_of(&self, node: usize) -> impl Iterator<Item = &WorkerFace> {
-        let WorkerNode { first, workers, .. } = self.machine.nodes[node];
-        let numbers = (first..first + workers).chain(self.active_spares(node));
-        numbers.map(|number| &self.workers[number])
-    }
-
-    /// A worker of a node that has nothing has taken a job of another node: it fetches more of them for
-    /// its mates.
-    pub(crate) fn fetch_half(&self, from: usize, home: usize) {
-        let (from, to) = (&self.queues[from], &self.queues[home]);
-        if from.move_half(Priority::P1, to) {
-            // While they were on their way nobody saw them, nor did who empties the queues.
-            self.wake_one(home);
-            self.end_queued_if_ending();
-        }
-    }
-
-    /// What was taken from a queue and is not done goes back, or to the queue of another node.
-    pub(crate) fn push_again(&self, node: usize, job: Arc<dyn AnyJob>) {
-        let priority = job.meta().priority;
-        self.queues[node].push(priority, false, job);
-        self.wake_one(node);
-        self.end_queued_if_ending();
-    }
-
     /// For who has shown queued jobs where they may have been looked for in vain.
     pub(crate) fn end_queued_if_ending(&self) {
         if self.drain.ends_queued() {
@@ -362,33 +432,13 @@ impl Shared {
         }
     }
 
-    /// The spares of a node, if any work just now.
-    pub(crate) fn active_spares(&self, node: usize) -> Range<usize> {
-        // ORDERING: relaxed: a spare is counted before it pushes anything, and who must not miss
-        // what it pushes has the fence of the sleepers in between.
-        match self.active_spares.load(Ordering::Relaxed) {
-            0 => 0..0,
-            _ => self.spare_numbers[node].clone(),
-        }
-    }
-
-    /// True if at least half of the spares of a node are taken.
-    pub(crate) fn are_few_spares(&self, node: usize) -> bool {
-        2 * self.spares[node].replaced() >= self.spare_numbers[node].len()
-    }
-
-    /// So many more spares work, or fewer.
-    pub(crate) fn note_spares(&self, more: isize) {
-        // ORDERING: relaxed, see `active_spares`.
-        self.active_spares
-            .fetch_add(more.cast_unsigned(), Ordering::Relaxed);
-    }
-
     /// Runs the forks that came from outside, whatever they wait for, and those that they begin: the
     /// engine has stopped, or the thread is about to leave it, and nobody else may come to them.
     pub(crate) fn finish_forks(&self, current: &Current) {
         let own = || current.worker()?.pop(self);
-        let from_outside = || self.queues.iter().find_map(NodeQueues::take_fork);
+        let queues = || self.crews().flat_map(|crew| &crew.queues);
+        let from_outside = || queues().find_map(NodeQueues::take_fork);
+        let from_outside = || from_outside().map(|taken| taken.value);
         while let Some(fork) = own().or_else(from_outside) {
             run(Task::Fork(fork), current);
         }
@@ -398,6 +448,10 @@ impl Shared {
     pub(crate) fn note_dead(&self, class: Class) {
         /// Fewer are not worth a sweep.
         const FEW: usize = 4096;
+        if is_stoppable() {
+            // Whoever sweeps holds what others wait for.
+            return;
+        }
         let counter = &self.dead[class as usize];
         // ORDERING: relaxed: a hint for when to look.
         let dead = counter.fetch_add(1, Ordering::Relaxed) + 1;
@@ -413,38 +467,68 @@ impl Shared {
             self.io.sweep();
             return;
         }
-        for (node, queues) in self.queues.iter().enumerate() {
-            let left = queues.sweep(|job| job.is_queued());
-            // A worker that looked meanwhile may have missed one.
-            for _ in 0..left.min(self.workers.len()) {
-                self.pass_on(node);
+        for crew in self.crews() {
+            for (node, queues) in crew.queues.iter().enumerate() {
+                let left = queues.sweep(|job| job.is_queued());
+                // A worker that looked meanwhile may have missed one.
+                for _ in 0..left.min(crew.workers.len()) {
+                    crew.pass_on(self, node);
+                }
             }
         }
+        self.end_queued_if_ending();
     }
 
     /// About how many jobs lie in the queues of a class, dead ones among them.
     fn queued(&self, class: Class) -> usize {
         match class {
-            Class::Cpu => self.queues.iter().map(NodeQueues::len).sum(),
+            Class::Cpu => {
+                let queues = self.crews().flat_map(|crew| &crew.queues);
+                queues.map(NodeQueues::len).sum()
+            }
             Class::Io => self.io.len(),
         }
     }
 
-    fn wake(&self, worker: Option<usize>) {
+    pub(crate) fn wake(&self, crew: &Crew, worker: Option<usize>) {
         if let Some(worker) = worker {
             self.metrics.note_wake();
-            self.workers[worker].unparker.unpark();
+            crew.workers[worker].unparker.unpark();
         }
     }
 
     /// Where threads count that are no CPU workers.
     pub(crate) fn lane_of_strangers(&self) -> usize {
-        self.workers.len()
+        self.main().workers.len()
+    }
+
+    /// A job no longer waits.
+    fn leave_room(&self, class: Class) {
+        if !self.room(class).leave() {
+            return;
+        }
+        if is_stoppable() {
+            let itself = self.itself.get().and_then(Weak::upgrade);
+            if let Some(shared) = itself {
+                return shared.bring(move |shared| shared.room(class).wake_one());
+            }
+        }
+        self.room(class).wake_one();
+    }
+
+    /// The jobs that run just now. Whoever reads holds what threads that end a job may wait for: the
+    /// spawner reads for who may be stopped.
+    pub(crate) fn running_jobs(self: &Arc<Self>) -> Vec<RunningJob> {
+        if is_stoppable() && !self.threadless {
+            let engine = Arc::clone(self);
+            return self.spawner.on_behalf(move || engine.running.jobs());
+        }
+        self.running.jobs()
     }
 
     /// A job begins on a thread.
     pub(crate) fn note_start(&self, lane: usize, meta: &Meta) {
-        self.room(meta.class).leave();
+        self.leave_room(meta.class);
         self.metrics.note_start(lane, meta.class, meta.priority);
     }
 
@@ -463,7 +547,7 @@ impl Shared {
     /// A job has ended, and is about to say so.
     pub(crate) fn note_end(&self, lane: usize, meta: &Meta, error: Option<&JobError>, was: Phase) {
         if was == Phase::Queued {
-            self.room(meta.class).leave();
+            self.leave_room(meta.class);
         }
         self.metrics
             .note_end(lane, meta.class, meta.priority, error, was);
@@ -510,12 +594,14 @@ impl Shared {
     pub(crate) fn end_queued(&self) -> usize {
         self.drain.end_queued();
         let mut jobs = self.io.drain();
-        for queues in &self.queues {
+        for queues in self.crews().flat_map(|crew| &crew.queues) {
             for priority in PRIORITIES {
-                jobs.extend(std::iter::from_fn(|| queues.take(priority, true)));
+                let taken = std::iter::from_fn(|| queues.take(priority, true));
+                jobs.extend(taken.map(|taken| taken.value));
             }
         }
-        let held = self.workers.iter().flat_map(|worker| worker.holding.all());
+        let workers = self.crews().flat_map(|crew| &crew.workers);
+        let held = workers.flat_map(|worker| worker.holding.all());
         jobs.extend(held.map(|chunk| chunk as Arc<dyn AnyJob>));
         let ended = jobs.into_iter().map(|job| {
             let mut ended = 0;
@@ -552,8 +638,8 @@ impl Shared {
     /// Ends the threads once they have nothing to do.
     pub(crate) fn stop(&self) {
         self.stop.say();
-        self.workers
-            .iter()
+        self.crews()
+            .flat_map(|crew| &crew.workers)
             .for_each(|worker| worker.unparker.unpark());
         self.io.stop();
         self.timer.stop();

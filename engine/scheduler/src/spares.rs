@@ -13,6 +13,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::crew::Crew;
 use crate::current::Current;
 use crate::engine::Engine;
 use crate::shared::Shared;
@@ -59,7 +60,7 @@ impl Spares {
 
     /// Hands the place of a worker of this node, which has this index, on. False if there is no spare left, or no thread to
     /// be had for one.
-    pub(crate) fn replace(&self, shared: &Arc<Shared>, node: usize) -> bool {
+    pub(crate) fn replace(&self, shared: &Arc<Shared>, crew: &Crew, node: usize) -> bool {
         let unstarted = {
             let mut state = self.state();
             if state.active > state.replaced {
@@ -67,14 +68,14 @@ impl Spares {
                 state.replaced += 1;
                 drop(state);
                 // It may sleep inside work of its own; woken, it hands its place on in turn.
-                shared.pass_on(node);
+                crew.pass_on(shared, node);
                 return true;
             }
             if let Some(spare) = state.resting.pop() {
                 state.replaced += 1;
                 state.active += 1;
-                shared.note_spares(1);
-                shared.workers[spare].unparker.unpark();
+                crew.note_spares(1);
+                crew.workers[spare].unparker.unpark();
                 return true;
             }
             // Threads are short where one was refused; whoever starts them may be busy for long.
@@ -86,7 +87,7 @@ impl Spares {
             state.active += 1;
             unstarted
         };
-        shared.note_spares(1);
+        crew.note_spares(1);
         let Err(refused) = shared.spawner.start_spare(shared, unstarted) else {
             return true;
         };
@@ -94,7 +95,7 @@ impl Spares {
         state.replaced -= 1;
         state.active -= 1;
         state.unstarted.extend(refused.map(|spare| *spare));
-        shared.note_spares(-1);
+        crew.note_spares(-1);
         false
     }
 
@@ -109,13 +110,13 @@ impl Spares {
     }
 
     /// A spare is between tasks: true if it is one too many, and is to rest now.
-    pub(crate) fn rests(&self, spare: usize, shared: &Shared) -> bool {
+    pub(crate) fn rests(&self, spare: usize, crew: &Crew) -> bool {
         let mut state = self.state();
         let rests = state.active > state.replaced;
         if rests {
             state.active -= 1;
             state.resting.push(spare);
-            shared.note_spares(-1);
+            crew.note_spares(-1);
         }
         rests
     }
@@ -153,7 +154,8 @@ impl Engine {
             fn drop(&mut self) {
                 let GiveBack(current, worker) = self;
                 current.set_blocks(false);
-                current.engine().shared().spares[worker.node()].give_back();
+                let shared = current.engine().shared();
+                worker.crew(shared).spares[worker.node()].give_back();
             }
         }
 
@@ -162,7 +164,10 @@ impl Engine {
             let current = current.filter(|current| current.is_of(shared) && !current.blocks());
             let _place = current
                 .and_then(|current| Some((current, current.worker()?)))
-                .filter(|(_, worker)| shared.spares[worker.node()].replace(shared, worker.node()))
+                .filter(|(_, worker)| {
+                    let crew = worker.crew(shared);
+                    crew.spares[worker.node()].replace(shared, crew, worker.node())
+                })
                 .map(|(current, worker)| {
                     current.set_blocks(true);
                     GiveBack(current, worker)

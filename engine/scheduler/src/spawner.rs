@@ -4,45 +4,51 @@
 //! whoever builds the engine creates the threads of its workers, and the spawner, which never changes;
 //! that one creates all others. They are never created by a worker or by whoever submits.
 //!
+//! It also brings to others what threads submit that the kernel may stop at any step: those only put it
+//! on the list of requests, which nobody holds.
+//!
 //! The thread of the first worker is created before anything is known of the machine: to start the
 //! first thread of a process takes as long as to read the whole machine.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread::{Builder, JoinHandle};
+use std::ptr;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::thread::{self, Builder, JoinHandle, Thread};
 
+use crate::crew::Rank;
+use crate::parker::{Parker, Unparker};
+use crate::protocol::hand_over::HandOver;
+use crate::protocol::sync::{AtomicBool, AtomicPtr, AtomicU8, Ordering, fence};
+use crate::running::Own;
 use crate::shared::Shared;
 use crate::worker::Worker;
 
 /// Asks the spawner for threads.
 #[derive(Debug)]
 pub(crate) struct Spawner {
-    requests: Mutex<Requests>,
-    threads: Threads,
+    requests: Arc<Requests>,
+    threads: Arc<Threads>,
 }
 
 #[derive(Debug)]
 struct Requests {
-    sender: Sender<Request>,
+    list: HandOver<Request>,
+    unparker: Unparker,
     /// The spawner runs jobs itself, and gives no spares meanwhile: whoever waits for one may be who a
     /// job waits for.
-    stands_in: bool,
-}
-
-impl Requests {
-    fn new(sender: Sender<Request>) -> Mutex<Requests> {
-        Mutex::new(Requests {
-            sender,
-            stands_in: false,
-        })
-    }
+    stands_in: AtomicBool,
 }
 
 /// All threads that were created and may still run.
 #[derive(Debug, Default)]
-struct Threads(Mutex<Vec<JoinHandle<()>>>);
+struct Threads {
+    ordinary: Mutex<Vec<JoinHandle<()>>>,
+    /// Those that the kernel may stop at their last steps: nobody waits for them but the engine's end.
+    stoppable: Mutex<Vec<JoinHandle<()>>>,
+}
 
 /// What the thread of a worker needs to live.
 type Life = (Arc<Shared>, Worker);
@@ -51,39 +57,120 @@ type Life = (Arc<Shared>, Worker);
 #[derive(Debug)]
 pub(crate) struct Begun {
     first: Sender<Life>,
-    requests: Receiver<Request>,
+    parker: Parker,
     /// Why the first worker has no thread.
     refused: Option<io::Error>,
 }
 
-#[derive(Debug)]
 pub(crate) enum Request {
     /// The thread of a spare; answers with the spare itself where there is none to be had.
-    Spare(Arc<Shared>, Worker, Sender<Option<Worker>>),
+    Spare(Arc<Shared>, SpareRequest),
+    /// Threads for those of a crew who have none.
+    Crew(Weak<Shared>, Rank),
+    /// A worker has no thread any more, and shows no jobs.
+    Left(Weak<Shared>, Worker, Arc<Own>),
     /// An I/O thread at this node.
     Io(Weak<Shared>, usize),
     /// The thread that watches deadlines.
     Timer(Weak<Shared>),
+    /// What a thread has for others that must not touch what they wait for.
+    Bring(Box<dyn FnOnce() + Send>),
     Stop,
 }
 
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Request::Spare(..) => "Spare",
+            Request::Crew(..) => "Crew",
+            Request::Left(..) => "Left",
+            Request::Io(..) => "Io",
+            Request::Timer(_) => "Timer",
+            Request::Bring(_) => "Bring",
+            Request::Stop => "Stop",
+        };
+        f.write_str(name)
+    }
+}
+
+/// What a worker asks for that waits for the answer, without a lock: the spawner may not wait for it.
+#[derive(Debug)]
+struct SpareAsked {
+    /// The spare; null once somebody has taken it.
+    spare: AtomicPtr<Worker>,
+    answer: AtomicU8,
+    asker: Thread,
+}
+
+const STARTED: u8 = 1;
+const REFUSED: u8 = 2;
+/// The engine has ended.
+const GONE: u8 = 3;
+
+impl SpareAsked {
+    fn take(&self) -> Option<Box<Worker>> {
+        // ORDERING: acquire and release: who takes it has it alone, and sees it.
+        let spare = self.spare.swap(ptr::null_mut(), Ordering::AcqRel);
+        // SAFETY: it was leaked by whoever put it there, and the swap gave it to this thread alone.
+        (!spare.is_null()).then(|| unsafe { Box::from_raw(spare) })
+    }
+
+    fn say(&self, answer: u8) {
+        // ORDERING: release, with the acquire in `start_spare`; the first answer counts.
+        let first = self
+            .answer
+            .compare_exchange(0, answer, Ordering::Release, Ordering::Relaxed);
+        if first.is_ok() {
+            self.asker.unpark();
+        }
+    }
+}
+
+impl Drop for SpareAsked {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
+
+/// The spawner's side; dropped without an answer, it says that the engine has ended.
+#[derive(Debug)]
+pub(crate) struct SpareRequest(Arc<SpareAsked>);
+
+impl Drop for SpareRequest {
+    fn drop(&mut self) {
+        self.0.say(GONE);
+    }
+}
+
 impl Spawner {
+    fn new() -> (Spawner, Parker) {
+        let parker = Parker::new();
+        let requests = Requests {
+            list: HandOver::default(),
+            unparker: parker.unparker().clone(),
+            stands_in: AtomicBool::new(false),
+        };
+        let spawner = Spawner {
+            requests: Arc::new(requests),
+            threads: Arc::default(),
+        };
+        (spawner, parker)
+    }
+
     /// Creates the thread of the first worker.
     pub(crate) fn begin() -> (Spawner, Begun) {
-        let (sender, requests) = channel();
         let (first, taken) = channel::<Life>();
-        let spawner = Spawner {
-            requests: Requests::new(sender),
-            threads: Threads::default(),
-        };
-        let created = spawner.threads.create(worker_name(0), move || {
-            if let Ok((shared, worker)) = taken.recv() {
-                worker.live(shared);
-            }
-        });
+        let (spawner, parker) = Spawner::new();
+        let created = spawner
+            .threads
+            .create(worker_name(Rank::Ordinary, 0), move || {
+                if let Ok((shared, worker)) = taken.recv() {
+                    worker.live(shared);
+                }
+            });
         let begun = Begun {
             first,
-            requests,
+            parker,
             refused: created.err(),
         };
         (spawner, begun)
@@ -91,17 +178,13 @@ impl Spawner {
 
     /// A spawner that will never be asked.
     pub(crate) fn none() -> Spawner {
-        let (sender, _) = channel();
-        Spawner {
-            requests: Requests::new(sender),
-            threads: Threads::default(),
-        }
+        Spawner::new().0
     }
 
     /// Ends what was begun, where no engine comes of it.
     pub(crate) fn abandon(self, begun: Begun) {
         drop(begun);
-        for thread in self.threads.take() {
+        for thread in self.take_threads() {
             let _ = thread.join();
         }
     }
@@ -121,14 +204,15 @@ impl Spawner {
         let first = workers.next().expect("an engine has workers");
         // It waits for nothing else.
         let _ = begun.first.send((Arc::clone(shared), first));
-        let requests = begun.requests;
+        let (requests, parker) = (Arc::clone(&self.requests), begun.parker);
         self.threads
-            .create("reiver-spawner".into(), move || serve(&requests))
+            .create("reiver-spawner".into(), move || serve(&requests, &parker))
             .map_err(|error| (0, error))?;
         for (started, worker) in (1..).zip(workers) {
             let engine = Arc::clone(shared);
+            let name = worker_name(Rank::Ordinary, worker.index());
             self.threads
-                .create(worker_name(worker.index()), move || worker.live(engine))
+                .create(name, move || worker.live(engine))
                 .map_err(|error| (started, error))?;
         }
         Ok(())
@@ -136,8 +220,42 @@ impl Spawner {
 
     /// Asks for a thread, and does not wait for it.
     pub(crate) fn ask(&self, request: Request) {
-        // Refused only once the engine has ended, when nobody needs a thread any more.
-        let _ = self.requests().sender.send(request);
+        self.requests.list.put(request);
+        self.requests.unparker.unpark();
+    }
+
+    /// Asks for threads for those of a crew who have none.
+    pub(crate) fn call(&self, shared: &Arc<Shared>, rank: Rank) {
+        self.ask(Request::Crew(Arc::downgrade(shared), rank));
+    }
+
+    /// Has `what` done by a thread that the kernel does not stop for long.
+    pub(crate) fn bring(&self, what: impl FnOnce() + Send + 'static) {
+        self.ask(Request::Bring(Box::new(what)));
+    }
+
+    /// What `what` gives, called by such a thread; waits for it without a lock.
+    pub(crate) fn on_behalf<T: Send + Sync + 'static>(
+        &self,
+        what: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let answer = Arc::new(OnceLock::new());
+        let (given, asker) = (Arc::clone(&answer), thread::current());
+        self.bring(move || {
+            let _ = given.set(what());
+            // Before who asked may go.
+            drop(given);
+            asker.unpark();
+        });
+        let mut answer = answer;
+        loop {
+            match Arc::try_unwrap(answer).map(OnceLock::into_inner) {
+                Ok(Some(value)) => return value,
+                Ok(None) => unreachable!("the engine's spawner outlives its jobs"),
+                Err(shared) => answer = shared,
+            }
+            thread::park();
+        }
     }
 
     /// Starts the thread of a spare; gives the spare back where there is no thread to be had, nothing
@@ -147,25 +265,30 @@ impl Spawner {
         shared: &Arc<Shared>,
         spare: Worker,
     ) -> Result<(), Option<Box<Worker>>> {
-        let (answer, answers) = channel();
+        let asked = Arc::new(SpareAsked {
+            spare: AtomicPtr::new(Box::into_raw(Box::new(spare))),
+            answer: AtomicU8::new(0),
+            asker: thread::current(),
+        });
+        let request = SpareRequest(Arc::clone(&asked));
+        self.ask(Request::Spare(Arc::clone(shared), request));
+        // ORDERING: with the fence in `stand_in`: this sees that the spawner stands in, or that finds
+        // the request.
+        fence(Ordering::SeqCst);
+        if self.requests.stands_in.load(Ordering::Relaxed)
+            && let Some(spare) = asked.take()
         {
-            let requests = self.requests();
-            if requests.stands_in {
-                return Err(Some(Box::new(spare)));
+            return Err(Some(spare));
+        }
+        loop {
+            // ORDERING: acquire, with the release in `say`.
+            match asked.answer.load(Ordering::Acquire) {
+                0 => thread::park(),
+                STARTED => return Ok(()),
+                // Where it is not there any more the engine ends.
+                _ => return Err(asked.take()),
             }
-            let request = Request::Spare(Arc::clone(shared), spare, answer);
-            let _ = requests.sender.send(request);
         }
-        match answers.recv() {
-            Ok(None) => Ok(()),
-            Ok(Some(spare)) => Err(Some(Box::new(spare))),
-            // No answer at all.
-            Err(_) => Err(None),
-        }
-    }
-
-    fn requests(&self) -> MutexGuard<'_, Requests> {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All threads that were created and may still run.
@@ -181,8 +304,39 @@ impl Threads {
         Ok(())
     }
 
+    /// As [`create`](Threads::create), one that the kernel may stop for long.
+    fn create_stoppable(
+        &self,
+        name: String,
+        body: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        let thread = Builder::new().name(name).spawn(body)?;
+        let mut threads = Threads::lock(&self.stoppable);
+        threads.push(thread);
+        Ok(())
+    }
+
+    /// Joins those that the kernel may stop and that have ended; called by one of them.
+    fn join_stoppable(&self) {
+        let ended: Vec<_> = match self.stoppable.try_lock() {
+            Ok(mut threads) => threads
+                .extract_if(.., |thread| thread.is_finished())
+                .collect(),
+            Err(_) => return,
+        };
+        for thread in ended {
+            let _ = thread.join();
+        }
+    }
+
+    fn lock(
+        threads: &Mutex<Vec<JoinHandle<()>>>,
+    ) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+        threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn keep(&self, thread: JoinHandle<()>) {
-        let mut threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut threads = Threads::lock(&self.ordinary);
         threads.push(thread);
         let ended: Vec<_> = threads
             .extract_if(.., |thread| thread.is_finished())
@@ -196,31 +350,64 @@ impl Threads {
     }
 
     fn take(&self) -> Vec<JoinHandle<()>> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut threads = std::mem::take(&mut *Threads::lock(&self.ordinary));
+        threads.append(&mut Threads::lock(&self.stoppable));
+        threads
     }
 }
 
-fn worker_name(number: usize) -> String {
-    format!("reiver-cpu-{number}")
+fn worker_name(rank: Rank, number: usize) -> String {
+    format!("{}-{number}", rank.thread_name())
 }
 
-fn serve(requests: &Receiver<Request>) {
-    let mut put_off = VecDeque::new();
+fn serve(requests: &Requests, parker: &Parker) {
+    let mut next = VecDeque::new();
     loop {
-        let Some(request) = put_off.pop_front().or_else(|| requests.recv().ok()) else {
-            return;
+        next.extend(requests.list.take_all());
+        let Some(request) = next.pop_front() else {
+            parker.park();
+            continue;
         };
         match request {
             Request::Stop => return,
-            Request::Spare(shared, worker, answer) => {
-                let _ = answer.send(start_spare(&shared, worker));
+            Request::Bring(what) => what(),
+            Request::Spare(shared, request) => {
+                let asked = &request.0;
+                if let Some(spare) = asked.take() {
+                    match start_spare(&shared, *spare) {
+                        None => asked.say(STARTED),
+                        Some(spare) => {
+                            let spare = Box::into_raw(Box::new(spare));
+                            // ORDERING: release: whoever takes it sees it.
+                            asked.spare.store(spare, Ordering::Release);
+                            asked.say(REFUSED);
+                        }
+                    }
+                }
+            }
+            Request::Crew(engine, rank) => {
+                if let Some(shared) = engine.upgrade() {
+                    start_crew(&shared, rank);
+                }
+            }
+            Request::Left(engine, worker, own) => {
+                if let Some(shared) = engine.upgrade() {
+                    shared.running.leave(&own);
+                    let rank = worker.rank();
+                    let crew = shared.crew(rank);
+                    crew.keep_unstarted(worker);
+                    crew.muster.left();
+                    if crew.has_queued() {
+                        start_crew(&shared, rank);
+                    }
+                }
             }
             Request::Io(engine, node) => {
                 let Some(shared) = engine.upgrade() else {
                     continue;
                 };
                 if !start_io(&shared, node) {
-                    stand_in(&shared, requests, &mut put_off);
+                    stand_in(&shared, requests, &mut next);
                 }
             }
             Request::Timer(engine) => {
@@ -242,21 +429,80 @@ fn serve(requests: &Receiver<Request>) {
     }
 }
 
-/// Gives the spare back where the system refuses a thread for it.
-fn start_spare(shared: &Arc<Shared>, spare: Worker) -> Option<Worker> {
-    let engine = Arc::clone(shared);
-    let name = worker_name(spare.index());
+/// Starts the threads of those of a crew who have none.
+fn start_crew(shared: &Arc<Shared>, rank: Rank) {
+    let crew = shared.crew(rank);
+    crew.muster.answers();
+    if shared.stop.is_said() {
+        return;
+    }
+    match rank {
+        Rank::Urgent => shared.yield_to_urgent(),
+        // It is read when first needed, and others would wait for who is stopped then.
+        Rank::Background => drop(shared.machine.topology.caches()),
+        Rank::Ordinary => {}
+    }
+    while let Some(worker) = crew.next_unstarted() {
+        crew.muster.comes();
+        if let Err((worker, error)) = start(shared, worker, Worker::live_in_crew) {
+            crew.keep_unstarted(worker);
+            let is_none = crew.muster.refuses();
+            tracing::warn!(
+                "the system refuses a thread for {rank:?} work ({error}); {}",
+                if is_none {
+                    "ordinary workers do it, in the order of priorities and without preemption"
+                } else {
+                    "those that there are do it"
+                }
+            );
+            shared.dissolve_if_refused(crew);
+            return;
+        }
+    }
+}
+
+/// Starts the thread of a worker; gives the worker back where the system refuses one.
+fn start(
+    shared: &Arc<Shared>,
+    worker: Worker,
+    life: fn(Worker, Arc<Shared>, Arc<Own>),
+) -> Result<(), (Worker, io::Error)> {
+    let (engine, rank) = (Arc::clone(shared), worker.rank());
+    let name = worker_name(rank, worker.index());
+    // What all threads are listed in is no business of one that may be stopped.
+    let own = shared.running.enter();
+    let shown = Arc::clone(&own);
     // A thread that cannot be started drops what it was given.
-    let held = Arc::new(Mutex::new(Some(spare)));
-    let spare = Arc::clone(&held);
+    let held = Arc::new(Mutex::new(Some(worker)));
+    let taken = Arc::clone(&held);
     let take =
         |held: &Mutex<Option<Worker>>| held.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let started = thread(name, shared, move || {
-        if let Some(spare) = take(&spare) {
-            spare.live_as_spare(engine);
-        }
-    });
-    started.err().and_then(|_| take(&held))
+    let threads = &shared.spawner.threads;
+    let started = if rank == Rank::Background {
+        let known = Arc::clone(threads);
+        threads.create_stoppable(name, move || {
+            known.join_stoppable();
+            if let Some(worker) = take(&taken) {
+                life(worker, engine, shown);
+            }
+        })
+    } else {
+        threads.create(name, move || {
+            if let Some(worker) = take(&taken) {
+                life(worker, engine, shown);
+            }
+        })
+    };
+    started.map_err(|error| {
+        shared.running.leave(&own);
+        (take(&held).expect("no thread has taken it"), error)
+    })
+}
+
+/// Gives the spare back where the system refuses a thread for it.
+fn start_spare(shared: &Arc<Shared>, spare: Worker) -> Option<Worker> {
+    let started = start(shared, spare, Worker::live_as_spare);
+    started.err().map(|(spare, _)| spare)
 }
 
 /// False where the system refuses a thread.
@@ -278,17 +524,21 @@ fn start_io(shared: &Arc<Shared>, node: usize) -> bool {
 
 /// Runs the I/O jobs for which there is no thread. Who asks for a spare meanwhile does not get one, and
 /// who has asked before is told so; all else is put off.
-fn stand_in(shared: &Arc<Shared>, requests: &Receiver<Request>, put_off: &mut VecDeque<Request>) {
-    let spawner = &shared.spawner;
-    spawner.requests().stands_in = true;
-    for request in requests.try_iter() {
-        match request {
-            Request::Spare(_, worker, answer) => drop(answer.send(Some(worker))),
-            other => put_off.push_back(other),
+fn stand_in(shared: &Arc<Shared>, requests: &Requests, next: &mut VecDeque<Request>) {
+    // ORDERING: relaxed: the fence orders it.
+    requests.stands_in.store(true, Ordering::Relaxed);
+    // ORDERING: with the fence in `start_spare`.
+    fence(Ordering::SeqCst);
+    next.extend(requests.list.take_all());
+    next.retain(|request| match request {
+        Request::Spare(_, request) => {
+            request.0.say(REFUSED);
+            false
         }
-    }
+        _ => true,
+    });
     crate::io::stand_in(shared);
-    spawner.requests().stands_in = false;
+    requests.stands_in.store(false, Ordering::Relaxed);
 }
 
 fn thread(name: String, shared: &Shared, body: impl FnOnce() + Send + 'static) -> io::Result<()> {

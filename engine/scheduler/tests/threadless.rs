@@ -3,15 +3,17 @@
 
 use std::process::{Command, ExitCode};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use reiver::{CancellationToken, Class, Engine, JobContext, JobError, NodeId, Priority};
 
-const CASES: [(&str, u64, fn()); 3] = [
+const CASES: [(&str, u64, fn()); 4] = [
     ("no_threads_at_all", 1, global_engine),
     ("fewer_than_wanted", 3, global_engine),
     ("one_worker_and_no_more", 3, waits_of_a_worker),
+    ("no_threads_for_priorities", 3, priorities_of_a_worker),
 ];
 
 /// Nobody's, so that nothing else counts against its limit.
@@ -130,6 +132,51 @@ fn waits_of_a_worker() {
             io.join().unwrap()
         });
         assert_eq!(blocks.join().unwrap(), 2);
+    }
+}
+
+/// Without threads of their own, urgent and background jobs are done by the worker that there is, in
+/// order.
+fn priorities_of_a_worker() {
+    use Priority::{P0, P1, P2};
+    // SAFETY: a call without pointers.
+    if unsafe { libc::geteuid() } != USER {
+        eprintln!("skipped: a limit of threads that only root can set for somebody else");
+        return;
+    }
+    for _ in 0..20 {
+        let engine = loop {
+            // Threads of the last one may not be quite gone.
+            match Engine::builder().cpu_workers(1).build() {
+                Ok(engine) => break engine,
+                Err(_) => thread::sleep(Duration::from_millis(1)),
+            }
+        };
+        // The first of each is queued before its thread is refused.
+        for priority in [P2, P0] {
+            let job = engine.job().priority(priority);
+            let job = job.submit(|_| reiver::join(|| fib(10), || 1)).unwrap();
+            assert_eq!(job.join().unwrap(), (55, 1));
+        }
+        let (go, wait) = channel::<()>();
+        let held = engine.submit(move |_| wait.recv().unwrap());
+        while engine.metrics().total().running == 0 {
+            thread::yield_now();
+        }
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let jobs: Vec<_> = [P2, P1, P0, P2, P0, P1]
+            .into_iter()
+            .map(|priority| {
+                let order = Arc::clone(&order);
+                let job = engine.job().priority(priority);
+                job.submit(move |_| order.lock().unwrap().push(priority))
+                    .unwrap()
+            })
+            .collect();
+        go.send(()).unwrap();
+        held.join().unwrap();
+        jobs.into_iter().for_each(|job| job.join().unwrap());
+        assert_eq!(*order.lock().unwrap(), [P0, P0, P1, P1, P2, P2]);
     }
 }
 

@@ -8,8 +8,9 @@ mod watchdog;
 
 use std::sync::Mutex;
 use std::thread;
+use std::time::Duration;
 
-use reiver::{Class, Engine, Topology};
+use reiver::{Class, Engine, Priority, Topology};
 use size::sized;
 use watchdog::watched;
 
@@ -18,12 +19,17 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 /// The threads of engines.
 fn threads() -> usize {
+    threads_called("reiver-")
+}
+
+/// Those whose names begin so.
+fn threads_called(prefix: &str) -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let names = tasks.filter_map(|task| {
         // One that ends meanwhile has no name any more.
         std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
     });
-    names.filter(|name| name.starts_with("reiver-")).count()
+    names.filter(|name| name.starts_with(prefix)).count()
 }
 
 /// A thread that was joined may be listed for a moment.
@@ -49,7 +55,7 @@ fn live(number: usize) {
         let io = ctx.engine().job().class(Class::Io).submit(move |_| number);
         io.unwrap().join().unwrap()
     });
-    let late = engine.job().deadline(std::time::Duration::from_secs(200));
+    let late = engine.job().deadline(Duration::from_secs(200));
     let late = late.submit(|_| ()).unwrap();
     engine.scope(|scope| (0..100).for_each(|_| scope.spawn(|_| ())));
     assert_eq!(job.join().unwrap(), number);
@@ -93,5 +99,31 @@ fn a_hundred_engines_at_once_all_leave() {
         engine.install(|| reiver::join(|| (), || ()));
     }
     drop(engines);
+    wait_until_all_have_left();
+}
+
+/// They come with the first job, leave once there was none for long, and come again.
+#[test]
+fn background_threads_are_there_only_as_long_as_they_are_needed() {
+    let _alone = ALONE
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    watched();
+    let engine = Engine::builder().cpu_workers(2).build().unwrap();
+    engine.submit(|_| ()).join().unwrap();
+    assert_eq!(threads_called("reiver-p"), 0);
+    for _ in 0..2 {
+        let job = engine.job().priority(Priority::P2);
+        job.submit(|_| ()).unwrap().join().unwrap();
+        assert!(threads_called("reiver-p2") > 0);
+        while threads_called("reiver-p2") > 0 {
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+    let urgent = engine.job().priority(Priority::P0);
+    urgent.submit(|_| ()).unwrap().join().unwrap();
+    let job = engine.job().priority(Priority::P2);
+    job.submit(|_| ()).unwrap().join().unwrap();
+    drop(engine);
     wait_until_all_have_left();
 }

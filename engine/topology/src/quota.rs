@@ -6,11 +6,30 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The tightest quota, in CPUs, that holds for the process whose `/proc` lies under `root`.
-pub(crate) fn read(root: &Path) -> Option<f64> {
+/// A quota, and where the kernel tells how often it was used up.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Quota {
+    /// CPUs.
+    pub(crate) cpus: f64,
+    stat: PathBuf,
+}
+
+impl Quota {
+    /// How often the group was stopped because it had used up its quota.
+    pub(crate) fn throttled(&self) -> Option<u64> {
+        let stat = fs::read_to_string(&self.stat).ok()?;
+        let line = stat
+            .lines()
+            .find_map(|line| line.strip_prefix("nr_throttled "))?;
+        line.trim().parse().ok()
+    }
+}
+
+/// The tightest quota that holds for the process whose `/proc` lies under `root`.
+pub(crate) fn read(root: &Path) -> Option<Quota> {
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let mounts = fs::read_to_string(root.join("proc/self/mountinfo")).ok()?;
-    let mut tightest: Option<f64> = None;
+    let mut tightest: Option<Quota> = None;
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':');
         let (Some(_), Some(controllers), Some(group)) =
@@ -32,7 +51,13 @@ pub(crate) fn read(root: &Path) -> Option<f64> {
             .take_while(|path| path.starts_with(&mount))
         {
             if let Some(quota) = quota_of(ancestor) {
-                tightest = Some(tightest.map_or(quota, |least| least.min(quota)));
+                let is_tighter = tightest.as_ref().is_none_or(|least| quota < least.cpus);
+                if is_tighter {
+                    tightest = Some(Quota {
+                        cpus: quota,
+                        stat: ancestor.join("cpu.stat"),
+                    });
+                }
             }
         }
     }
@@ -98,7 +123,30 @@ mod tests {
             fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
             fs::write(path, text).expect("a file");
         }
-        read(root.path())
+        read(root.path()).map(|quota| quota.cpus)
+    }
+
+    #[test]
+    fn how_often_it_was_used_up_is_told_by_the_group_that_binds() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let files = [
+            ("proc/self/cgroup", "0::/a/b\n"),
+            ("proc/self/mountinfo", V2),
+            ("sys/fs/cgroup/a/cpu.max", "150000 100000\n"),
+            ("sys/fs/cgroup/a/cpu.stat", "nr_periods 9\nnr_throttled 7\n"),
+            ("sys/fs/cgroup/a/b/cpu.max", "200000 100000\n"),
+            (
+                "sys/fs/cgroup/a/b/cpu.stat",
+                "nr_periods 9\nnr_throttled 8\n",
+            ),
+        ];
+        for (path, text) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+            fs::write(path, text).expect("a file");
+        }
+        let quota = read(root.path()).expect("there is one");
+        assert_eq!((quota.cpus, quota.throttled()), (1.5, Some(7)));
     }
 
     const V2: &str = "30 20 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n";

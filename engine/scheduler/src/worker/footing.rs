@@ -25,7 +25,7 @@ impl Footing {
     /// That of the current thread, which has been put in its place; none if it was put nowhere.
     pub(super) fn of_thread(shared: &Shared) -> Option<Footing> {
         let is_pinned =
-            shared.pinning != Pinning::None && shared.machine.topology.is_this_machine();
+            shared.options.pinning != Pinning::None && shared.machine.topology.is_this_machine();
         Some(Footing {
             cpus: is_pinned.then(place::thread_affinity)?.ok()?,
             looks_from: Cell::new(Instant::now() + PAUSE),

@@ -18,26 +18,32 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use crossbeam_deque::Stealer;
-use crossbeam_utils::sync::{Parker, Unparker};
 use footing::Footing;
 use reiver_topology::here::{self, Here};
 use reiver_topology::{Seat, place};
 use spell::Spell;
 
 use crate::builder::Pinning;
+use crate::crew::{Crew, Rank};
 use crate::current::Current;
 use crate::fork::Fork;
 use crate::many::Holding;
 use crate::panics::contain;
+use crate::parker::{Parker, Unparker};
 use crate::protocol::private::{PrivateList, Robber};
 use crate::protocol::sleep::{Bit, Demand, Sleep, Sleepers};
+use crate::protocol::sync::{AtomicI32, Ordering};
 use crate::queues::Task;
+use crate::running::Own;
+use crate::schedule::{self, ThreadId};
 use crate::scope::{BUNDLE, bundled, spawned_in};
 use crate::shared::Shared;
+use crate::spawner::Request;
 
 /// What a worker thread owns.
 #[derive(Debug)]
 pub(crate) struct Worker {
+    rank: Rank,
     index: usize,
     lane: usize,
     /// The index of its node.
@@ -57,6 +63,8 @@ pub(crate) struct Worker {
     unparker: Unparker,
     waker: Waker,
     bit: Bit,
+    /// Whether it has found anything since somebody set this to false.
+    has_worked: Cell<bool>,
 }
 
 /// What others know of it.
@@ -69,6 +77,16 @@ pub(crate) struct WorkerFace {
     pub(crate) holding: Holding,
     /// The number of its seat: its own, or of a spare that of its twin.
     pub(crate) seat_number: usize,
+    /// The kernel's number of its thread, 0 while it has none.
+    thread: AtomicI32,
+}
+
+impl WorkerFace {
+    /// Its thread, if it has shown it.
+    pub(crate) fn thread(&self) -> Option<ThreadId> {
+        // ORDERING: relaxed: a number, which publishes nothing.
+        ThreadId::from_raw(self.thread.load(Ordering::Relaxed))
+    }
 }
 
 struct WorkerWaker(Unparker);
@@ -82,6 +100,7 @@ impl Wake for WorkerWaker {
 impl Worker {
     /// A worker, and what others know of it.
     pub(crate) fn new(
+        rank: Rank,
         (index, node): (usize, usize),
         twin: Option<usize>,
         sleepers: &Sleepers,
@@ -99,10 +118,16 @@ impl Worker {
             unparker: unparker.clone(),
             holding: Holding::default(),
             seat_number: twin.unwrap_or(index),
+            thread: AtomicI32::new(0),
         };
         let worker = Worker {
+            rank,
             index,
-            lane: index,
+            // Those of other crews count together.
+            lane: match rank {
+                Rank::Ordinary => index,
+                Rank::Urgent | Rank::Background => usize::MAX,
+            },
             node,
             twin,
             private,
@@ -114,18 +139,30 @@ impl Worker {
             unparker,
             waker,
             bit: sleepers.bit(node, index),
+            has_worked: Cell::new(false),
         };
         (worker, face)
     }
 
     /// A worker for the current thread, for as long as it lives.
     pub(crate) fn guest(shared: &Shared) -> Worker {
-        let first = &shared.workers[0];
-        let (guest, _) = Worker::new((0, 0), None, &shared.sleepers, first.seat);
+        let main = shared.main();
+        let first = &main.workers[0];
+        let place = (0, 0);
+        let (guest, _) = Worker::new(Rank::Ordinary, place, None, &main.sleepers, first.seat);
         Worker {
             lane: shared.lane_of_strangers(),
             ..guest
         }
+    }
+
+    pub(crate) fn rank(&self) -> Rank {
+        self.rank
+    }
+
+    /// Those it shares work with.
+    pub(crate) fn crew<'s>(&self, shared: &'s Shared) -> &'s Crew {
+        shared.crew(self.rank)
     }
 
     /// Where what it counts goes. A guest is not known by its number alone.
@@ -184,7 +221,8 @@ impl Worker {
     /// ones go many at once, but no more than a quarter of what there is.
     #[cold]
     fn share(&self, shared: &Shared) {
-        let is_eager = shared.sleepers.is_eager();
+        let crew = self.crew(shared);
+        let is_eager = crew.sleepers.is_eager();
         if !is_eager && !self.deque.is_empty() {
             return;
         }
@@ -204,25 +242,72 @@ impl Worker {
                 break;
             }
         }
-        shared.wake_one(self.node);
+        crew.wake_one(shared, self.node);
     }
 
-    /// The life of the thread.
+    /// The life of the thread of one of those who are there from the start.
     pub(crate) fn live(self, shared: Arc<Shared>) {
-        self.live_until(shared, |shared, worker, current| {
+        let own = shared.running.enter();
+        self.live_until(shared, own, |shared, worker, current| {
             worker.work_until(current, Takes::All, None, |_| shared.stop.is_said());
         });
     }
 
+    /// The life of the thread of one of those who come when they are needed. A background worker leaves
+    /// once nobody of its crew has had anything to do for a while.
+    pub(crate) fn live_in_crew(self, shared: Arc<Shared>, own: Arc<Own>) {
+        let engine = Arc::downgrade(&shared);
+        let shown = Arc::clone(&own);
+        let worker = self.live_until(shared, own, |shared, worker, current| {
+            let is_stopped = |_: &Waker| shared.stop.is_said();
+            if worker.rank != Rank::Background {
+                worker.work_until(current, Takes::All, None, is_stopped);
+                return;
+            }
+            loop {
+                worker.has_worked.set(false);
+                let until = Some(Instant::now() + KEEP_ALIVE);
+                if worker.work_until(current, Takes::All, until, is_stopped)
+                    || (!worker.has_worked.get() && worker.leaves(shared))
+                {
+                    return;
+                }
+            }
+        });
+        if let Some((shared, worker)) = engine.upgrade().zip(worker)
+            && !shared.stop.is_said()
+        {
+            let left = Request::Left(engine, worker, shown);
+            shared.spawner.ask(left);
+        }
+    }
+
+    /// It has had nothing to do for a while: true if it is to leave, see [`crew`](crate::crew).
+    fn leaves(&self, shared: &Shared) -> bool {
+        let crew = self.crew(shared);
+        // Who works may have forks for all.
+        let is_lonely = crew.sleepers.idle() + 1 < crew.muster.present();
+        if is_lonely || !self.private.is_empty() || !self.deque.is_empty() {
+            return false;
+        }
+        crew.muster.leaves();
+        let leaves = !crew.has_queued();
+        if !leaves {
+            crew.muster.stays();
+        }
+        leaves
+    }
+
     /// The life of the thread of a spare.
-    pub(crate) fn live_as_spare(self, shared: Arc<Shared>) {
-        self.live_until(shared, |shared, worker, current| {
-            let spares = &shared.spares[worker.node];
+    pub(crate) fn live_as_spare(self, shared: Arc<Shared>, own: Arc<Own>) {
+        self.live_until(shared, own, |shared, worker, current| {
+            let spares = &worker.crew(shared).spares[worker.node];
             while !shared.stop.is_said() {
                 // Nobody looks into the lists of one that rests.
                 let holds_forks = || !worker.private.is_empty() || !worker.deque.is_empty();
                 worker.work_until(current, Takes::All, None, |_| {
-                    shared.stop.is_said() || (!holds_forks() && spares.rests(worker.index, shared))
+                    shared.stop.is_said()
+                        || (!holds_forks() && spares.rests(worker.index, worker.crew(shared)))
                 });
                 while !shared.stop.is_said() && spares.still_rests(worker.index) {
                     worker.parker.park();
@@ -231,19 +316,31 @@ impl Worker {
         });
     }
 
-    fn live_until(self, shared: Arc<Shared>, life: impl FnOnce(&Arc<Shared>, &Worker, &Current)) {
+    /// Gives the worker back.
+    fn live_until(
+        self,
+        shared: Arc<Shared>,
+        own: Arc<Own>,
+        life: impl FnOnce(&Arc<Shared>, &Worker, &Current),
+    ) -> Option<Worker> {
         settle(&shared, &self);
         if let Some(footing) = Footing::of_thread(&shared) {
             self.footing.get_or_init(|| Box::new(footing));
         }
-        let current = Current::cpu(shared, self);
+        let current = Current::cpu(shared, self, own);
         let worker = current.worker().expect("this is a CPU worker");
         let shared = current.engine().shared();
-        current.set_unparker(&shared.workers[worker.index].unparker);
+        let face = &worker.crew(shared).workers[worker.index];
+        current.set_unparker(&face.unparker);
         life(shared, worker, &current);
-        shared.stop.before_last_look();
-        shared.finish_forks(&current);
+        if shared.stop.is_said() {
+            shared.stop.before_last_look();
+            shared.finish_forks(&current);
+        }
+        // ORDERING: relaxed, see `WorkerFace::thread`.
+        face.thread.store(0, Ordering::Relaxed);
         here::set(None);
+        current.into_worker()
     }
 
     /// Works until `is_done`; gives false if it is not done by `until`. `is_done` is asked between
@@ -259,6 +356,7 @@ impl Worker {
         mut is_done: impl FnMut(&Waker) -> bool,
     ) -> bool {
         let shared = current.engine().shared();
+        let crew = self.crew(shared);
         let (mut takes, is_waiting) = (takes, takes != Takes::All);
         let sleep = if is_waiting {
             Sleep::Waiting
@@ -290,6 +388,7 @@ impl Worker {
             let rob = || spell.may_rob().then(|| self.rob(shared, takes)).flatten();
             if let Some(task) = found.or_else(rob) {
                 spell = spell.after(&task);
+                self.has_worked.set(true);
                 if seeks {
                     self.stop_seeking(shared, sleep, &mut seeks);
                     self.run_stolen(task, current);
@@ -318,26 +417,27 @@ impl Worker {
             }
             if !seeks {
                 self.asks_from.set(None);
-                shared.sleepers.seek(sleep);
+                crew.sleepers.seek(sleep);
                 seeks = true;
             }
             if spell.goes_on() {
                 continue;
             }
             current.arena().count_foreign();
-            shared.sleepers.announce(self.bit, sleep);
+            crew.sleepers.announce(self.bit, sleep);
             // The search after the announcement, see `sleep`.
             let last = self.find(shared, takes, false);
             let last = last.or_else(|| self.rob(shared, takes));
             if let Some(task) = last.or_else(|| self.help(shared, takes)) {
-                shared.sleepers.retract(self.bit, sleep);
+                crew.sleepers.retract(self.bit, sleep);
                 self.stop_seeking(shared, sleep, &mut seeks);
+                self.has_worked.set(true);
                 spell = spell.after(&task);
                 self.run_stolen(task, current);
                 continue;
             }
             if is_done(&self.waker) {
-                shared.sleepers.retract(self.bit, sleep);
+                crew.sleepers.retract(self.bit, sleep);
                 break true;
             }
             let mut wake_at = until;
@@ -348,8 +448,8 @@ impl Worker {
                     Takes::Own | Takes::All => now,
                 });
                 if now >= patient {
-                    shared.sleepers.retract(self.bit, sleep);
-                    if shared.spares[self.node].replace(shared, self.node) {
+                    crew.sleepers.retract(self.bit, sleep);
+                    if crew.spares[self.node].replace(shared, crew, self.node) {
                         post = Post::HandedOn;
                     } else if current.depth() < MOST_NESTED {
                         post = Post::Kept;
@@ -362,11 +462,11 @@ impl Worker {
                 wake_at = Some(until.map_or(patient, |until| until.min(patient)));
             }
             self.sleep(current, wake_at);
-            shared.sleepers.retract(self.bit, sleep);
+            crew.sleepers.retract(self.bit, sleep);
             spell.begin_again();
         };
         if post == Post::HandedOn && !was_handed_on {
-            shared.spares[self.node].give_back();
+            crew.spares[self.node].give_back();
         }
         self.stop_seeking(shared, sleep, &mut seeks);
         done
@@ -393,8 +493,9 @@ impl Worker {
     /// It has found something, or leaves what it may have been woken for to others.
     fn stop_seeking(&self, shared: &Shared, sleep: Sleep, seeks: &mut bool) {
         if std::mem::take(seeks) {
-            shared.sleepers.leave(sleep);
-            shared.pass_on(self.node);
+            let crew = self.crew(shared);
+            crew.sleepers.leave(sleep);
+            crew.pass_on(shared, self.node);
         }
     }
 
@@ -415,10 +516,7 @@ impl Worker {
 
     fn park(&self, shared: &Shared, until: Option<Instant>) {
         shared.metrics.note_park(self.lane);
-        match until {
-            None => self.parker.park(),
-            Some(until) => self.parker.park_deadline(until),
-        }
+        self.parker.park_until(until);
         if let Some(footing) = self.footing.get() {
             footing.look(shared);
         }
@@ -455,25 +553,43 @@ const HARDLY_WORTH_IT: Duration = Duration::from_nanos(200);
 const PEACE: Duration = Duration::from_micros(50);
 /// A worker that sleeps so long gives back the memory that a burst of forks has left.
 const KEEPS_MEMORY: Duration = Duration::from_millis(100);
+/// A background worker stays so long without work, and its crew with it: long enough to outlast the pauses
+/// of a steady load.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// So many jobs on one stack, and no more are begun there while others wait: a stack of 2 MiB has
 /// room for them.
 pub(crate) const MOST_NESTED: usize = 32;
 
 /// Puts the thread in its place: its first act, before it touches memory of its own.
 fn settle(shared: &Shared, worker: &Worker) {
-    let seat = shared.workers[worker.index].seat;
-    let target = match shared.pinning {
-        Pinning::Node => Some(place::Target::Node(seat.node)),
-        Pinning::Core => Some(place::Target::Core(seat.cpu)),
-        Pinning::None => None,
+    let face = &worker.crew(shared).workers[worker.index];
+    let seat = face.seat;
+    let pinning = shared.options.pinning;
+    let target = match (pinning, worker.rank) {
+        (Pinning::None, _) => None,
+        (Pinning::Core, _) => Some(place::Target::Core(seat.cpu)),
+        (Pinning::Node, _) => Some(place::Target::Node(seat.node)),
     };
     if let Some(target) = target {
         place::pin_thread_to(&shared.machine.topology, target);
         shared.machine.settle_memory(worker.node);
     }
+    if let (Some(cpus), Pinning::Node) = (&shared.options.confined, pinning) {
+        let node = shared.machine.topology.node(seat.node);
+        let own = node.map_or_else(|| cpus.clone(), |node| node.cpus.intersection(cpus));
+        // Refused, it stays on those of its node.
+        let _ = place::set_thread_affinity(&own);
+    }
+    schedule::settle(worker.rank);
+    let thread = ThreadId::current();
+    // ORDERING: relaxed: the fence in `yields` orders it.
+    face.thread.store(thread.as_raw(), Ordering::Relaxed);
+    if worker.rank == Rank::Ordinary && shared.yields() {
+        thread.yield_to_others(shared.options.nice);
+    }
     here::set(Some(Here {
         node: seat.node,
-        worker: worker.index,
+        worker: shared.number_of(worker.rank, worker.index),
     }));
 }
 

@@ -20,9 +20,12 @@
 use crossbeam_deque::Steal;
 
 use super::{Takes, Worker, WorkerFace};
+use std::sync::Arc;
+
 use crate::Priority;
+use crate::cell::AnyJob;
+use crate::crew::{Crew, Rank};
 use crate::fork::Fork;
-use crate::machine::Machine;
 use crate::many::Holding;
 use crate::queues::{NodeQueues, Task};
 use crate::scope::bundled;
@@ -41,11 +44,22 @@ impl Worker {
             return own;
         }
         let all = takes == Takes::All;
+        let crew = self.crew(shared);
         let jobs = |node: usize, priority: Priority| {
-            let job = all.then(|| shared.queues[node].take(priority, node == self.node));
-            job.flatten().map(Task::Job)
+            let job = all.then(|| crew.queues[node].take(priority, node == self.node));
+            let job = job.flatten()?;
+            Some(Task::Job(crew.see(shared, self.node, job)))
         };
-        let forks_of = |node: usize| shared.queues[node].take_fork().map(Task::Fork);
+        let forks_of = |node: usize| {
+            let fork = crew.queues[node].take_fork()?;
+            Some(Task::Fork(crew.see(shared, self.node, fork)))
+        };
+        if all {
+            shared.give_way(self.rank, self.node);
+        }
+        if all && let Some(aged) = self.aged(shared) {
+            return Some(Task::Job(aged));
+        }
         let far = &shared.machine.near[self.node];
         far.iter()
             .find_map(|&node| jobs(node, Priority::P0))
@@ -53,7 +67,7 @@ impl Worker {
             .or_else(|| forks_of(self.node))
             .or_else(|| jobs(self.node, Priority::P1))
             .or_else(|| {
-                let has_work = |&node: &usize| shared.has_work_at(node);
+                let has_work = |&node: &usize| crew.has_work_at(shared, node);
                 let order = self.order(shared, || far[1..].iter().any(has_work))?;
                 if patient && far[1..].iter().any(has_work) && self.may_share(shared, order) {
                     return None;
@@ -62,13 +76,13 @@ impl Worker {
                     let node = shared.machine.index_of(*node)?;
                     let victims = victims.iter().map(|victim| victim.worker);
                     let task = victims
-                        .chain(shared.active_spares(node))
-                        .find_map(|victim| steal(shared, victim))
+                        .chain(crew.active_spares(node))
+                        .find_map(|victim| steal(crew, victim))
                         .map(Task::Fork)
                         .or_else(|| forks_of(node))
                         .or_else(|| {
                             let job = jobs(node, Priority::P1)?;
-                            shared.fetch_half(node, self.node);
+                            crew.fetch_half(shared, node, self.node);
                             Some(job)
                         })?;
                     shared.metrics.note_steal(self.lane, Distance::Remote);
@@ -78,17 +92,30 @@ impl Worker {
             .or_else(|| far.iter().find_map(|&node| jobs(node, Priority::P2)))
     }
 
+    /// A background job that has waited for too long, for an ordinary worker.
+    fn aged(&self, shared: &Shared) -> Option<Arc<dyn AnyJob>> {
+        let is_ordinary = self.rank == Rank::Ordinary;
+        let crew = is_ordinary.then(|| shared.background()).flatten()?;
+        let patience = shared.options.background_patience;
+        let near = &shared.machine.near[self.node];
+        near.iter().find_map(|&node| {
+            let is_own = node == self.node;
+            crew.age(shared, node, is_own, patience)
+        })
+    }
+
     /// Takes private forks of others, who are in long leaves: the last resort, for it costs a barrier.
     /// One is to be done now; the rest lies where others can steal it.
     pub(super) fn rob(&self, shared: &Shared, takes: Takes) -> Option<Task> {
         if takes == Takes::Own {
             return None;
         }
-        let order = self.order(shared, || shared.has_private_forks())?;
+        let crew = self.crew(shared);
+        let order = self.order(shared, || crew.has_private_forks(shared))?;
         let mates = self.mates(shared, order);
         let others = order.remote.iter().flat_map(|(node, victims)| {
             let node = shared.machine.index_of(*node);
-            let spares = node.map_or(0..0, |node| shared.active_spares(node));
+            let spares = node.map_or(0..0, |node| crew.active_spares(node));
             let victims = victims.iter().map(|victim| victim.worker);
             victims
                 .chain(spares)
@@ -97,14 +124,14 @@ impl Worker {
         let mut taken = Vec::new();
         let (_, distance) = mates
             .chain(others)
-            .filter(|&(victim, _)| shared.workers[victim].robber.is_worth_it())
-            .find(|&(victim, _)| shared.workers[victim].robber.rob(|fork| taken.push(fork)) > 0)?;
+            .filter(|&(victim, _)| crew.workers[victim].robber.is_worth_it())
+            .find(|&(victim, _)| crew.workers[victim].robber.rob(|fork| taken.push(fork)) > 0)?;
         shared.metrics.note_steal(self.lane, distance);
         let mut forks = bundled(taken).into_iter();
         let first = forks.next();
         if forks.len() > 0 {
             forks.for_each(|fork| self.deque.push(fork));
-            shared.wake_one(self.node);
+            crew.wake_one(shared, self.node);
         }
         first.map(Task::Fork)
     }
@@ -116,10 +143,11 @@ impl Worker {
         }
         // Those after it first, so that helpers spread; itself last, for its place may have been handed
         // on inside of a chunk.
-        let after = self.index + 1..shared.workers.len();
+        let workers = &self.crew(shared).workers;
+        let after = self.index + 1..workers.len();
         after
             .chain(0..=self.index)
-            .map(|victim| &shared.workers[victim].holding)
+            .map(|victim| &workers[victim].holding)
             .filter(|holding| holding.is_any())
             .find_map(Holding::get)
             .map(Task::Help)
@@ -131,18 +159,18 @@ impl Worker {
         shared: &'s Shared,
         is_needed: impl FnOnce() -> bool,
     ) -> Option<&'s StealOrder> {
-        let Machine {
-            orders, topology, ..
-        } = &shared.machine;
-        let seat = shared.workers[self.index].seat_number;
-        let known = orders.known(seat);
-        known.or_else(|| is_needed().then(|| orders.find(topology, seat)))
+        let crew = self.crew(shared);
+        let seat = crew.workers[self.index].seat_number;
+        let known = crew.orders.known(seat);
+        let find = || crew.orders.find(&shared.machine.topology, seat);
+        known.or_else(|| is_needed().then(find))
     }
 
     /// True if most of its nearest mates have forks that nobody has asked for, and so will share them, or
     /// be robbed of them. Where few do, others of its node are after those.
     fn may_share(&self, shared: &Shared, order: &StealOrder) -> bool {
-        let holds = |(mate, _): (usize, Distance)| shared.workers[mate].robber.is_worth_it();
+        let crew = self.crew(shared);
+        let holds = |(mate, _): (usize, Distance)| crew.workers[mate].robber.is_worth_it();
         let (asked, hold) = self
             .mates(shared, order)
             .take(MATES_ASKED)
@@ -154,9 +182,10 @@ impl Worker {
     }
 
     fn steal_from_mates(&self, shared: &Shared) -> Option<Fork> {
-        let order = self.order(shared, || shared.has_forks(self.node))?;
+        let crew = self.crew(shared);
+        let order = self.order(shared, || crew.has_forks(shared, self.node))?;
         self.mates(shared, order).find_map(|(victim, distance)| {
-            let fork = steal(shared, victim)?;
+            let fork = steal(crew, victim)?;
             shared.metrics.note_steal(self.lane, distance);
             Some(fork)
         })
@@ -174,7 +203,7 @@ impl Worker {
             .map(|victim| (victim.worker, victim.distance));
         // A spare has the order of the worker whose seat it shares, in which that one is not.
         let twin = self.twin.map(|twin| (twin, Distance::SameCache));
-        let spares = shared.active_spares(self.node);
+        let spares = self.crew(shared).active_spares(self.node);
         let spares = spares.map(|spare| (spare, Distance::SameNode));
         mates
             .chain(twin)
@@ -188,16 +217,17 @@ impl Worker {
             queues.has_jobs(node == self.node) || (takes == Takes::Own && queues.has_forks())
         };
         let has_fork = |other: &WorkerFace| !other.stealer.is_empty() || other.robber.is_worth_it();
-        let has_forks = || takes == Takes::Own && shared.workers.iter().any(has_fork);
+        let crew = self.crew(shared);
+        let has_forks = || takes == Takes::Own && crew.workers.iter().any(has_fork);
         let is_in_chunk = |other: &WorkerFace| other.holding.has_queued();
-        shared.queues.iter().enumerate().any(has_jobs)
+        crew.queues.iter().enumerate().any(has_jobs)
             || has_forks()
-            || shared.workers.iter().any(is_in_chunk)
+            || crew.workers.iter().any(is_in_chunk)
     }
 }
 
-fn steal(shared: &Shared, victim: usize) -> Option<Fork> {
-    let stealer = &shared.workers[victim].stealer;
+fn steal(crew: &Crew, victim: usize) -> Option<Fork> {
+    let stealer = &crew.workers[victim].stealer;
     // Cheaper than to steal in vain, and most have nothing at most times.
     if stealer.is_empty() {
         return None;

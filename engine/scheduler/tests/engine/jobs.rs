@@ -11,6 +11,7 @@ use reiver::{
     Topology,
 };
 
+use crate::size::sized;
 use crate::{Held, engine};
 
 #[test]
@@ -290,7 +291,7 @@ fn order_of(engine: &Engine, class: Class, priorities: &[Priority]) -> Vec<Prior
 }
 
 #[test]
-fn the_urgent_run_first_within_a_class() {
+fn of_jobs_that_block_the_urgent_run_first() {
     use Priority::{P0, P1, P2};
     let engine = Engine::builder()
         .cpu_workers(1)
@@ -298,9 +299,21 @@ fn the_urgent_run_first_within_a_class() {
         .build()
         .unwrap();
     let mixed = [P2, P1, P0, P2, P0, P1, P1, P0, P2];
-    for class in [Class::Cpu, Class::Io] {
-        let order = order_of(&engine, class, &mixed);
-        assert_eq!(order, [P0, P0, P0, P1, P1, P1, P2, P2, P2], "{class:?}");
+    let order = order_of(&engine, Class::Io, &mixed);
+    assert_eq!(order, [P0, P0, P0, P1, P1, P1, P2, P2, P2]);
+}
+
+/// While all ordinary workers are in jobs that wait, too.
+#[test]
+fn urgent_and_background_jobs_do_not_wait_for_ordinary_workers() {
+    let engine = engine(1);
+    for _ in 0..sized(100) {
+        let held = Held::new(&engine);
+        for priority in [Priority::P0, Priority::P2] {
+            let job = engine.job().priority(priority).submit(|_| ());
+            job.unwrap().join().unwrap();
+        }
+        held.let_go();
     }
 }
 

@@ -1,6 +1,7 @@
 //! What an engine promises, held on real threads.
 
 mod batches;
+mod crews;
 mod depth;
 mod ends;
 mod engines;
@@ -20,7 +21,7 @@ mod watchdog;
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use reiver::{Engine, JobHandle};
+use reiver::{Engine, JobHandle, Priority};
 use watchdog::watched;
 
 /// An engine with this many workers, which no test outlives for long.
@@ -37,12 +38,18 @@ struct Held {
 
 impl Held {
     fn new(engine: &Engine) -> Held {
+        Held::at(engine, Priority::P1)
+    }
+
+    /// One of those that do jobs of this priority.
+    fn at(engine: &Engine, priority: Priority) -> Held {
         let (go, wait) = sync_channel::<()>(1);
         let (says, begun): (_, Receiver<()>) = sync_channel(1);
-        let job = engine.submit(move |_| {
+        let job = engine.job().priority(priority).submit(move |_| {
             says.send(()).unwrap();
             wait.recv().unwrap();
         });
+        let job = job.unwrap();
         begun.recv().unwrap();
         Held { go, job }
     }

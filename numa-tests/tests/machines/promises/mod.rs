@@ -66,6 +66,7 @@ promises! {
     workers::they_stay_on_their_node;
     workers::pinned_to_cores_each_has_its_own;
     workers::threads_that_block_are_at_their_node;
+    workers::urgent_and_background_workers_are_at_their_node;
     workers::their_stacks_lie_on_their_node [Placement, Nodes(2)];
     memory::where_it_lies_is_known [Placement];
     memory::what_a_worker_touches_lies_on_its_node;

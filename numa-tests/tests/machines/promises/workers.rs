@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::thread;
 
-use reiver::{Class, Engine, NodeId, Pinning};
+use reiver::{Class, Engine, NodeId, Pinning, Priority};
 use reiver_topology::CpuSet;
 
 use super::Ground;
@@ -44,7 +44,11 @@ pub(super) fn they_stay_on_their_node(ground: &Ground) {
         (places.collect::<Vec<_>>(), allowed)
     });
     for (node, (places, allowed)) in &seen {
-        assert_eq!(allowed, ground.cpus_of(*node), "a worker of node {node}");
+        // Inside a quota it has a part of them.
+        assert!(
+            allowed.is_subset(ground.cpus_of(*node)),
+            "a worker of node {node} may use {allowed}"
+        );
         for (cpu, on) in places {
             assert!(
                 allowed.contains(*cpu) && on == node,
@@ -58,7 +62,7 @@ pub(super) fn they_stay_on_their_node(ground: &Ground) {
         let on: Vec<_> = ground
             .topology
             .nodes()
-            .filter(|&n| ground.cpus_of(n) == allowed)
+            .filter(|&n| allowed.is_subset(ground.cpus_of(n)))
             .collect();
         assert_eq!(on.len(), 1, "{name} may use {allowed}");
     }
@@ -105,6 +109,25 @@ pub(super) fn threads_that_block_are_at_their_node(ground: &Ground) {
         );
         assert_eq!(said, on);
         assert_eq!(&allowed, ground.cpus_of(on));
+    }
+}
+
+pub(super) fn urgent_and_background_workers_are_at_their_node(ground: &Ground) {
+    let engine = ground.engine();
+    let crew = ground.crew(&engine);
+    for priority in [Priority::P0, Priority::P2] {
+        for (&node, _) in &crew {
+            let job = engine.job().priority(priority).node(node).submit(|ctx| {
+                let allowed: CpuSet = status("thread-self", "Cpus_allowed_list");
+                (ctx.node(), allowed, whereabouts().1)
+            });
+            let (said, allowed, on) = job.expect("it is known").join().expect("no panic");
+            assert_eq!((said, on), (node, node), "{priority:?}");
+            assert!(
+                allowed.is_subset(ground.cpus_of(node)),
+                "{priority:?} at {node} may use {allowed}"
+            );
+        }
     }
 }
 

@@ -166,6 +166,12 @@ impl Sleepers {
         self.demand.change(searching(sleep), 0);
     }
 
+    /// How many have nothing to do: a hint.
+    pub fn idle(&self) -> usize {
+        let idle = self.demand.now() & (SEARCHING - 1);
+        usize::try_from(idle).unwrap_or(usize::MAX)
+    }
+
     /// After a fence.
     fn anybody_sleeps(&self) -> bool {
         let demand = self.demand.now() & !EAGER;
