@@ -102,3 +102,37 @@ fn a_child_prints_its_samples_as_one_line_of_json() {
             .is_some_and(|samples| !samples.is_empty())
     );
 }
+
+/// A load of some 60 ms a row: what is measured of it means nothing, but all of it is there.
+#[test]
+fn a_mixed_load_is_told_with_all_its_figures() {
+    let out = tempfile::tempdir().expect("a folder");
+    let run = bench()
+        .args(["--quick", "--rounds", "2", "--budget-ms", "20"])
+        .args(["mixed/p1-bulk", "--contender", "reiver"])
+        .args(["--contender", "reiver, bulk at P2"])
+        .arg("--out")
+        .arg(out.path())
+        .output()
+        .expect("it starts");
+    let told = String::from_utf8_lossy(&run.stdout);
+    assert!(
+        run.status.success(),
+        "{told}\n{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+    let summary = fs::read(out.path().join("summary.json")).expect("a summary");
+    let rows: Vec<Value> = serde_json::from_slice(&summary).expect("an array");
+    assert_eq!(rows.len(), 2);
+    for row in &rows {
+        let figure = |name: &str| row["figures"][name].as_f64().unwrap_or(f64::NAN);
+        // 200 us of compute each, at the least.
+        assert!(figure("p50") >= 195.0, "{row}");
+        assert!(figure("p99") >= figure("p50"), "{row}");
+        assert!(figure("useful %") > 0.0, "{row}");
+        assert!(figure("blocked %") > 0.0, "{row}");
+        // 10 ms of sleep each.
+        assert!(figure("blocked p99") >= 10_000.0, "{row}");
+    }
+    assert!(told.contains("p99/bar"), "{told}");
+}

@@ -5,6 +5,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::thread;
 
 use crate::case::Trouble;
@@ -160,5 +161,32 @@ impl Drop for Quota {
             let _ = fs::write(root.join("cgroup.procs"), own);
         }
         let _ = fs::remove_dir(&self.group);
+    }
+}
+
+/// Another program, a process a CPU, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Others(Vec<Child>);
+
+impl Others {
+    pub(super) fn start(cpus: usize) -> Result<Others, Trouble> {
+        let mut others = Others(Vec::new());
+        for _ in 0..cpus {
+            let program = Command::new("sh")
+                .args(["-c", "while :; do :; done"])
+                .spawn();
+            let program = program.map_err(|error| Trouble::Skipped(format!("sh: {error}")))?;
+            others.0.push(program);
+        }
+        Ok(others)
+    }
+}
+
+impl Drop for Others {
+    fn drop(&mut self) {
+        for program in &mut self.0 {
+            let _ = program.kill();
+            let _ = program.wait();
+        }
     }
 }

@@ -9,8 +9,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::hosts::Host;
@@ -112,6 +112,9 @@ struct Run {
     is_over: Arc<AtomicBool>,
     useful_nanos: AtomicU64,
     bulk_ended: AtomicUsize,
+    /// As above, from the start.
+    ended: AtomicUsize,
+    feeder: OnceLock<Thread>,
     lock: Mutex<()>,
 }
 
@@ -193,9 +196,29 @@ impl Run {
                 run.bulk_ended.fetch_add(1, Ordering::Relaxed);
             }
             if !matches!(run.load.bulk, Bulk::Poisson { .. }) {
-                run.give_bulk();
+                run.ended.fetch_add(1, Ordering::Relaxed);
+                run.feeder.get().expect("it has submitted this").unpark();
             }
         }));
+    }
+
+    /// Submits one for each that has ended: from outside, so that no pool takes what its own thread
+    /// submits before all else.
+    fn feed(self: &Arc<Self>, first: usize) {
+        let run = Arc::clone(self);
+        thread::spawn(move || {
+            let known = run.feeder.set(thread::current());
+            known.expect("there is one");
+            (0..first).for_each(|_| run.give_bulk());
+            let mut fed = 0;
+            while !run.is_over.load(Ordering::Relaxed) {
+                while fed < run.ended.load(Ordering::Relaxed) {
+                    fed += 1;
+                    run.give_bulk();
+                }
+                thread::park();
+            }
+        });
     }
 }
 
@@ -258,12 +281,14 @@ pub(super) fn run(host: Arc<dyn Host>, load: Load, lasts: Duration, seed: u64) -
         is_over: Arc::default(),
         useful_nanos: AtomicU64::new(0),
         bulk_ended: AtomicUsize::new(0),
+        ended: AtomicUsize::new(0),
+        feeder: OnceLock::new(),
         lock: Mutex::default(),
     });
     let cpus = thread::available_parallelism().map_or(1, usize::from) as f64;
     let bulk_per_s = match load.bulk {
         Bulk::Outstanding(many) | Bulk::Backlog(many) => {
-            (0..many).for_each(|_| run.give_bulk());
+            run.feed(many);
             0.0
         }
         Bulk::Loops(len) => {

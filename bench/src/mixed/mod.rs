@@ -68,6 +68,15 @@ pub(crate) fn cases() -> Vec<Case> {
             ordinary_bulk(),
         ),
         case(
+            "others",
+            "bulk of the default priority beside another program that computes on all CPUs",
+            "reiver, not yielding",
+            vec![
+                ours("reiver", |task| beside_others(task, true)),
+                floor("reiver, not yielding", |task| beside_others(task, false)),
+            ],
+        ),
+        case(
             "backlog",
             "the same with 20,000 background jobs queued at the start",
             "reiver, four outstanding",
@@ -172,6 +181,14 @@ fn ordinary_bulk() -> Vec<Contender> {
             apart(task, LOAD, |_| SHORT, SHORT)
         }),
     ]
+}
+
+/// What it costs ordinary work to yield to urgent work: others do not know what it is for.
+fn beside_others(task: &Task, yields: bool) -> Outcome {
+    let builder = reiver::Engine::builder().cpu_workers(task.threads);
+    let host = Reiver::of(builder.yield_to_urgent(yields), P1)?;
+    let _others = kernel::Others::start(task.threads)?;
+    measure(task, Load::HEADLINE, Arc::new(host))
 }
 
 const HALF: Load = Load {

@@ -136,8 +136,10 @@ impl EngineBuilder {
         self
     }
 
-    /// How many workers compute, in all; they are spread over the nodes by their cores. Default:
-    /// [`Topology::worker_count`].
+    /// How many workers compute, in all; they are spread over the nodes by their cores. Jobs of
+    /// [`P0`](crate::Priority::P0) and [`P2`](crate::Priority::P2) have as many again each, from the first
+    /// such job on. Default: [`Topology::worker_count`]; inside a CPU quota that is what it grants, and all
+    /// of them stay on as many CPUs, unless [`pinning`](EngineBuilder::pinning) is `None`.
     pub fn cpu_workers(mut self, workers: usize) -> Self {
         self.cpu_workers = Some(workers);
         self

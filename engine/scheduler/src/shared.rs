@@ -143,6 +143,14 @@ impl Shared {
         }
     }
 
+    /// True if work of this engine that makes room for urgent work is on every CPU that it uses: a hint.
+    pub(crate) fn is_filled(&self) -> bool {
+        let main = self.main();
+        let is_busy = |crew: &Crew| crew.muster.present() > 0 && crew.sleepers.idle() == 0;
+        (self.options.nice > 0 && main.sleepers.idle() == 0)
+            || self.background().is_some_and(is_busy)
+    }
+
     /// The number of a worker among all threads of the engine that have one.
     pub(crate) fn number_of(&self, rank: Rank, worker: usize) -> usize {
         let main = self.main().workers.len();

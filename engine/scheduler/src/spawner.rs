@@ -40,6 +40,8 @@ struct Requests {
     /// The spawner runs jobs itself, and gives no spares meanwhile: whoever waits for one may be who a
     /// job waits for.
     stands_in: AtomicBool,
+    /// It has ended: whoever asks does without, or does it itself.
+    is_over: AtomicBool,
 }
 
 /// All threads that were created and may still run.
@@ -149,6 +151,7 @@ impl Spawner {
             list: HandOver::default(),
             unparker: parker.unparker().clone(),
             stands_in: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
         };
         let spawner = Spawner {
             requests: Arc::new(requests),
@@ -232,6 +235,12 @@ impl Spawner {
     /// Has `what` done by a thread that the kernel does not stop for long.
     pub(crate) fn bring(&self, what: impl FnOnce() + Send + 'static) {
         self.ask(Request::Bring(Box::new(what)));
+        // ORDERING: with the fence in `end`: this sees that the spawner has ended, or that finds the
+        // request.
+        fence(Ordering::SeqCst);
+        if self.requests.is_over.load(Ordering::Relaxed) {
+            bring_all(self.requests.list.take_all());
+        }
     }
 
     /// What `what` gives, called by such a thread; waits for it without a lock.
@@ -272,12 +281,13 @@ impl Spawner {
         });
         let request = SpareRequest(Arc::clone(&asked));
         self.ask(Request::Spare(Arc::clone(shared), request));
-        // ORDERING: with the fence in `stand_in`: this sees that the spawner stands in, or that finds
-        // the request.
+        // ORDERING: with the fences in `stand_in` and `end`: this sees that the spawner gives none, or
+        // that finds the request.
         fence(Ordering::SeqCst);
-        if self.requests.stands_in.load(Ordering::Relaxed)
-            && let Some(spare) = asked.take()
-        {
+        // ORDERING: relaxed: the fence orders them.
+        let gives_none = self.requests.stands_in.load(Ordering::Relaxed)
+            || self.requests.is_over.load(Ordering::Relaxed);
+        if gives_none && let Some(spare) = asked.take() {
             return Err(Some(spare));
         }
         loop {
@@ -369,7 +379,7 @@ fn serve(requests: &Requests, parker: &Parker) {
             continue;
         };
         match request {
-            Request::Stop => return,
+            Request::Stop => return end(requests, next),
             Request::Bring(what) => what(),
             Request::Spare(shared, request) => {
                 let asked = &request.0;
@@ -425,6 +435,24 @@ fn serve(requests: &Requests, parker: &Parker) {
                     ),
                 }
             }
+        }
+    }
+}
+
+/// The spawner ends: what was to be brought is, and who waits for a spare is told.
+fn end(requests: &Requests, next: VecDeque<Request>) {
+    // ORDERING: relaxed: the fence orders it.
+    requests.is_over.store(true, Ordering::Relaxed);
+    // ORDERING: with the fences of who asks, see there.
+    fence(Ordering::SeqCst);
+    bring_all(next.into_iter().chain(requests.list.take_all()));
+}
+
+/// Brings what was to be brought. Who has asked for a spare is told as its request goes.
+fn bring_all(requests: impl IntoIterator<Item = Request>) {
+    for request in requests {
+        if let Request::Bring(what) = request {
+            what();
         }
     }
 }

@@ -105,17 +105,22 @@ fn check(model: impl Fn() + Sync + Send + 'static) {
     builder.check(model);
 }
 
+/// The spawner hears of it that it has left before or after the push.
 fn a_push_beside_one_that_leaves() {
     check(|| {
         let crew = Crew::new();
         crew.muster.comes();
         let worker = {
             let crew = Arc::clone(&crew);
-            thread::spawn(move || crew.live())
+            thread::spawn(move || {
+                crew.live();
+                let mut unstarted = 0;
+                crew.serve(&mut unstarted);
+                unstarted
+            })
         };
         crew.push();
-        worker.join().unwrap();
-        let mut unstarted = 0;
+        let mut unstarted = worker.join().unwrap();
         while !crew.requests.is_empty() {
             crew.serve(&mut unstarted);
         }

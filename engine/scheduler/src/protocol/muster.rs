@@ -45,8 +45,12 @@ impl Muster {
 
     /// A worker is about to have a thread, says the spawner.
     pub fn comes(&self) {
+        // Those for whom none was to be had are not counted.
+        let less = |absent: usize| Some(absent.saturating_sub(1));
         // ORDERING: relaxed: who still counts it absent asks in vain.
-        self.absent.fetch_sub(1, Ordering::Relaxed);
+        let _ = self
+            .absent
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         self.present.fetch_add(1, Ordering::Relaxed);
     }
 

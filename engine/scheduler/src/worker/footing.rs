@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use reiver_topology::{CpuSet, place};
+use reiver_topology::{CpuSet, Seat, place};
 
 use crate::builder::Pinning;
 use crate::shared::Shared;
@@ -31,6 +31,23 @@ impl Footing {
             looks_from: Cell::new(Instant::now() + PAUSE),
             is_displaced: Cell::new(false),
         })
+    }
+
+    /// A worker with this seat is about to sleep, on a machine that its engine fills: binds it to the CPU of
+    /// its seat, so that the kernel wakes it there, and not behind another urgent one while a CPU runs
+    /// something that would make room. False where there are fewer such workers than CPUs, or the kernel
+    /// refuses.
+    pub(super) fn bind(&self, seat: Seat, workers: usize) -> bool {
+        let is_whole = workers >= self.cpus.len() && self.cpus.contains(seat.cpu);
+        is_whole
+            && !self.is_displaced.get()
+            && place::set_thread_affinity(&[seat.cpu].into_iter().collect()).is_ok()
+    }
+
+    /// It is awake, and the kernel may move it again.
+    pub(super) fn unbind(&self) {
+        // Refused where the CPUs were taken meanwhile, and then the kernel has moved it.
+        let _ = place::set_thread_affinity(&self.cpus);
     }
 
     /// After a sleep: looks, if it has not for a while.

@@ -516,10 +516,18 @@ impl Worker {
 
     fn park(&self, shared: &Shared, until: Option<Instant>) {
         shared.metrics.note_park(self.lane);
+        let Some(footing) = self.footing.get() else {
+            return self.parker.park_until(until);
+        };
+        let is_bound = self.rank == Rank::Urgent && shared.is_filled() && {
+            let seat = self.crew(shared).workers[self.index].seat;
+            footing.bind(seat, shared.machine.nodes[self.node].workers)
+        };
         self.parker.park_until(until);
-        if let Some(footing) = self.footing.get() {
-            footing.look(shared);
+        if is_bound {
+            footing.unbind();
         }
+        footing.look(shared);
     }
 }
 
