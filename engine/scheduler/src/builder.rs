@@ -171,9 +171,11 @@ impl EngineBuilder {
     /// From the first job of [`P0`](crate::Priority::P0) on their threads have a nice value that is
     /// higher by 10, for good: the kernel lets nobody take that back without privilege. An engine
     /// without such jobs pays nothing. One that has some, beside other programs that are not nice and
-    /// compute on the same CPUs, gets a tenth of these where it would get half. With `false` urgent jobs
-    /// wait for ordinary ones, for as long as the kernel's time slices are: on two CPUs, beside bulk of
-    /// 5 ms, a hundredth of them for 6 ms and more.
+    /// compute on the same CPUs, gets a tenth of these where it would get half, unless those are in
+    /// another session or cgroup. With `false` urgent jobs share the workers of ordinary ones, which take
+    /// them first, but only between two jobs and at their
+    /// [`checkpoint`](crate::JobContext::checkpoint)s: on two CPUs, beside bulk of 5 ms, a hundredth of
+    /// them waits for 6 ms and more.
     pub fn yield_to_urgent(mut self, yields: bool) -> Self {
         self.options.nice = if yields { NICE } else { 0 };
         self

@@ -357,7 +357,9 @@ impl JobContext {
 
     /// Lets a long job end early, and urgent ones in: call it now and then, and return when it says so. A
     /// job to which it has returned an error ends as that error, whatever it returns. Where a more urgent
-    /// job waits for a CPU, the thread gives it that.
+    /// job waits for a CPU, the thread gives it that. Where urgent jobs have no threads of their own (the
+    /// engine [does not yield](crate::EngineBuilder::yield_to_urgent), or the system refuses them), this
+    /// runs one that waits: then hold no lock across it that a P0 job takes.
     ///
     /// Costs a few nanoseconds, or some twenty with a deadline.
     ///
@@ -387,6 +389,9 @@ impl JobContext {
             if let Some((current, worker)) = current.and_then(|here| Some((here, here.worker()?))) {
                 let shared = current.engine().shared();
                 shared.give_way(worker.rank(), worker.node());
+                if self.meta().priority != Priority::P0 {
+                    worker.serve_urgent(current);
+                }
             }
         });
     }

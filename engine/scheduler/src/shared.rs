@@ -170,11 +170,15 @@ impl Shared {
     /// The crew that does work of a priority; makes it if it is not there yet.
     pub(crate) fn crew_for(&self, priority: Priority) -> &Crew {
         let rank = Rank::of(priority);
-        if rank == Rank::Ordinary || self.threadless {
+        // Beside ordinary threads that do not yield, others are no use to urgent work.
+        let is_shared = rank == Rank::Urgent && self.options.nice == 0;
+        if rank == Rank::Ordinary || is_shared || self.threadless {
             return self.main();
         }
         let crew = self.crews[rank as usize].get_or_init(|| {
-            let eager = self.main().sleepers.is_eager();
+            // Urgent workers sleep after each job or two: a barrier each time would cost more than forks
+            // that are shared at once.
+            let eager = rank == Rank::Urgent || self.main().sleepers.is_eager();
             self.metrics.prepare(Class::Cpu, priority);
             Crew::new(rank, &self.machine, &self.seats, false, eager)
         });

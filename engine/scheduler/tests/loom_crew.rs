@@ -191,6 +191,5 @@ fn work_for_which_threads_are_refused_is_taken_elsewhere() {
 fn each_order_is_needed() {
     fails_without("muster call fence", a_push_beside_one_that_leaves);
     fails_without("muster leave fence", a_push_beside_one_that_leaves);
-    fails_without("muster answer", two_pushes_beside_the_spawner);
     fails_without("muster refuse fence", a_push_beside_a_refusal);
 }

@@ -1,7 +1,7 @@
 //! How many workers of a crew have no thread, and whether one was asked for: see
 //! [`crew`](crate::crew) for the protocol.
 
-use crate::protocol::sync::{AtomicBool, AtomicUsize, Ordering, fence_needed, needed};
+use crate::protocol::sync::{AtomicBool, AtomicUsize, Ordering, fence_needed};
 
 /// Who is there, of a crew.
 #[derive(Debug)]
@@ -32,15 +32,15 @@ impl Muster {
         if self.absent.load(Ordering::Relaxed) == 0 {
             return false;
         }
-        // ORDERING: relaxed: the fence above releases the work to who reads this in `answers`.
+        // ORDERING: relaxed: a worker that leaves passes a fence before it looks for what others who
+        // relied on this call have pushed.
         !self.is_called.swap(true, Ordering::Relaxed)
     }
 
-    /// The spawner sees to a call: from now on another one counts. It looks for work after that.
+    /// The spawner sees to a call: from now on another one counts.
     pub fn answers(&self) {
-        // ORDERING: acquire, with the fence in `calls`: the work of all who relied on this call is seen.
-        self.is_called
-            .swap(false, needed("muster answer", Ordering::Acquire));
+        // ORDERING: relaxed, see `calls`.
+        self.is_called.swap(false, Ordering::Relaxed);
     }
 
     /// A worker is about to have a thread, says the spawner.

@@ -16,6 +16,8 @@ pub(super) struct Footing {
     cpus: CpuSet,
     looks_from: Cell<Instant>,
     is_displaced: Cell<bool>,
+    /// To the CPU of its seat, see [`Footing::bind`].
+    is_bound: Cell<bool>,
 }
 
 /// So often it looks at the most.
@@ -30,30 +32,34 @@ impl Footing {
             cpus: is_pinned.then(place::thread_affinity)?.ok()?,
             looks_from: Cell::new(Instant::now() + PAUSE),
             is_displaced: Cell::new(false),
+            is_bound: Cell::new(false),
         })
     }
 
-    /// A worker with this seat is about to sleep, on a machine that its engine fills: binds it to the CPU of
-    /// its seat, so that the kernel wakes it there, and not behind another urgent one while a CPU runs
-    /// something that would make room. False where there are fewer such workers than CPUs, or the kernel
-    /// refuses.
-    pub(super) fn bind(&self, seat: Seat, workers: usize) -> bool {
+    /// An urgent worker with this seat is about to sleep. While its engine fills the machine it is bound to
+    /// the CPU of its seat, so that the kernel wakes it there, and not behind another urgent one while a
+    /// CPU runs something that would make room. That is not done where there are fewer such workers than
+    /// CPUs.
+    pub(super) fn bind(&self, seat: Seat, workers: usize, is_filled: bool) {
         let is_whole = workers >= self.cpus.len() && self.cpus.contains(seat.cpu);
-        is_whole
-            && !self.is_displaced.get()
-            && place::set_thread_affinity(&[seat.cpu].into_iter().collect()).is_ok()
-    }
-
-    /// It is awake, and the kernel may move it again.
-    pub(super) fn unbind(&self) {
-        // Refused where the CPUs were taken meanwhile, and then the kernel has moved it.
-        let _ = place::set_thread_affinity(&self.cpus);
+        let binds = is_filled && is_whole && !self.is_displaced.get();
+        if binds == self.is_bound.get() {
+            return;
+        }
+        let cpus = if binds {
+            [seat.cpu].into_iter().collect()
+        } else {
+            self.cpus.clone()
+        };
+        // Refused where CPUs were taken meanwhile, and then the kernel has moved it.
+        let _ = place::set_thread_affinity(&cpus);
+        self.is_bound.set(binds);
     }
 
     /// After a sleep: looks, if it has not for a while.
     pub(super) fn look(&self, shared: &Shared) {
         let now = Instant::now();
-        if now < self.looks_from.get() {
+        if now < self.looks_from.get() || self.is_bound.get() {
             return;
         }
         self.looks_from.set(now + PAUSE);

@@ -375,7 +375,7 @@ impl Worker {
         };
         // From when on it would hand its place on.
         let mut patient_until = None;
-        let mut spell = Spell::of(takes);
+        let mut spell = Spell::of(takes, self.rank);
         let is_late = || until.is_some_and(|until| Instant::now() >= until);
         let done = loop {
             if is_done(&self.waker) {
@@ -519,14 +519,12 @@ impl Worker {
         let Some(footing) = self.footing.get() else {
             return self.parker.park_until(until);
         };
-        let is_bound = self.rank == Rank::Urgent && shared.is_filled() && {
+        if self.rank == Rank::Urgent {
             let seat = self.crew(shared).workers[self.index].seat;
-            footing.bind(seat, shared.machine.nodes[self.node].workers)
-        };
-        self.parker.park_until(until);
-        if is_bound {
-            footing.unbind();
+            let workers = shared.machine.nodes[self.node].workers;
+            footing.bind(seat, workers, shared.is_filled());
         }
+        self.parker.park_until(until);
         footing.look(shared);
     }
 }

@@ -19,12 +19,13 @@
 
 use crossbeam_deque::Steal;
 
-use super::{Takes, Worker, WorkerFace};
+use super::{MOST_NESTED, Takes, Worker, WorkerFace, run};
 use std::sync::Arc;
 
 use crate::Priority;
 use crate::cell::AnyJob;
 use crate::crew::{Crew, Rank};
+use crate::current::Current;
 use crate::fork::Fork;
 use crate::many::Holding;
 use crate::queues::{NodeQueues, Task};
@@ -90,6 +91,19 @@ impl Worker {
                 })
             })
             .or_else(|| far.iter().find_map(|&node| jobs(node, Priority::P2)))
+    }
+
+    /// Inside of a job that is less urgent, at a place where it lets others in: runs the urgent ones that
+    /// wait for this worker, where they have none of their own.
+    pub(crate) fn serve_urgent(&self, current: &Current) {
+        let shared = current.engine().shared();
+        let queues = &self.crew(shared).queues[self.node];
+        while queues.has(Priority::P0, true) && current.depth() < MOST_NESTED {
+            match queues.take(Priority::P0, true) {
+                Some(job) => run(Task::Job(job.value), current),
+                None => break,
+            }
+        }
     }
 
     /// A background job that has waited for too long, for an ordinary worker.

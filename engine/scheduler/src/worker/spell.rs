@@ -3,10 +3,15 @@
 //! First it spins, in case somebody shares work at once; then it looks whether somebody in a long leaf
 //! holds any; then it lets other threads have the CPU; then it is to sleep. After a job that it was
 //! woken for it soon sleeps: the next one may be as long in coming.
+//!
+//! Urgent workers sleep soon, and do not let others have the CPU before: the kernel (Linux 6.6 and later)
+//! takes that as if they had run to the end of their slice, and then does not let them in when they are
+//! woken.
 
 use std::thread;
 
 use super::Takes;
+use crate::crew::Rank;
 use crate::queues::Task;
 
 /// A time without work.
@@ -15,6 +20,7 @@ pub(super) struct Spell {
     searches: u32,
     most: u32,
     has_slept: bool,
+    rank: Rank,
 }
 
 impl Spell {
@@ -25,15 +31,23 @@ impl Spell {
     const AFTER_A_JOB: u32 = 4;
 
     /// The first, before anything was found.
-    pub(super) fn of(takes: Takes) -> Spell {
+    pub(super) fn of(takes: Takes, rank: Rank) -> Spell {
         let most = match takes {
             Takes::Forks => Spell::SPINNING + Spell::YIELDING,
             Takes::All | Takes::Own => Spell::AFTER_A_JOB,
         };
         Spell {
             searches: 0,
-            most,
+            most: Spell::at_most(most, rank),
             has_slept: false,
+            rank,
+        }
+    }
+
+    fn at_most(searches: u32, rank: Rank) -> u32 {
+        match rank {
+            Rank::Urgent => searches.min(Spell::AFTER_A_JOB),
+            Rank::Ordinary | Rank::Background => searches,
         }
     }
 
@@ -46,8 +60,9 @@ impl Spell {
         };
         Spell {
             searches: 0,
-            most,
+            most: Spell::at_most(most, self.rank),
             has_slept: false,
+            rank: self.rank,
         }
     }
 

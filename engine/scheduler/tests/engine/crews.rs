@@ -116,14 +116,49 @@ fn ordinary_workers_yield_from_the_first_urgent_job_on_unless_told_not_to() {
             let ordinary = || engine.submit(|_| scheduling().1).join().unwrap();
             assert_eq!(ordinary(), before);
             let urgent = engine.job().priority(Priority::P0);
-            let urgent = urgent.submit(|_| scheduling()).unwrap().join().unwrap();
+            let urgent = urgent.submit(|_| (scheduling(), kind())).unwrap();
+            let (urgent, kind) = urgent.join().unwrap();
             assert_eq!(urgent, (libc::SCHED_OTHER, before));
+            assert_eq!(kind == "reiver-cpu", !yields);
             assert_eq!(ordinary(), (before + more).min(19));
             let blocking = engine.job().class(Class::Io);
             let blocking = blocking.submit(|_| scheduling().1);
             assert_eq!(blocking.unwrap().join().unwrap(), before);
         }
     });
+}
+
+/// Where ordinary workers do not yield they do urgent work themselves: first, and inside of other jobs
+/// where those let them.
+#[test]
+fn checkpoints_let_urgent_jobs_in_that_have_no_threads_of_their_own() {
+    watched();
+    let builder = Engine::builder().cpu_workers(1).yield_to_urgent(false);
+    let engine = builder.build().unwrap();
+    for _ in 0..sized(100) {
+        let (says, begun) = channel();
+        let (go, wait) = sync_channel::<()>(0);
+        let long = engine.submit(move |ctx| {
+            says.send(()).unwrap();
+            wait.recv().unwrap();
+            let thread = thread::current().id();
+            let before = ctx.engine().metrics().jobs(Class::Cpu, Priority::P0);
+            ctx.checkpoint().unwrap();
+            let after = ctx.engine().metrics().jobs(Class::Cpu, Priority::P0);
+            assert_eq!(thread, thread::current().id());
+            after.completed - before.completed
+        });
+        begun.recv().unwrap();
+        let jobs = [(); 3].map(|()| {
+            let urgent = engine.job().priority(Priority::P0);
+            urgent.submit(|_| kind()).unwrap()
+        });
+        go.send(()).unwrap();
+        assert_eq!(long.join().unwrap(), 3);
+        for job in jobs {
+            assert_eq!(job.join().unwrap(), "reiver-cpu");
+        }
+    }
 }
 
 /// Where the forks of a job run.
