@@ -268,7 +268,10 @@ pub(super) fn run(host: Arc<dyn Host>, load: Load, lasts: Duration, seed: u64) -
     kernel::sleeps_exactly();
     calibrate();
     let per_s = |per_s: u32| Duration::from_secs(1) / per_s;
-    let jobs = |per_s: u32| (lasts.as_secs_f64() * f64::from(per_s)).ceil() as usize;
+    let jobs = |per_s: u32| {
+        let jobs = (nanos(lasts) * u64::from(per_s)).div_ceil(1_000_000_000);
+        usize::try_from(jobs).expect("memory holds a time for each")
+    };
     let (urgent, blocking) = (
         times(jobs(load.urgent_per_s)),
         times(jobs(load.blocking_per_s)),

@@ -472,7 +472,8 @@ fn start_crew(shared: &Arc<Shared>, rank: Rank) {
     }
     while let Some(worker) = crew.next_unstarted() {
         crew.muster.comes();
-        if let Err((worker, error)) = start(shared, worker, Worker::live_in_crew) {
+        if let Err(refused) = start(shared, worker, Worker::live_in_crew) {
+            let (worker, error) = *refused;
             crew.keep_unstarted(worker);
             let is_none = crew.muster.refuses();
             tracing::warn!(
@@ -494,7 +495,7 @@ fn start(
     shared: &Arc<Shared>,
     worker: Worker,
     life: fn(Worker, Arc<Shared>, Arc<Own>),
-) -> Result<(), (Worker, io::Error)> {
+) -> Result<(), Box<(Worker, io::Error)>> {
     let (engine, rank) = (Arc::clone(shared), worker.rank());
     let name = worker_name(rank, worker.index());
     // What all threads are listed in is no business of one that may be stopped.
@@ -523,14 +524,14 @@ fn start(
     };
     started.map_err(|error| {
         shared.running.leave(&own);
-        (take(&held).expect("no thread has taken it"), error)
+        Box::new((take(&held).expect("no thread has taken it"), error))
     })
 }
 
 /// Gives the spare back where the system refuses a thread for it.
 fn start_spare(shared: &Arc<Shared>, spare: Worker) -> Option<Worker> {
     let started = start(shared, spare, Worker::live_as_spare);
-    started.err().map(|(spare, _)| spare)
+    started.err().map(|refused| refused.0)
 }
 
 /// False where the system refuses a thread.

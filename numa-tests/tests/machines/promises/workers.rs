@@ -116,7 +116,7 @@ pub(super) fn urgent_and_background_workers_are_at_their_node(ground: &Ground) {
     let engine = ground.engine();
     let crew = ground.crew(&engine);
     for priority in [Priority::P0, Priority::P2] {
-        for (&node, _) in &crew {
+        for &node in crew.keys() {
             let job = engine.job().priority(priority).node(node).submit(|ctx| {
                 let allowed: CpuSet = status("thread-self", "Cpus_allowed_list");
                 (ctx.node(), allowed, whereabouts().1)
