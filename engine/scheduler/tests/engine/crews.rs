@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{channel, sync_channel};
+use std::sync::mpsc::{SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -223,7 +223,9 @@ fn what_enters_from_a_job_runs_at_its_priority() {
 }
 
 /// Keeps all background workers in jobs until it is dropped.
-struct Occupied(Vec<std::sync::mpsc::SyncSender<()>>);
+struct Occupied {
+    held: Vec<SyncSender<()>>,
+}
 
 impl Occupied {
     fn new(engine: &Engine, workers: usize) -> Occupied {
@@ -238,7 +240,15 @@ impl Occupied {
             begun.recv().unwrap();
             go
         });
-        Occupied(holds.collect())
+        Occupied {
+            held: holds.collect(),
+        }
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.held.clear();
     }
 }
 
