@@ -2,12 +2,18 @@
 //!
 //! A figure is told as the median of its rounds; beside one that has a bar stands the median of each
 //! round's ratio to what the bar's contender measured in that same round, so that whatever the machine
-//! did meanwhile hits both.
+//! did meanwhile hits both. Where contenders say what part of the machine [`OTHERS`] had, rounds in which
+//! that was more than a little count for neither, as long as some are left.
 
-use crate::case::Case;
+use crate::case::{Case, Figures};
 use crate::stats;
 use crate::summary::Row;
 use crate::verdict::{self, number};
+
+/// The figure that says what part of the machine other programs had, in percent.
+pub(crate) const OTHERS: &str = "others %";
+/// More than this is noise.
+const MOST_OTHERS: f64 = 5.0;
 
 /// Prints the figures of a case, if it has any.
 pub(crate) fn print(case: &Case, rows: &[Row]) {
@@ -23,11 +29,15 @@ pub(crate) fn print(case: &Case, rows: &[Row]) {
     if case.bar.is_some() {
         head += &format!(" {:>8} {:>12}", "p99/bar", "blocked/bar");
     }
+    head += &format!(" {:>7}", "rounds");
     println!("{head}");
     for row in rows.iter().filter(|row| !row.told.is_empty()) {
         let mut line = format!("  {:<30}", row.contender);
         for name in &names {
-            let cell = row.figures.get(*name).copied().map_or("-".into(), number);
+            let values: Vec<f64> = counted(row)
+                .filter_map(|round| figure(&row.told[round], name))
+                .collect();
+            let cell = stats::median(&values).map_or("-".into(), number);
             line += &format!(" {cell:>12}");
         }
         let bar = case.bar.and_then(|bar| {
@@ -38,19 +48,36 @@ pub(crate) fn print(case: &Case, rows: &[Row]) {
             let cell = |name| ratio(row, bar, name).map_or("-".into(), number);
             line += &format!(" {:>8} {:>12}", cell("p99"), cell("blocked p99"));
         }
+        line += &format!(" {:>7}", counted(row).count());
         println!("{line}");
     }
 }
 
-/// The median of each round's ratio.
+fn figure(round: &Figures, name: &str) -> Option<f64> {
+    let found = round.iter().find(|(known, _)| known == name);
+    found.map(|(_, value)| *value)
+}
+
+fn is_quiet(round: &Figures) -> bool {
+    figure(round, OTHERS).is_none_or(|others| others <= MOST_OTHERS)
+}
+
+/// The rounds that count: the quiet ones, or all if there is none.
+fn counted(row: &Row) -> impl Iterator<Item = usize> {
+    let has_quiet = row.told.iter().any(is_quiet);
+    let rounds = row.told.iter().enumerate();
+    rounds
+        .filter(move |(_, round)| !has_quiet || is_quiet(round))
+        .map(|(number, _)| number)
+}
+
+/// The median of each round's ratio, of those that count for both.
 fn ratio(row: &Row, bar: &Row, name: &str) -> Option<f64> {
-    let of = |row: &Row, round: usize| {
-        let round = row.told.get(round)?;
-        round
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| *value)
-    };
-    let ratios = (0..row.told.len()).filter_map(|round| Some(of(row, round)? / of(bar, round)?));
+    let of_bar: Vec<usize> = counted(bar).collect();
+    let ratios = counted(row)
+        .filter(|round| of_bar.contains(round))
+        .filter_map(|round| {
+            Some(figure(&row.told[round], name)? / figure(&bar.told[round], name)?)
+        });
     stats::median(&ratios.collect::<Vec<_>>())
 }

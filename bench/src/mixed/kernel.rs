@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread;
+use std::time::Duration;
 
 use crate::case::Trouble;
 
@@ -188,5 +189,50 @@ impl Drop for Others {
             let _ = program.kill();
             let _ = program.wait();
         }
+    }
+}
+
+/// CPU time of all programs, and of this one with those that it has waited for, so far.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Busy {
+    all: Duration,
+    own: Duration,
+}
+
+impl Busy {
+    pub(super) fn now() -> Option<Busy> {
+        // In ticks: user, nice, system, idle, waiting for disks, interrupts of two kinds, stolen.
+        let stat = fs::read_to_string("/proc/stat").ok()?;
+        let ticks: Vec<u64> = stat
+            .lines()
+            .next()?
+            .split_whitespace()
+            .skip(1)
+            .map_while(|field| field.parse().ok())
+            .collect();
+        let busy: u64 = [0, 1, 2, 5, 6, 7]
+            .iter()
+            .filter_map(|&field| ticks.get(field))
+            .sum();
+        let mut time = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: there is room for the time.
+        unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+        Some(Busy {
+            // A hundred a second, on all machines that Linux runs on today.
+            all: Duration::from_millis(10 * busy),
+            own: Duration::new(
+                u64::try_from(time.tv_sec).ok()?,
+                u32::try_from(time.tv_nsec).ok()?,
+            ),
+        })
+    }
+
+    /// What others had since `before`.
+    pub(super) fn of_others(self, before: Busy) -> Duration {
+        let all = self.all.saturating_sub(before.all);
+        all.saturating_sub(self.own.saturating_sub(before.own))
     }
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::hosts::Host;
 use super::kernel;
 use super::work::{calibrate, compute, compute_us, thread_cpu};
+use crate::figures;
 use crate::stats::quantile;
 
 /// What comes, and how often.
@@ -83,6 +84,8 @@ pub(super) struct Report {
     blocking_done: f64,
     useful: f64,
     bulk_per_s: f64,
+    /// What part of the machine other programs had.
+    others: f64,
 }
 
 impl Report {
@@ -98,6 +101,7 @@ impl Report {
             ("bulk/s", self.bulk_per_s),
             ("blocked %", 100.0 * self.blocking_done),
             ("blocked p99", blocking(0.99)),
+            (figures::OTHERS, 100.0 * self.others),
         ];
         named.map(|(name, value)| (name.to_owned(), value)).into()
     }
@@ -304,6 +308,7 @@ pub(super) fn run(host: Arc<dyn Host>, load: Load, lasts: Duration, seed: u64) -
             (total * cpus - urgent) / load.bulk_job.as_secs_f64()
         }
     };
+    let before = kernel::Busy::now();
     let mut random = Random(seed);
     let (mut urgents, mut blocked) = (0, 0);
     let mut next_bulk = (bulk_per_s > 0.0).then(|| random.pause(bulk_per_s));
@@ -345,6 +350,8 @@ pub(super) fn run(host: Arc<dyn Host>, load: Load, lasts: Duration, seed: u64) -
             }
         }
     }
+    let others = before.zip(kernel::Busy::now());
+    let others = others.map_or(0.0, |(before, now)| now.of_others(before).as_secs_f64());
     let end = Instant::now();
     run.is_over.store(true, Ordering::Relaxed);
     let has_ended = |times: &Times, jobs: usize| {
@@ -381,6 +388,7 @@ pub(super) fn run(host: Arc<dyn Host>, load: Load, lasts: Duration, seed: u64) -
         blocking_us: told(&blocking, blocked, load.blocking_per_s),
         blocking_done: has_ended(&blocking, blocked) as f64 / blocked.max(1) as f64,
         useful: run.useful_nanos.load(Ordering::Relaxed) as f64 / (nanos(counted) as f64 * cpus),
+        others: others / (lasts.as_secs_f64() * cpus),
         bulk_per_s: run.bulk_ended.load(Ordering::Relaxed) as f64 / counted.as_secs_f64(),
     }
 }
