@@ -227,6 +227,11 @@ impl Current {
         }
     }
 
+    /// True if work of this node, by its index, has workers elsewhere that it may be left to.
+    pub(crate) fn is_away_from(&self, node: usize) -> bool {
+        self.node_index() != node && !self.engine.shared().threadless
+    }
+
     /// The node the thread works for.
     pub(crate) fn node(&self) -> NodeId {
         self.engine.shared().machine.nodes[self.node_index()].id

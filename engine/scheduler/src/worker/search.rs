@@ -139,7 +139,7 @@ impl Worker {
         known.or_else(|| is_needed().then(|| orders.find(topology, seat)))
     }
 
-    /// True if most of its nearest mates have forks that nobody has asked for, and so will share them, or
+    /// True if half of its nearest mates have forks that nobody has asked for, and so will share them, or
     /// be robbed of them. Where few do, others of its node are after those.
     fn may_share(&self, shared: &Shared, order: &StealOrder) -> bool {
         let holds = |(mate, _): (usize, Distance)| shared.workers[mate].robber.is_worth_it();
@@ -150,7 +150,7 @@ impl Worker {
             .fold((0, 0), |(asked, hold), holds| {
                 (asked + 1, hold + usize::from(holds))
             });
-        2 * hold > asked
+        hold > 0 && 2 * hold >= asked
     }
 
     fn steal_from_mates(&self, shared: &Shared) -> Option<Fork> {
