@@ -485,7 +485,8 @@ pub(crate) fn run(task: Task, current: &Current) {
     }
     match task {
         Task::Job(job) => contain(|| {
-            job.run(current);
+            job.run(&job, current);
+            drop(job);
         }),
         Task::Help(chunk) => contain(|| {
             chunk.help(current);
