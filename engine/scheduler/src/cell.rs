@@ -191,8 +191,13 @@ where
         self.slot.is_queued()
     }
 
-    fn run(&self, _: &Ref<dyn AnyJob>, current: &Current) -> bool {
-        let Some(body) = self.slot.claim() else {
+    fn run(&self, job: &Ref<dyn AnyJob>, current: &Current) -> bool {
+        // Nobody has a handle any more, so nobody gets one.
+        let claimed = match Ref::is_alone(job) {
+            true => self.slot.claim_alone(),
+            false => self.slot.claim(),
+        };
+        let Some(body) = claimed else {
             return false;
         };
         let shared = current.engine().shared();
@@ -212,8 +217,11 @@ where
         shared.note_run_time(lane, meta, ended.since(started), 1);
         // Whoever has joined a job finds it in the metrics.
         shared.note_end(lane, meta, outcome.as_ref().err(), Phase::Running);
-        self.slot
-            .end(outcome, || shared.note_gone(lane), || self.wake());
+        let gone = || shared.note_gone(lane);
+        match Ref::is_alone(job) {
+            true => self.slot.end_alone(outcome, gone),
+            false => self.slot.end(outcome, gone, || self.wake()),
+        }
         true
     }
 

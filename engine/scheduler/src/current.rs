@@ -375,9 +375,7 @@ impl Current {
                 crate::io::settle(shared, home);
                 ran
             }
-            (Role::Cpu(_), Class::Cpu, _) | (Role::Io(_), Class::Io, _) => {
-                job.run(job, self)
-            }
+            (Role::Cpu(_), Class::Cpu, _) | (Role::Io(_), Class::Io, _) => job.run(job, self),
             (Role::Cpu(_), Class::Io, _) | (Role::Io(_), Class::Cpu, _) => false,
         };
         if ran {

@@ -122,6 +122,14 @@ impl NodeQueues {
             .flatten();
         strict.or_else(|| take(&self.shared[priority as usize]))
     }
+
+    /// As [`take`](NodeQueues::take) of P1, by one of the node's own workers that has just found a job
+    /// there: to look first whether there is another costs more than the job, for whoever brings jobs
+    /// writes what that looks at.
+    pub(crate) fn take_next(&self) -> Option<Ref<dyn AnyJob>> {
+        let priority = Priority::P1 as usize;
+        take(&self.strict[priority]).or_else(|| steal(&self.shared[priority]))
+    }
 }
 
 fn take<T>(injector: &Injector<T>) -> Option<T> {
@@ -129,6 +137,10 @@ fn take<T>(injector: &Injector<T>) -> Option<T> {
     if injector.is_empty() {
         return None;
     }
+    steal(injector)
+}
+
+fn steal<T>(injector: &Injector<T>) -> Option<T> {
     loop {
         match injector.steal() {
             Steal::Success(taken) => return Some(taken),

@@ -317,8 +317,7 @@ impl Shared {
 
     /// True if a worker of the node, or a spare, has forks in its deque.
     pub(crate) fn has_forks(&self, node: usize) -> bool {
-        self.workers_of(node)
-            .any(|worker| !worker.stealer.is_empty())
+        self.workers_of(node).any(WorkerFace::has_forks)
     }
 
     /// True if a worker or a spare has forks that nobody has asked for.

@@ -92,9 +92,13 @@ impl<T: ?Sized> Ref<T> {
         Ref { inner, owns }
     }
 
-    /// Where the value lies, which tells it from others.
-    pub fn as_ptr(this: &Ref<T>) -> *const T {
-        ptr::from_ref(&this.inner().value)
+    /// True if this is the only owner, and nobody watches or will: whoever has it has the value to
+    /// itself. What other owners did is visible.
+    #[inline]
+    pub fn is_alone(this: &Ref<T>) -> bool {
+        // ORDERING: acquire, with the release in `drop`. Nobody can become an owner but by this one.
+        let acquire = needed("ref alone", Ordering::Acquire);
+        this.watchers() == 0 && this.inner().owners.load(acquire) == 1
     }
 
     /// Another one, which only watches.
@@ -148,17 +152,14 @@ impl<T: ?Sized> Drop for Ref<T> {
     #[inline]
     fn drop(&mut self) {
         let owners = &self.inner().owners;
-        // ORDERING: acquire, with the release below: what other owners did is done. Nobody can become
-        // an owner but by this one.
-        let is_alone =
-            self.watchers() == 0 && owners.load(needed("ref alone", Ordering::Acquire)) == 1;
-        // ORDERING: release, with the acquires.
-        let release = needed("ref drop", Ordering::Release);
-        if !is_alone && owners.fetch_sub(1, release) != 1 {
-            return;
+        if !Ref::is_alone(self) {
+            // ORDERING: release, with the acquire below and in `is_alone`.
+            if owners.fetch_sub(1, needed("ref drop", Ordering::Release)) != 1 {
+                return;
+            }
+            // ORDERING: acquire, with the release of the others: what they did is done.
+            owners.load(needed("ref last", Ordering::Acquire));
         }
-        // ORDERING: acquire, as above.
-        owners.load(needed("ref last", Ordering::Acquire));
         self.drop_value();
     }
 }
@@ -216,6 +217,14 @@ impl<T: ?Sized> Drop for Memory<T> {
     fn drop(&mut self) {
         // SAFETY: the counts are still there, and what it is made of goes with the pointer.
         let layout = Layout::for_value(unsafe { self.0.as_ref() });
+        // Loom sees here that nobody uses them any more.
+        #[cfg(reiver_loom)]
+        if !std::thread::panicking() {
+            // SAFETY: as the caller says.
+            let inner = unsafe { self.0.as_mut() };
+            inner.owners.with_mut(|_| ());
+            inner.watchers.with_mut(|_| ());
+        }
         // SAFETY: it came from `place`, and nobody has it any more.
         unsafe { give_back(self.0.cast(), layout) };
     }

@@ -47,11 +47,17 @@ impl Worker {
         };
         let forks_of = |node: usize| shared.queues[node].take_fork().map(Task::Fork);
         let far = &shared.machine.near[self.node];
-        far.iter()
+        let found = far
+            .iter()
             .find_map(|&node| jobs(node, Priority::P0))
             .or_else(|| self.steal_from_mates(shared).map(Task::Fork))
             .or_else(|| forks_of(self.node))
-            .or_else(|| jobs(self.node, Priority::P1))
+            .or_else(|| {
+                if !(all && self.found_job.get()) {
+                    return jobs(self.node, Priority::P1);
+                }
+                shared.queues[self.node].take_next().map(Task::Job)
+            })
             .or_else(|| {
                 let has_work = |&node: &usize| shared.has_work_at(node);
                 let order = self.order(shared, || far[1..].iter().any(has_work))?;
@@ -75,7 +81,9 @@ impl Worker {
                     Some(task)
                 })
             })
-            .or_else(|| far.iter().find_map(|&node| jobs(node, Priority::P2)))
+            .or_else(|| far.iter().find_map(|&node| jobs(node, Priority::P2)));
+        self.found_job.set(matches!(found, Some(Task::Job(_))));
+        found
     }
 
     /// Takes private forks of others, who are in long leaves: the last resort, for it costs a barrier.
@@ -103,7 +111,7 @@ impl Worker {
         let mut forks = bundled(taken).into_iter();
         let first = forks.next();
         if forks.len() > 0 {
-            forks.for_each(|fork| self.deque.push(fork));
+            forks.for_each(|fork| self.push_shared(fork));
             shared.wake_one(self.node);
         }
         first.map(Task::Fork)
@@ -187,7 +195,7 @@ impl Worker {
         let has_jobs = |(node, queues): (usize, &NodeQueues)| {
             queues.has_jobs(node == self.node) || (takes == Takes::Own && queues.has_forks())
         };
-        let has_fork = |other: &WorkerFace| !other.stealer.is_empty() || other.robber.is_worth_it();
+        let has_fork = |other: &WorkerFace| other.has_forks() || other.robber.is_worth_it();
         let has_forks = || takes == Takes::Own && shared.workers.iter().any(has_fork);
         let is_in_chunk = |other: &WorkerFace| other.holding.has_queued();
         shared.queues.iter().enumerate().any(has_jobs)
@@ -197,13 +205,13 @@ impl Worker {
 }
 
 fn steal(shared: &Shared, victim: usize) -> Option<Fork> {
-    let stealer = &shared.workers[victim].stealer;
+    let victim = &shared.workers[victim];
     // Cheaper than to steal in vain, and most have nothing at most times.
-    if stealer.is_empty() {
+    if !victim.has_forks() {
         return None;
     }
     loop {
-        match stealer.steal() {
+        match victim.stealer.steal() {
             Steal::Success(fork) => return Some(fork),
             Steal::Empty => return None,
             Steal::Retry => {}
