@@ -123,6 +123,7 @@ pub mod model {
     pub use crate::protocol::arena::Arena;
     pub use crate::protocol::count::Count;
     pub use crate::protocol::drain::Drain;
+    pub use crate::protocol::holding::Holding;
     pub use crate::protocol::latch::{Latch, Waits};
     pub use crate::protocol::left::Left;
     pub use crate::protocol::notice::Notice;

@@ -18,7 +18,6 @@ use crate::current::Current;
 use crate::error::{Interrupted, JobError, Phase};
 use crate::job::JobContext;
 use crate::protocol::refs::{Inner, Ref};
-use crate::protocol::sync::{AtomicBool, Ordering};
 use crate::shared::Shared;
 use crate::slot::Slot;
 
@@ -253,58 +252,5 @@ impl<T, F> fmt::Debug for Chunk<T, F> {
             .field("meta", &self.many.meta)
             .field("jobs", &self.jobs)
             .finish()
-    }
-}
-
-/// Where a worker shows the chunks that it is in.
-#[derive(Debug, Default)]
-pub(crate) struct Holding {
-    /// A hint, for who looks at many.
-    is_any: AtomicBool,
-    chunks: Mutex<Vec<Ref<dyn AnyJob>>>,
-}
-
-impl Holding {
-    fn chunks(&self) -> MutexGuard<'_, Vec<Ref<dyn AnyJob>>> {
-        self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn push(&self, chunk: Ref<dyn AnyJob>) {
-        let mut chunks = self.chunks();
-        chunks.push(chunk);
-        // ORDERING: relaxed: whoever must not miss it has a fence before it looks, and whoever sets it
-        // has one before it asks who sleeps.
-        self.is_any.store(true, Ordering::Relaxed);
-    }
-
-    fn pop(&self) {
-        let mut chunks = self.chunks();
-        let last = chunks.pop();
-        // ORDERING: relaxed: who still reads true looks in vain.
-        self.is_any.store(!chunks.is_empty(), Ordering::Relaxed);
-        drop(chunks);
-        drop(last);
-    }
-
-    /// True if there may be jobs that others could run.
-    pub(crate) fn is_any(&self) -> bool {
-        // ORDERING: relaxed, see `push`.
-        self.is_any.load(Ordering::Relaxed)
-    }
-
-    /// True if there is a chunk with jobs that nobody has begun.
-    pub(crate) fn has_queued(&self) -> bool {
-        self.is_any() && self.chunks().iter().any(|chunk| chunk.is_queued())
-    }
-
-    /// A chunk with jobs that nobody has begun.
-    pub(crate) fn get(&self) -> Option<Ref<dyn AnyJob>> {
-        let chunks = self.chunks();
-        chunks.iter().find(|chunk| chunk.is_queued()).cloned()
-    }
-
-    /// All of them.
-    pub(crate) fn all(&self) -> Vec<Ref<dyn AnyJob>> {
-        self.chunks().clone()
     }
 }

@@ -294,8 +294,7 @@ impl Shared {
     fn has_work(&self) -> bool {
         let lies = |queues: &NodeQueues| queues.has_forks() || queues.has_jobs(false);
         // The look at a private list disturbs its owner, and so comes last.
-        let is_held =
-            |worker: &WorkerFace| worker.holding.has_queued() || worker.robber.is_worth_it();
+        let is_held = |worker: &WorkerFace| worker.has_chunk() || worker.robber.is_worth_it();
         let mut nodes = 0..self.queues.len();
         self.queues.iter().any(lies)
             || nodes.clone().any(|node| self.has_forks(node))

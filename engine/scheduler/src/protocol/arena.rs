@@ -77,6 +77,7 @@ pub(crate) const fn fits<T>() -> bool {
 }
 
 /// True if [`take_lines`](Arena::take_lines) has memory for it.
+#[cfg(not(reiver_loom))]
 pub(crate) const fn fits_lines(layout: Layout) -> bool {
     layout.size() <= MOST_BYTES && layout.align() == LINE
 }

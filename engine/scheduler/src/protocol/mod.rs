@@ -5,6 +5,7 @@ pub(crate) mod arena;
 pub(crate) mod barrier;
 pub(crate) mod count;
 pub(crate) mod drain;
+pub(crate) mod holding;
 pub(crate) mod latch;
 pub(crate) mod left;
 pub(crate) mod notice;

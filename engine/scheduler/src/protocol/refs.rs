@@ -120,8 +120,10 @@ impl<T: ?Sized> Ref<T> {
         // One for all owners, be it that a panic comes out of the value.
         let watch = (self.watchers() > 0).then(|| Watch(inner));
         let unwatched = watch.is_none().then(|| Memory(inner));
-        // SAFETY: nobody owns it any more.
-        unsafe { ptr::drop_in_place(&raw mut (*inner.as_ptr()).value) };
+        // SAFETY: it is there, and nobody owns it any more.
+        let value = unsafe { &raw mut (*inner.as_ptr()).value };
+        // SAFETY: as above, and this happens once.
+        unsafe { ptr::drop_in_place(value) };
         drop((watch, unwatched));
     }
 

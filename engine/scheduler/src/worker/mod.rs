@@ -26,12 +26,14 @@ use reiver_topology::{Seat, place};
 use spell::Spell;
 
 use crate::builder::Pinning;
+use crate::cell::AnyJob;
 use crate::current::Current;
 use crate::fork::Fork;
-use crate::many::Holding;
 use crate::memory;
 use crate::panics::contain;
+use crate::protocol::holding::Holding;
 use crate::protocol::private::{PrivateList, Robber};
+use crate::protocol::refs::Ref;
 use crate::protocol::sleep::{Bit, Demand, Sleep, Sleepers};
 use crate::protocol::sync::{AtomicBool, Ordering};
 use crate::queues::Task;
@@ -73,7 +75,7 @@ pub(crate) struct WorkerFace {
     shares: Shares,
     pub(crate) robber: Robber<Fork>,
     pub(crate) unparker: Unparker,
-    pub(crate) holding: Holding,
+    pub(crate) holding: Holding<Ref<dyn AnyJob>>,
     /// The number of its seat: its own, or of a spare that of its twin.
     pub(crate) seat_number: usize,
 }
@@ -82,6 +84,18 @@ impl WorkerFace {
     /// True if there may be forks to steal.
     pub(crate) fn has_forks(&self) -> bool {
         self.shares.may_be() && !self.stealer.is_empty()
+    }
+
+    /// A chunk that it is in, with jobs that nobody has begun.
+    pub(crate) fn chunk(&self) -> Option<Ref<dyn AnyJob>> {
+        self.holding
+            .is_any()
+            .then(|| self.holding.get(|chunk| chunk.is_queued()))?
+    }
+
+    /// True if there is one.
+    pub(crate) fn has_chunk(&self) -> bool {
+        self.holding.has(|chunk| chunk.is_queued())
     }
 }
 

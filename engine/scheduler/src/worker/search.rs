@@ -23,7 +23,6 @@ use super::{Takes, Worker, WorkerFace};
 use crate::Priority;
 use crate::fork::Fork;
 use crate::machine::Machine;
-use crate::many::Holding;
 use crate::queues::{NodeQueues, Task};
 use crate::scope::bundled;
 use crate::shared::Shared;
@@ -127,9 +126,7 @@ impl Worker {
         let after = self.index + 1..shared.workers.len();
         after
             .chain(0..=self.index)
-            .map(|victim| &shared.workers[victim].holding)
-            .filter(|holding| holding.is_any())
-            .find_map(Holding::get)
+            .find_map(|victim| shared.workers[victim].chunk())
             .map(Task::Help)
     }
 
@@ -197,10 +194,9 @@ impl Worker {
         };
         let has_fork = |other: &WorkerFace| other.has_forks() || other.robber.is_worth_it();
         let has_forks = || takes == Takes::Own && shared.workers.iter().any(has_fork);
-        let is_in_chunk = |other: &WorkerFace| other.holding.has_queued();
         shared.queues.iter().enumerate().any(has_jobs)
             || has_forks()
-            || shared.workers.iter().any(is_in_chunk)
+            || shared.workers.iter().any(WorkerFace::has_chunk)
     }
 }
 
