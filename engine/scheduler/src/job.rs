@@ -99,7 +99,9 @@ impl<'e> JobBuilder<'e> {
         self
     }
 
-    /// Hands it over. Costs one allocation and, where a worker sleeps, waking it.
+    /// Hands it over. Costs no call of an allocator where what the closure owns is below some 900 bytes,
+    /// and, where a worker sleeps, waking it. The memory of jobs that were submitted one after the other
+    /// by one thread, some hundreds of small ones, is used again when all of their handles are gone.
     ///
     /// # Errors
     /// [`SubmitError::QueueFull`], [`SubmitError::ShutDown`] or [`SubmitError::UnknownNode`]; the
