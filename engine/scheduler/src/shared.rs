@@ -15,6 +15,7 @@ use crate::machine::{Machine, WorkerNode};
 use crate::metrics::Counters;
 use crate::panics::contain;
 use crate::protocol::drain::Drain;
+use crate::protocol::refs::Ref;
 use crate::protocol::sleep::Sleepers;
 use crate::protocol::stop::Stop;
 use crate::protocol::sync::{AtomicBool, AtomicUsize, Ordering};
@@ -119,7 +120,7 @@ impl Shared {
     }
 
     /// Takes a job, or says why not.
-    pub(crate) fn submit(self: &Arc<Self>, job: Arc<dyn AnyJob>) -> Result<(), SubmitError> {
+    pub(crate) fn submit(self: &Arc<Self>, job: Ref<dyn AnyJob>) -> Result<(), SubmitError> {
         let meta = job.meta();
         let entered = self.enter(meta.class);
         let admitted = entered.and_then(|entry| self.admit(meta.class, entry).map(|()| entry));
@@ -137,7 +138,7 @@ impl Shared {
     /// Takes a job for which its room was entered, or says why not.
     pub(crate) fn submit_entered(
         self: &Arc<Self>,
-        job: Arc<dyn AnyJob>,
+        job: Ref<dyn AnyJob>,
     ) -> Result<(), SubmitError> {
         let meta = job.meta();
         let admitted = self.admit(meta.class, Entry::Queued);
@@ -149,7 +150,7 @@ impl Shared {
     }
 
     /// Queues a job that was admitted.
-    fn take(self: &Arc<Self>, job: Arc<dyn AnyJob>) {
+    fn take(self: &Arc<Self>, job: Ref<dyn AnyJob>) {
         let meta = job.meta();
         let (class, priority) = (meta.class, meta.priority);
         self.metrics.note_submitted(class, priority, 1);
@@ -163,7 +164,7 @@ impl Shared {
             return;
         }
         if self.threadless {
-            Current::as_worker(self, |current, _| job.run(current));
+            Current::as_worker(self, |current, _| job.run(&job, current));
             return;
         }
         if meta
@@ -199,7 +200,7 @@ impl Shared {
         self: &Arc<Self>,
         meta: &Meta,
         jobs: usize,
-        entries: impl Iterator<Item = Arc<dyn AnyJob>>,
+        entries: impl Iterator<Item = Ref<dyn AnyJob>>,
     ) -> Result<(), SubmitError> {
         let (class, priority) = (meta.class, meta.priority);
         if !self.drain.admit(jobs) {
@@ -293,8 +294,7 @@ impl Shared {
     fn has_work(&self) -> bool {
         let lies = |queues: &NodeQueues| queues.has_forks() || queues.has_jobs(false);
         // The look at a private list disturbs its owner, and so comes last.
-        let is_held =
-            |worker: &WorkerFace| worker.holding.has_queued() || worker.robber.is_worth_it();
+        let is_held = |worker: &WorkerFace| worker.has_chunk() || worker.robber.is_worth_it();
         let mut nodes = 0..self.queues.len();
         self.queues.iter().any(lies)
             || nodes.clone().any(|node| self.has_forks(node))
@@ -316,8 +316,7 @@ impl Shared {
 
     /// True if a worker of the node, or a spare, has forks in its deque.
     pub(crate) fn has_forks(&self, node: usize) -> bool {
-        self.workers_of(node)
-            .any(|worker| !worker.stealer.is_empty())
+        self.workers_of(node).any(WorkerFace::has_forks)
     }
 
     /// True if a worker or a spare has forks that nobody has asked for.
@@ -348,7 +347,7 @@ impl Shared {
     }
 
     /// What was taken from a queue and is not done goes back, or to the queue of another node.
-    pub(crate) fn push_again(&self, node: usize, job: Arc<dyn AnyJob>) {
+    pub(crate) fn push_again(&self, node: usize, job: Ref<dyn AnyJob>) {
         let priority = job.meta().priority;
         self.queues[node].push(priority, false, job);
         self.wake_one(node);
@@ -516,7 +515,7 @@ impl Shared {
             }
         }
         let held = self.workers.iter().flat_map(|worker| worker.holding.all());
-        jobs.extend(held.map(|chunk| chunk as Arc<dyn AnyJob>));
+        jobs.extend(held);
         let ended = jobs.into_iter().map(|job| {
             let mut ended = 0;
             contain(|| {
