@@ -18,7 +18,7 @@ pub(super) struct Policy {
     pub(super) patience: u32,
     /// The same for forks that were placed on their node alone, which is where their data lies.
     pub(super) patience_for_placed: u32,
-    /// As long as it spins it does not look at other nodes while most of its mates have forks that they
+    /// As long as it spins it does not look at other nodes while half of its mates have forks that they
     /// have not shared.
     pub(super) waits_for_mates: bool,
 }

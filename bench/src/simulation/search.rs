@@ -132,7 +132,7 @@ impl World<'_> {
         *crosser.get_or_insert(who) == who
     }
 
-    /// True if most of its nearest mates have forks that they have not shared.
+    /// True if half of its nearest mates have forks that they have not shared.
     fn mates_may_share(&mut self, who: usize) -> bool {
         let order = &self.workers[who].order;
         let mates = order.targets[..order.remote_from].iter();
@@ -144,7 +144,8 @@ impl World<'_> {
         let looks: u64 = mates.iter().map(|&mate| self.look_into(who, mate)).sum();
         self.workers[who].debt_ns += looks;
         let holds = |mate: &&usize| !self.workers[**mate].private.is_empty();
-        2 * mates.iter().filter(holds).count() > mates.len()
+        let hold = mates.iter().filter(holds).count();
+        hold > 0 && 2 * hold >= mates.len()
     }
 
     fn stop_crossing(&mut self, who: usize) {

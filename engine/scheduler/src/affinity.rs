@@ -11,6 +11,9 @@ use std::ops::Range;
 /// A border is as exact as this part of the smallest share.
 const EXACT: usize = 16;
 
+/// A node's part is forked in about so many pieces: who steals one from another node has so little of it.
+const PIECES: usize = 64;
+
 /// A part of a range, and whose it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Part {
@@ -19,10 +22,41 @@ pub(crate) struct Part {
     pub(crate) node: usize,
 }
 
+impl Part {
+    /// Where a range of it is split, unless it is small enough to be one piece.
+    pub(crate) fn middle(&self, range: &Range<usize>, grain: usize) -> Option<usize> {
+        middle(range, grain).filter(|_| range.len() > self.range.len() / PIECES)
+    }
+}
+
 /// The places where a range is split: in the middle, while both halves have at least `grain`.
 pub(crate) fn middle(range: &Range<usize>, grain: usize) -> Option<usize> {
     let half = range.len() / 2;
     (half >= grain).then(|| range.start + half)
+}
+
+/// The range of which this one, that `from` comes to by halving, is one half, and the other half.
+///
+/// # Panics
+/// If it is all of `from`, or `from` does not come to it.
+pub(crate) fn sibling(
+    from: &Range<usize>,
+    range: &Range<usize>,
+    grain: usize,
+) -> (Range<usize>, Range<usize>) {
+    let mut whole = from.clone();
+    loop {
+        let middle = middle(&whole, grain).expect("it comes to the range");
+        let (left, right) = (whole.start..middle, middle..whole.end);
+        let (half, other) = match range.start < middle {
+            true => (left, right),
+            false => (right, left),
+        };
+        if half == *range {
+            return (whole, other);
+        }
+        whole = half;
+    }
 }
 
 /// The parts of `range`, in order, for nodes with so many workers each.
@@ -154,6 +188,29 @@ mod tests {
         let equal = parts(0..4096, 1, &[2, 2, 2, 2]);
         let equal: Vec<_> = equal.into_iter().map(|part| part.range).collect();
         assert_eq!(equal, [0..1024, 1024..2048, 2048..3072, 3072..4096]);
+    }
+
+    #[test]
+    fn siblings_lead_to_the_whole() {
+        for (from, grain) in [
+            (0..1, 1),
+            (5..1005, 7),
+            (0..4096, 1),
+            (3..usize::MAX, usize::MAX / 100),
+        ] {
+            for mut range in leaves(from.clone(), grain) {
+                while range != from {
+                    let (whole, other) = sibling(&from, &range, grain);
+                    let (first, second) = match range.start < other.start {
+                        true => (range, other),
+                        false => (other, range),
+                    };
+                    assert_eq!(first.end, second.start);
+                    assert_eq!(whole, first.start..second.end);
+                    range = whole;
+                }
+            }
+        }
     }
 
     #[test]

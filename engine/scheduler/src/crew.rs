@@ -44,6 +44,7 @@ use crate::fork::Fork;
 use crate::machine::{Machine, WorkerNode};
 use crate::orders::StealOrders;
 use crate::protocol::muster::Muster;
+use crate::protocol::refs::Ref;
 use crate::protocol::sleep::Sleepers;
 use crate::protocol::sync::{AtomicUsize, Ordering};
 use crate::queues::NodeQueues;
@@ -204,7 +205,7 @@ impl Crew {
         shared: &Arc<Shared>,
         node: usize,
         strict: bool,
-        job: Arc<dyn AnyJob>,
+        job: Ref<dyn AnyJob>,
     ) {
         let priority = job.meta().priority;
         let queues = &self.queues[node];
@@ -252,8 +253,7 @@ impl Crew {
     fn has_work(&self, shared: &Shared) -> bool {
         let lies = |queues: &NodeQueues| queues.has_forks() || queues.has_jobs(false);
         // The look at a private list disturbs its owner, and so comes last.
-        let is_held =
-            |worker: &WorkerFace| worker.holding.has_queued() || worker.robber.is_worth_it();
+        let is_held = |worker: &WorkerFace| worker.has_chunk() || worker.robber.is_worth_it();
         let mut nodes = 0..self.queues.len();
         self.queues.iter().any(lies)
             || nodes.clone().any(|node| self.has_forks(shared, node))
@@ -281,8 +281,7 @@ impl Crew {
 
     /// True if a worker of the node, or a spare, has forks in its deque.
     pub(crate) fn has_forks(&self, shared: &Shared, node: usize) -> bool {
-        self.workers_of(shared, node)
-            .any(|worker| !worker.stealer.is_empty())
+        self.workers_of(shared, node).any(WorkerFace::has_forks)
     }
 
     /// True if a worker or a spare has forks that nobody has asked for.
@@ -313,7 +312,7 @@ impl Crew {
     }
 
     /// What was taken from a queue and is not done goes back, or to the queue of another node.
-    pub(crate) fn push_again(&self, shared: &Shared, node: usize, job: Arc<dyn AnyJob>) {
+    pub(crate) fn push_again(&self, shared: &Shared, node: usize, job: Ref<dyn AnyJob>) {
         let priority = job.meta().priority;
         self.queues[node].push(priority, false, job);
         self.wake_one(shared, node);
@@ -372,7 +371,7 @@ impl Crew {
         node: usize,
         is_own: bool,
         patience: Duration,
-    ) -> Option<Arc<dyn AnyJob>> {
+    ) -> Option<Ref<dyn AnyJob>> {
         let queues = &self.queues[node];
         if !queues.has(Priority::P2, is_own) {
             return None;

@@ -20,6 +20,7 @@ use crate::engine::Engine;
 use crate::panics::NoUnwind;
 use crate::parker::Unparker;
 use crate::protocol::arena::Arena;
+use crate::protocol::refs::Ref;
 use crate::running::Own;
 use crate::schedule::is_stoppable;
 use crate::scope::Ends;
@@ -245,6 +246,11 @@ impl Current {
         }
     }
 
+    /// True if work of this node, by its index, has workers elsewhere that it may be left to.
+    pub(crate) fn is_away_from(&self, node: usize) -> bool {
+        self.node_index() != node && !self.engine.shared().threadless
+    }
+
     /// The node the thread works for.
     pub(crate) fn node(&self) -> NodeId {
         self.engine.shared().machine.nodes[self.node_index()].id
@@ -377,7 +383,7 @@ impl Current {
 
     /// Runs a job that somebody here waits for, if it is still queued and this thread is of the
     /// kind and on the node that it asks for. So waiting threads never run out of threads.
-    pub(crate) fn run_if_queued(&self, job: Arc<dyn AnyJob>) {
+    pub(crate) fn run_if_queued(&self, job: &Ref<dyn AnyJob>) {
         let meta = job.meta();
         let shared = self.engine.shared();
         let is_engine = ptr::eq(meta.engine, Arc::as_ptr(shared));
@@ -388,21 +394,19 @@ impl Current {
         }
         let ran = match (&self.role, meta.class, meta.place) {
             (Role::Cpu(worker), Class::Cpu, Place::Strict(node)) => {
-                node as usize == worker.node() && Arc::clone(&job).run(self)
+                node as usize == worker.node() && job.run(job, self)
             }
             // I/O threads go where their jobs are.
             (Role::Io(at), Class::Io, Place::Strict(node)) if node as usize != at.get() => {
                 let node = node as usize;
                 let home = at.replace(node);
                 crate::io::settle(shared, node);
-                let ran = Arc::clone(&job).run(self);
+                let ran = job.run(job, self);
                 at.set(home);
                 crate::io::settle(shared, home);
                 ran
             }
-            (Role::Cpu(_), Class::Cpu, _) | (Role::Io(_), Class::Io, _) => {
-                Arc::clone(&job).run(self)
-            }
+            (Role::Cpu(_), Class::Cpu, _) | (Role::Io(_), Class::Io, _) => job.run(job, self),
             (Role::Cpu(_), Class::Io, _) | (Role::Io(_), Class::Cpu, _) => false,
         };
         if ran {

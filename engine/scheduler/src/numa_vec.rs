@@ -2,13 +2,14 @@
 //!
 //! The elements are made by a loop over their range, split as every loop over it is, so that each
 //! page is touched first by a worker of its node. The allocator may have handed out pages that were
-//! touched before, and a worker of another node may have helped: once a node's part is made, what of
-//! it lies elsewhere is moved. No policy is set on the memory, for the allocator has it back one day.
+//! touched before, and a worker of another node may have helped: once all is made, what lies elsewhere is
+//! moved. No policy is set on the memory, for the allocator has it back one day.
 //!
 //! What is made is owned by pieces; neighbours are put together as a sum is, and a piece that nobody
 //! takes because somebody panicked drops its elements.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::slice;
 
@@ -46,13 +47,9 @@ pub fn numa_vec<T: Send>(len: usize, f: impl Fn(usize) -> T + Sync + Send) -> Ve
         None => split(0..len, grain, &fill, &Piece::with),
         Some(parts) => {
             let fill = |range: Range<usize>| inside(|| fill(range));
-            let make = |part: &Part| {
-                let piece = split(part.range.clone(), grain, &fill, &Piece::with);
-                move_home(piece.elements(), part.node);
-                piece
-            };
+            let make = |range: Range<usize>| split(range, grain, &fill, &Piece::with);
             let made = on_nodes(0..len, grain, &parts, make, &Piece::with);
-            settle_borders(made.elements(), &parts);
+            settle(&made, &parts);
             made
         }
     });
@@ -73,39 +70,48 @@ impl Engine {
     }
 }
 
-/// The largest page that a kernel is built with.
-const PAGE_BYTES: usize = 64 << 10;
-/// A huge page, on nearly all kernels.
-const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// Nobody moves what is nearer to a border while somebody may move what is beyond it: a huge page.
+const APART: usize = 2 << 20;
 
-/// What lies around the borders of parts is looked at again, when nobody else is about it: a page that
-/// two parts of a node share was in neither, and neighbours that moved their pieces at the same time may
-/// have fought over a huge page that both have some of.
-fn settle_borders<T>(elements: &[T], parts: &[Part]) {
-    for pair in parts.windows(2) {
-        let (left, right) = (&pair[0], &pair[1]);
-        let border = right.range.start;
-        let around = |bytes: usize| {
-            let reach = bytes / size_of::<T>().max(1) + 1;
-            let begin = left.range.start.max(border.saturating_sub(reach));
-            begin..right.range.end.min(border.saturating_add(reach))
-        };
-        if left.node == right.node {
-            move_home(&elements[around(PAGE_BYTES)], left.node);
-        } else {
-            let Range { start, end } = around(HUGE_PAGE_BYTES);
-            move_home(&elements[start..border], left.node);
-            move_home(&elements[border..end], right.node);
-        }
-    }
-}
-
-/// Moves what of these lies on other nodes.
-fn move_home<T>(elements: &[T], node: usize) {
+/// Moves what lies on other nodes. Each node moves its own, but for what is near to others' parts: of two
+/// that move parts of one huge page at a time both may fail. That is done when nobody else is about it.
+fn settle<T>(made: &Piece<T>, parts: &[Part]) {
+    let (size, len, memory) = (size_of::<T>(), made.made, made.memory());
+    let reach = APART / size.max(1) + 1;
+    let shares = parts.chunk_by(|left, right| left.node == right.node);
+    let shares: Vec<Part> = shares
+        .map(|parts| Part {
+            range: parts[0].range.start..parts[parts.len() - 1].range.end,
+            node: parts[0].node,
+        })
+        .collect();
     Engine::of_thread(|engine| {
         let machine = &engine.shared().machine;
-        if machine.topology.is_this_machine() {
-            place::move_to_node(elements, machine.nodes[node].memory);
+        if !machine.topology.is_this_machine() {
+            return;
+        }
+        let move_home = |Range { start, end }, node: usize| {
+            let memory = &memory[start * size..end * size];
+            place::move_to_node(memory, machine.nodes[node].memory);
+        };
+        let move_home = &move_home;
+        engine.scope(|scope| {
+            let inner = shares.iter().map(|Part { range, node }| {
+                let from = if range.start == 0 { 0 } else { reach };
+                let to = if range.end == len { 0 } else { reach };
+                let start = range.end.min(range.start.saturating_add(from));
+                (start..start.max(range.end.saturating_sub(to)), *node)
+            });
+            let move_inner = move |_: &_, (range, node)| move_home(range, node);
+            scope.spawn_on_each(inner, |&(_, node)| node, move_inner);
+        });
+        for pair in shares.windows(2) {
+            let (left, right) = (&pair[0], &pair[1]);
+            let border = right.range.start;
+            let start = left.range.start.max(border.saturating_sub(reach));
+            let end = right.range.end.min(border.saturating_add(reach));
+            move_home(start..border, left.node);
+            move_home(border..end, right.node);
         }
     });
 }
@@ -151,9 +157,11 @@ struct Piece<T> {
 unsafe impl<T: Send> Send for Piece<T> {}
 
 impl<T> Piece<T> {
-    fn elements(&self) -> &[T] {
-        // SAFETY: so many elements were made from there on, and it owns them.
-        unsafe { slice::from_raw_parts(self.start, self.made) }
+    /// Its memory, whatever lies there.
+    fn memory(&self) -> &[MaybeUninit<u8>] {
+        let bytes = self.made * size_of::<T>();
+        // SAFETY: so much memory was written from there on, and it owns it.
+        unsafe { slice::from_raw_parts(self.start.cast(), bytes) }
     }
 
     /// Both as one; the second begins where the first ends.

@@ -5,17 +5,20 @@
 //! free: so a sum of floating-point numbers is the same on every machine.
 //!
 //! On a machine of several nodes the first splits follow the nodes (see [`affinity`](crate::affinity)):
-//! each node's part is queued there, for others to take once they have nothing of their own. Loops
-//! inside of a loop do not, for they are small beside it and wanted where they are.
+//! each node's part is queued there, for others to take once they have nothing of their own: in small
+//! pieces, for a node that is only waking up is to find most of its part. Loops inside of a loop do not,
+//! for they are small beside it and wanted where they are.
 
 use std::cell::Cell;
 use std::iter::Peekable;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
-use crate::affinity::{Part, middle, parts};
+use crate::affinity::{Part, middle, parts, sibling};
 use crate::current::Current;
 use crate::engine::Engine;
 use crate::fork::join;
+use crate::scope::Scope;
 
 /// With grain 0 a range has about so many parts: enough for any machine to share them out evenly, few
 /// enough that splitting is not seen.
@@ -103,16 +106,27 @@ fn chunks_on_nodes<T: Send>(
     body: &(impl Fn(usize, &mut [T]) + Sync + Send),
 ) {
     let mut left = data;
-    let bodies = parts.iter().map(|part| {
+    let datas = parts.iter().map(|part| {
         let own = left.len().min(part.range.len().saturating_mul(len));
-        let pieces = left.split_off_mut(..own).expect("as long as that");
-        let first = part.range.start;
-        let body = move |number: usize, piece: &mut [T]| inside(|| body(number, piece));
-        let split = move |_: &_| split_chunks(pieces, len, first, grain, &body);
-        (part.node, split)
+        left.split_off_mut(..own).expect("as long as that")
     });
-    let bodies: Vec<_> = bodies.collect();
-    Engine::of_thread(|engine| engine.scope(|scope| scope.spawn_on_each(bodies.into_iter())));
+    let parts = parts.iter().zip(datas);
+    let body = &|number: usize, chunk: &mut [T]| inside(|| body(number, chunk));
+    Engine::of_thread(|engine| {
+        engine.scope(|scope| {
+            scope.spawn_on_each(
+                parts,
+                |(part, _)| part.node,
+                move |scope, (part, data)| {
+                    let piece = move |range: Range<usize>, data: &mut [T]| {
+                        split_chunks(data, len, range.start, grain, body);
+                    };
+                    let cut = move |data, chunks| <[T]>::split_at_mut(data, chunks * len);
+                    in_pieces(scope, part, part.range.clone(), data, grain, cut, piece);
+                },
+            );
+        });
+    });
 }
 
 fn split_chunks<T: Send>(
@@ -187,7 +201,7 @@ pub fn par_map_reduce<T: Send>(
         None => split(range, grain, &map, &reduce),
         Some(parts) => {
             let map = |part: Range<usize>| inside(|| map(part));
-            let fold = |part: &Part| split(part.range.clone(), grain, &map, &reduce);
+            let fold = |part: Range<usize>| split(part, grain, &map, &reduce);
             on_nodes(range, grain, &parts, fold, &reduce)
         }
     })
@@ -198,20 +212,28 @@ pub(crate) fn on_nodes<T: Send>(
     range: Range<usize>,
     grain: usize,
     parts: &[Part],
-    fold: impl Fn(&Part) -> T + Sync + Send,
+    fold: impl Fn(Range<usize>) -> T + Sync + Send,
     reduce: &(impl Fn(T, T) -> T + Sync + Send),
 ) -> T {
-    let mut results: Vec<Option<T>> = parts.iter().map(|_| None).collect();
+    let done: Vec<Done<T>> = parts.iter().map(|_| Done::default()).collect();
     let fold = &fold;
     Engine::of_thread(|engine| {
         engine.scope(|scope| {
-            let bodies = parts.iter().zip(&mut results).map(|(part, result)| {
-                let body = move |_: &_| *result = Some(fold(part));
-                (part.node, body)
-            });
-            scope.spawn_on_each(bodies);
+            scope.spawn_on_each(
+                parts.iter().zip(&done),
+                |(part, _)| part.node,
+                move |scope, (part, done)| {
+                    let piece = move |range: Range<usize>, ()| {
+                        let result = fold(range.clone());
+                        done.add(&part.range, grain, range, result, reduce);
+                    };
+                    let range = part.range.clone();
+                    in_pieces(scope, part, range, (), grain, |(), _| ((), ()), piece);
+                },
+            );
         });
     });
+    let results = done.into_iter().map(Done::into_whole);
     sum(
         range,
         grain,
@@ -220,16 +242,90 @@ pub(crate) fn on_nodes<T: Send>(
     )
 }
 
+/// Does a range of a part, and what belongs to it, a piece at a time. One of its node's workers forks the
+/// rest, as it would any other work; somebody else leaves it to them, and so is soon back at the work of
+/// its own node. `cut` cuts what belongs to a range after so many of its numbers.
+fn in_pieces<'scope, D: Send + 'scope>(
+    scope: &Scope<'scope>,
+    part: &'scope Part,
+    mut range: Range<usize>,
+    mut data: D,
+    grain: usize,
+    cut: impl Fn(D, usize) -> (D, D) + Copy + Send + 'scope,
+    piece: impl Fn(Range<usize>, D) + Copy + Send + 'scope,
+) {
+    let is_away = Current::with(|current| current.is_some_and(|it| it.is_away_from(part.node)));
+    while let Some(middle) = part.middle(&range, grain) {
+        let (first, rest) = cut(data, middle - range.start);
+        let after = middle..range.end;
+        let later = move |scope: &Scope<'scope>| {
+            in_pieces(scope, part, after, rest, grain, cut, piece);
+        };
+        if is_away {
+            scope.spawn_at(part.node, later);
+        } else {
+            scope.spawn(later);
+        }
+        (range.end, data) = (middle, first);
+    }
+    piece(range, data);
+}
+
+/// What is done of a part: results of ranges that halving comes by. Two halves of one are summed up at
+/// once, by whoever brings the second.
+#[derive(Debug)]
+struct Done<T>(Mutex<Vec<(Range<usize>, T)>>);
+
+impl<T> Default for Done<T> {
+    fn default() -> Done<T> {
+        Done(Mutex::default())
+    }
+}
+
+impl<T> Done<T> {
+    fn add(
+        &self,
+        part: &Range<usize>,
+        grain: usize,
+        mut range: Range<usize>,
+        mut result: T,
+        reduce: &impl Fn(T, T) -> T,
+    ) {
+        while range != *part {
+            let (whole, other) = sibling(part, &range, grain);
+            let mut done = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(found) = done.iter().position(|(range, _)| *range == other) else {
+                return done.push((range, result));
+            };
+            let (_, found) = done.swap_remove(found);
+            drop(done);
+            result = match range.start < other.start {
+                true => reduce(result, found),
+                false => reduce(found, result),
+            };
+            range = whole;
+        }
+        let mut done = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        done.push((range, result));
+    }
+
+    /// The result of the whole part.
+    fn into_whole(self) -> T {
+        let mut done = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (_, result) = done.pop().expect("a scope ends once all it spawned has");
+        result
+    }
+}
+
 /// Sums up the results of the parts of `range`, which are the next ones.
 fn sum<'p, T>(
     range: Range<usize>,
     grain: usize,
-    results: &mut Peekable<impl Iterator<Item = (&'p Part, Option<T>)>>,
+    results: &mut Peekable<impl Iterator<Item = (&'p Part, T)>>,
     reduce: &impl Fn(T, T) -> T,
 ) -> T {
-    if results.peek().is_some_and(|(part, _)| part.range == range) {
-        let (_, result) = results.next().expect("it was seen");
-        return result.expect("a scope ends once all it spawned has");
+    if let Some((_, result)) = results.next_if(|(part, _)| part.range == range) {
+        return result;
     }
     let middle = middle(&range, grain).expect("parts are ranges that halving comes by");
     let left = sum(range.start..middle, grain, results, reduce);

@@ -6,24 +6,23 @@
 //! every search, and priorities hold over the whole machine.
 
 use std::cell::UnsafeCell;
-use std::sync::Arc;
 
 use crossbeam_deque::{self as deque, Injector, Steal, Stealer};
 
 use crate::Priority;
 use crate::cell::{AnyJob, Place};
 use crate::fork::Fork;
-use crate::many::Held;
 use crate::panics::contain;
 use crate::protocol::hand_over::{HandOver, Mover};
+use crate::protocol::refs::Ref;
 
 /// Something for a CPU worker to do.
 #[derive(Debug)]
 pub(crate) enum Task {
     /// A submitted job, or several.
-    Job(Arc<dyn AnyJob>),
+    Job(Ref<dyn AnyJob>),
     /// Jobs that another worker has taken and not begun.
-    Help(Arc<dyn Held>),
+    Help(Ref<dyn AnyJob>),
     /// A part of a join, scope or install.
     Fork(Fork),
 }
@@ -58,6 +57,15 @@ pub(crate) struct Taken<T> {
     /// Others were moved meanwhile, and not seen by who looked: somebody is to be woken, and who empties
     /// queues is to look again.
     pub(crate) moved: bool,
+}
+
+impl<T> Taken<T> {
+    fn single(value: T) -> Taken<T> {
+        Taken {
+            value,
+            moved: false,
+        }
+    }
 }
 
 impl<T> Queue<T> {
@@ -127,17 +135,13 @@ impl<T> Queue<T> {
     }
 
     fn take(&self) -> Option<Taken<T>> {
-        let single = |value| Taken {
-            value,
-            moved: false,
-        };
         match self {
             Queue::Injector(injector) => {
                 // Cheaper than to steal in vain, and most are empty at most searches.
                 if injector.is_empty() {
                     return None;
                 }
-                steal(|| injector.steal()).map(single)
+                steal(|| injector.steal()).map(Taken::single)
             }
             Queue::HandOver {
                 brought,
@@ -146,7 +150,7 @@ impl<T> Queue<T> {
                 moved,
             } => loop {
                 if let Some(value) = steal(|| moved.steal()) {
-                    return Some(single(value));
+                    return Some(Taken::single(value));
                 }
                 if brought.is_empty() {
                     return None;
@@ -192,8 +196,8 @@ fn steal<T>(steal: impl Fn() -> Steal<T>) -> Option<T> {
 #[derive(Debug)]
 pub(crate) struct NodeQueues {
     forks: Queue<Fork>,
-    shared: [Queue<Arc<dyn AnyJob>>; 3],
-    strict: [Queue<Arc<dyn AnyJob>>; 3],
+    shared: [Queue<Ref<dyn AnyJob>>; 3],
+    strict: [Queue<Ref<dyn AnyJob>>; 3],
 }
 
 pub(crate) const PRIORITIES: [Priority; 3] = [Priority::P0, Priority::P1, Priority::P2];
@@ -209,7 +213,7 @@ impl NodeQueues {
         }
     }
 
-    pub(crate) fn push(&self, priority: Priority, strict: bool, job: Arc<dyn AnyJob>) {
+    pub(crate) fn push(&self, priority: Priority, strict: bool, job: Ref<dyn AnyJob>) {
         let queues = if strict { &self.strict } else { &self.shared };
         queues[priority as usize].push(job);
     }
@@ -246,7 +250,7 @@ impl NodeQueues {
 
     /// Takes out what `is_live` is not, and gives how many are left. The order stays, but for jobs
     /// that come or are taken meanwhile.
-    pub(crate) fn sweep(&self, is_live: impl Fn(&Arc<dyn AnyJob>) -> bool) -> usize {
+    pub(crate) fn sweep(&self, is_live: impl Fn(&Ref<dyn AnyJob>) -> bool) -> usize {
         let queues = self.shared.iter().chain(&self.strict);
         queues.map(|queue| queue.sweep(&is_live)).sum()
     }
@@ -282,10 +286,22 @@ impl NodeQueues {
         &self,
         priority: Priority,
         strict_too: bool,
-    ) -> Option<Taken<Arc<dyn AnyJob>>> {
+    ) -> Option<Taken<Ref<dyn AnyJob>>> {
         let strict = strict_too
             .then(|| self.strict[priority as usize].take())
             .flatten();
         strict.or_else(|| self.shared[priority as usize].take())
+    }
+
+    /// As [`take`](NodeQueues::take) of P1, by one of the node's own workers that has just found a job
+    /// there: to look first whether there is another costs more than the job, for whoever brings jobs
+    /// writes what that looks at.
+    pub(crate) fn take_next(&self) -> Option<Taken<Ref<dyn AnyJob>>> {
+        let priority = Priority::P1 as usize;
+        let next = || match &self.shared[priority] {
+            Queue::Injector(injector) => steal(|| injector.steal()).map(Taken::single),
+            shared @ Queue::HandOver { .. } => shared.take(),
+        };
+        self.strict[priority].take().or_else(next)
     }
 }

@@ -288,26 +288,44 @@ impl<'scope> Scope<'scope> {
             .machine
             .home(node)
             .unwrap_or_else(|_| shared.node_of_caller());
-        self.core.count.begin();
-        shared.push_fork(self.core.rank, node, self.boxed(body));
+        self.spawn_at(node, body);
     }
 
-    /// As [`spawn_on`](Scope::spawn_on) for each, by the indices of nodes; but all are there before
-    /// anybody is woken for them, so that each node finds its own.
-    pub(crate) fn spawn_on_each<F>(&self, bodies: impl Iterator<Item = (usize, F)>)
-    where
-        F: FnOnce(&Scope<'scope>) + Send + 'scope,
+    /// As [`spawn_on`](Scope::spawn_on), by the index of a node.
+    pub(crate) fn spawn_at(&self, node: usize, body: impl FnOnce(&Scope<'scope>) + Send + 'scope) {
+        let Core { shared, rank, .. } = &self.core;
+        self.core.count.begin();
+        shared.push_fork(*rank, node, self.boxed(body));
+    }
+
+    /// As [`spawn_at`](Scope::spawn_at) for each part, of which `at` gives the node's index; but all are
+    /// there before anybody is woken for them, so that each node finds its own, and those of this
+    /// node come last: its workers are the likeliest to be awake.
+    pub(crate) fn spawn_on_each<P, F>(
+        &self,
+        parts: impl Iterator<Item = P>,
+        at: impl Fn(&P) -> usize,
+        body: F,
+    ) where
+        P: Send + 'scope,
+        F: Fn(&Scope<'scope>, P) + Copy + Send + 'scope,
     {
         let shared = &self.core.shared;
-        let fork = |body| {
+        let forks = parts.map(|part| {
             self.core.count.begin();
-            self.boxed(body)
-        };
+            let node = at(&part);
+            (
+                node,
+                self.boxed(move |scope: &Scope<'scope>| body(scope, part)),
+            )
+        });
         if shared.threadless {
-            return bodies
-                .for_each(|(node, body)| shared.push_fork(Rank::Ordinary, node, fork(body)));
+            forks.for_each(|(node, fork)| shared.push_fork(Rank::Ordinary, node, fork));
+            return;
         }
-        let forks: Vec<_> = bodies.map(|(node, body)| (node, fork(body))).collect();
+        let mut forks: Vec<_> = forks.collect();
+        let own = shared.node_of_caller();
+        forks.sort_by_key(|&(node, _)| node == own);
         let mut nodes: Vec<usize> = forks.iter().map(|&(node, _)| node).collect();
         nodes.dedup();
         // Its owner is of that crew, or it could not have begun the scope.

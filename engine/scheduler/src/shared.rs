@@ -18,6 +18,7 @@ use crate::machine::Machine;
 use crate::metrics::Counters;
 use crate::panics::contain;
 use crate::protocol::drain::Drain;
+use crate::protocol::refs::Ref;
 use crate::protocol::stop::Stop;
 use crate::protocol::sync::{AtomicBool, AtomicUsize, Ordering, fence};
 use crate::queues::{NodeQueues, PRIORITIES, Task};
@@ -241,7 +242,7 @@ impl Shared {
     }
 
     /// Takes a job, or says why not.
-    pub(crate) fn submit(self: &Arc<Self>, job: Arc<dyn AnyJob>) -> Result<(), SubmitError> {
+    pub(crate) fn submit(self: &Arc<Self>, job: Ref<dyn AnyJob>) -> Result<(), SubmitError> {
         let meta = job.meta();
         let entered = self.enter(meta.class);
         let admitted = entered.and_then(|entry| self.admit(meta.class, entry).map(|()| entry));
@@ -259,7 +260,7 @@ impl Shared {
     /// Takes a job for which its room was entered, or says why not.
     pub(crate) fn submit_entered(
         self: &Arc<Self>,
-        job: Arc<dyn AnyJob>,
+        job: Ref<dyn AnyJob>,
     ) -> Result<(), SubmitError> {
         let meta = job.meta();
         let admitted = self.admit(meta.class, Entry::Queued);
@@ -271,7 +272,7 @@ impl Shared {
     }
 
     /// Queues a job that was admitted.
-    fn take(self: &Arc<Self>, job: Arc<dyn AnyJob>) {
+    fn take(self: &Arc<Self>, job: Ref<dyn AnyJob>) {
         let meta = job.meta();
         self.metrics.note_submitted(meta.class, meta.priority, 1);
         let (node, strict) = match meta.place {
@@ -305,14 +306,14 @@ impl Shared {
         });
     }
 
-    fn queue(self: &Arc<Self>, job: Arc<dyn AnyJob>, node: usize, strict: bool) {
+    fn queue(self: &Arc<Self>, job: Ref<dyn AnyJob>, node: usize, strict: bool) {
         let meta = job.meta();
         if meta.token().is_some_and(|token| token.register(&job)) {
             // It was cancelled before it came.
             return;
         }
         if self.threadless {
-            Current::as_worker(self, |current, _| job.run(current));
+            Current::as_worker(self, |current, _| job.run(&job, current));
             return;
         }
         if meta
@@ -339,7 +340,7 @@ impl Shared {
         self: &Arc<Self>,
         meta: &Meta,
         jobs: usize,
-        entries: impl Iterator<Item = Arc<dyn AnyJob>>,
+        entries: impl Iterator<Item = Ref<dyn AnyJob>>,
     ) -> Result<(), SubmitError> {
         let (class, priority) = (meta.class, meta.priority);
         if !self.drain.admit(jobs) {
@@ -362,7 +363,7 @@ impl Shared {
         priority: Priority,
         deadline: Option<Instant>,
         node: usize,
-        entries: Vec<Arc<dyn AnyJob>>,
+        entries: Vec<Ref<dyn AnyJob>>,
     ) {
         let crew = self.crew_for(priority);
         let mut pushed = 0;
@@ -613,8 +614,7 @@ impl Shared {
             }
         }
         let workers = self.crews().flat_map(|crew| &crew.workers);
-        let held = workers.flat_map(|worker| worker.holding.all());
-        jobs.extend(held.map(|chunk| chunk as Arc<dyn AnyJob>));
+        jobs.extend(workers.flat_map(|worker| worker.holding.all()));
         let ended = jobs.into_iter().map(|job| {
             let mut ended = 0;
             contain(|| {

@@ -20,14 +20,12 @@
 use crossbeam_deque::Steal;
 
 use super::{MOST_NESTED, Takes, Worker, WorkerFace, run};
-use std::sync::Arc;
-
 use crate::Priority;
 use crate::cell::AnyJob;
 use crate::crew::{Crew, Rank};
 use crate::current::Current;
 use crate::fork::Fork;
-use crate::many::Holding;
+use crate::protocol::refs::Ref;
 use crate::queues::{NodeQueues, Task};
 use crate::scope::bundled;
 use crate::shared::Shared;
@@ -62,11 +60,18 @@ impl Worker {
             return Some(Task::Job(aged));
         }
         let far = &shared.machine.near[self.node];
-        far.iter()
+        let found = far
+            .iter()
             .find_map(|&node| jobs(node, Priority::P0))
             .or_else(|| self.steal_from_mates(shared).map(Task::Fork))
             .or_else(|| forks_of(self.node))
-            .or_else(|| jobs(self.node, Priority::P1))
+            .or_else(|| {
+                if !(all && self.found_job.get()) {
+                    return jobs(self.node, Priority::P1);
+                }
+                let job = crew.queues[self.node].take_next()?;
+                Some(Task::Job(crew.see(shared, self.node, job)))
+            })
             .or_else(|| {
                 let has_work = |&node: &usize| crew.has_work_at(shared, node);
                 let order = self.order(shared, || far[1..].iter().any(has_work))?;
@@ -90,7 +95,9 @@ impl Worker {
                     Some(task)
                 })
             })
-            .or_else(|| far.iter().find_map(|&node| jobs(node, Priority::P2)))
+            .or_else(|| far.iter().find_map(|&node| jobs(node, Priority::P2)));
+        self.found_job.set(matches!(found, Some(Task::Job(_))));
+        found
     }
 
     /// Inside of a job that is less urgent, at a place where it lets others in: runs the urgent ones that
@@ -107,7 +114,7 @@ impl Worker {
     }
 
     /// A background job that has waited for too long, for an ordinary worker.
-    fn aged(&self, shared: &Shared) -> Option<Arc<dyn AnyJob>> {
+    fn aged(&self, shared: &Shared) -> Option<Ref<dyn AnyJob>> {
         let is_ordinary = self.rank == Rank::Ordinary;
         let crew = is_ordinary.then(|| shared.background()).flatten()?;
         let patience = shared.options.background_patience;
@@ -144,7 +151,7 @@ impl Worker {
         let mut forks = bundled(taken).into_iter();
         let first = forks.next();
         if forks.len() > 0 {
-            forks.for_each(|fork| self.deque.push(fork));
+            forks.for_each(|fork| self.push_shared(fork));
             crew.wake_one(shared, self.node);
         }
         first.map(Task::Fork)
@@ -161,9 +168,7 @@ impl Worker {
         let after = self.index + 1..workers.len();
         after
             .chain(0..=self.index)
-            .map(|victim| &workers[victim].holding)
-            .filter(|holding| holding.is_any())
-            .find_map(Holding::get)
+            .find_map(|victim| workers[victim].chunk())
             .map(Task::Help)
     }
 
@@ -180,7 +185,7 @@ impl Worker {
         known.or_else(|| is_needed().then(find))
     }
 
-    /// True if most of its nearest mates have forks that nobody has asked for, and so will share them, or
+    /// True if half of its nearest mates have forks that nobody has asked for, and so will share them, or
     /// be robbed of them. Where few do, others of its node are after those.
     fn may_share(&self, shared: &Shared, order: &StealOrder) -> bool {
         let crew = self.crew(shared);
@@ -192,7 +197,7 @@ impl Worker {
             .fold((0, 0), |(asked, hold), holds| {
                 (asked + 1, hold + usize::from(holds))
             });
-        2 * hold > asked
+        hold > 0 && 2 * hold >= asked
     }
 
     fn steal_from_mates(&self, shared: &Shared) -> Option<Fork> {
@@ -230,24 +235,23 @@ impl Worker {
         let has_jobs = |(node, queues): (usize, &NodeQueues)| {
             queues.has_jobs(node == self.node) || (takes == Takes::Own && queues.has_forks())
         };
-        let has_fork = |other: &WorkerFace| !other.stealer.is_empty() || other.robber.is_worth_it();
+        let has_fork = |other: &WorkerFace| other.has_forks() || other.robber.is_worth_it();
         let crew = self.crew(shared);
         let has_forks = || takes == Takes::Own && crew.workers.iter().any(has_fork);
-        let is_in_chunk = |other: &WorkerFace| other.holding.has_queued();
         crew.queues.iter().enumerate().any(has_jobs)
             || has_forks()
-            || crew.workers.iter().any(is_in_chunk)
+            || crew.workers.iter().any(WorkerFace::has_chunk)
     }
 }
 
 fn steal(crew: &Crew, victim: usize) -> Option<Fork> {
-    let stealer = &crew.workers[victim].stealer;
+    let victim = &crew.workers[victim];
     // Cheaper than to steal in vain, and most have nothing at most times.
-    if stealer.is_empty() {
+    if !victim.has_forks() {
         return None;
     }
     loop {
-        match stealer.steal() {
+        match victim.stealer.steal() {
             Steal::Success(fork) => return Some(fork),
             Steal::Empty => return None,
             Steal::Retry => {}

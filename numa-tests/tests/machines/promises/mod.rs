@@ -76,6 +76,7 @@ promises! {
     loads::jobs_for_a_node_run_there;
     loads::jobs_near_data_run_there [Placement, Nodes(2), Memories(2)];
     loads::a_balanced_load_is_local [Placement, Nodes(2)];
+    loads::nobody_leaves_a_node_that_has_jobs [Placement, Nodes(2), Memories(2)];
     loads::a_dry_node_is_helped_and_each_steal_counted [Placement, Nodes(2)];
     loads::the_nearest_is_helped_first [Placement, Nodes(3)];
     faults::the_cpuset_shrinks_under_an_engine [OwnMachine];
