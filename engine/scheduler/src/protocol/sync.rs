@@ -11,7 +11,8 @@ pub(crate) use std::alloc::{alloc, dealloc};
 pub(crate) use std::sync::{
     Mutex, MutexGuard,
     atomic::{
-        AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+        AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+        fence,
     },
 };
 

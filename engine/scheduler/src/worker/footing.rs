@@ -18,6 +18,8 @@ pub(super) struct Footing {
     is_displaced: Cell<bool>,
     /// To the CPU of its seat, see [`Footing::bind`].
     is_bound: Cell<bool>,
+    /// When its engine filled the machine, as it last knew.
+    filled_at: Cell<Option<Instant>>,
 }
 
 /// So often it looks at the most.
@@ -33,6 +35,7 @@ impl Footing {
             looks_from: Cell::new(Instant::now() + PAUSE),
             is_displaced: Cell::new(false),
             is_bound: Cell::new(false),
+            filled_at: Cell::new(None),
         })
     }
 
@@ -41,6 +44,12 @@ impl Footing {
     /// CPU runs something that would make room. That is not done where there are fewer such workers than
     /// CPUs.
     pub(super) fn bind(&self, seat: Seat, workers: usize, is_filled: bool) {
+        if is_filled {
+            self.filled_at.set(Some(Instant::now()));
+        }
+        // Loops have no work for all for a moment each time that one ends.
+        let filled_at = self.filled_at.get();
+        let is_filled = is_filled || filled_at.is_some_and(|at| at.elapsed() < PAUSE);
         let is_whole = workers >= self.cpus.len() && self.cpus.contains(seat.cpu);
         let binds = is_filled && is_whole && !self.is_displaced.get();
         if binds == self.is_bound.get() {
