@@ -3,7 +3,6 @@
 /// Numbers of a pool, from [`Pool::stats`](crate::Pool::stats). Exact while nobody gets or returns
 /// anything; in between they may be off by what is being moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
 pub struct PoolStats {
     /// Objects in use. Those whose guard was forgotten count for as long as the pool lives, those that
     /// were detached no longer.
@@ -19,11 +18,11 @@ pub struct PoolStats {
     pub remote_returns: u64,
 }
 
-/// All objects that a pool may have are in use, or the system has no memory for another one.
+/// All objects that a pool may have are in use, or the system has no memory for another one. There is no more
+/// to it, so a pattern may name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "all objects that the pool may have are in use: return some first, give it a larger \
      capacity_per_node, or wait for one with get()"
 )]
-#[non_exhaustive]
 pub struct Exhausted;
