@@ -183,7 +183,7 @@ impl Storage for Memory {
 impl LogFile for MemoryFile {
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let offset = usize::try_from(offset).unwrap();
-        let mut write = |bytes: &[u8]| {
+        let write = |bytes: &[u8]| {
             let mut contents = self.contents.lock().unwrap();
             let end = (offset + bytes.len()).max(contents.seen.len());
             contents.seen.resize(end, 0);
@@ -284,7 +284,8 @@ fn two_runs(storage: &Memory, sizes: Sizes, told: &mut Ends) -> io::Result<()> {
     let mut writer = Writer::begin(Box::new(storage.clone()), sizes)?;
     writer.start(started("one"))?;
     batches(&mut writer, 0..12, told)?;
-    let (state, read) = read_state(storage, false).map_err(|e| io::Error::other(format!("{e:?}")))?;
+    let (state, read) =
+        read_state(storage, false).map_err(|e| io::Error::other(format!("{e:?}")))?;
     let mut writer = Writer::resume(Box::new(storage.clone()), sizes, &read, &state)?;
     writer.start(started("two"))?;
     batches(&mut writer, 6..24, told)?;
@@ -321,7 +322,10 @@ fn batches(writer: &mut Writer, jobs: std::ops::Range<u32>, told: &mut Ends) -> 
             meant.insert(u128::from(number) + 1000, status);
         }
         waiting.push((records, meant));
-        let all: Vec<Record> = waiting.iter().flat_map(|(records, _)| records.clone()).collect();
+        let all: Vec<Record> = waiting
+            .iter()
+            .flat_map(|(records, _)| records.clone())
+            .collect();
         match writer.append(&all).and_then(|()| writer.sync()) {
             Ok(()) => waiting.drain(..).for_each(|(_, meant)| told.extend(meant)),
             Err(error) => trouble = Some(error),
@@ -358,7 +362,9 @@ fn check(storage: &Memory, told: &Ends, meant: &Ends, what: &str) {
     storage.inner().is_down = false;
     let mut writer = Writer::resume(Box::new(storage.clone()), SMALL, &read, &state).unwrap();
     writer.start(started("three")).unwrap();
-    writer.append(&[declared(77), ended(77, Status::Success)]).unwrap();
+    writer
+        .append(&[declared(77), ended(77, Status::Success)])
+        .unwrap();
     writer.sync().unwrap();
     let (state, read) = read_state(storage, false).unwrap();
     assert_eq!(read.torn, None, "{what}");
@@ -370,7 +376,12 @@ fn calls() -> usize {
     two_runs(&storage, SMALL, &mut Ends::new()).unwrap();
     let calls = storage.inner().calls;
     assert!(calls > 40, "{calls}: several segments and a snapshot");
-    assert!(storage.names().iter().any(|name| name.starts_with("snapshot")));
+    assert!(
+        storage
+            .names()
+            .iter()
+            .any(|name| name.starts_with("snapshot"))
+    );
     calls
 }
 
@@ -384,7 +395,12 @@ fn what_was_told_is_found_again_whatever_call_fails() {
             let mut told = Ends::new();
             let done = two_runs(&storage, SMALL, &mut told);
             assert!(done.is_ok() || fault == Fault::Fails, "{at}: {done:?}");
-            check(&storage, &told, &meant, &format!("{fault:?} at {at}, {done:?}"));
+            check(
+                &storage,
+                &told,
+                &meant,
+                &format!("{fault:?} at {at}, {done:?}"),
+            );
         }
     }
 }
@@ -413,7 +429,9 @@ fn a_sync_that_fails_is_final_and_what_it_was_for_is_not_found() {
     let storage = Memory::default();
     let mut writer = Writer::begin(Box::new(storage.clone()), LARGE).unwrap();
     writer.start(started("one")).unwrap();
-    writer.append(&[declared(1), ended(1, Status::Success)]).unwrap();
+    writer
+        .append(&[declared(1), ended(1, Status::Success)])
+        .unwrap();
     storage.with_fault(0, Fault::Fails);
     writer.sync().expect_err("it fails");
     writer.sync().expect_err("it is final");
@@ -521,7 +539,10 @@ fn segments_and_snapshots_that_are_damaged_missing_or_moved_are_named() {
     two_runs(&storage, SMALL, &mut told).unwrap();
     let names = storage.names();
     assert!(names.len() > 3, "{names:?}");
-    let last = names.iter().filter(|name| name.starts_with("segment")).max();
+    let last = names
+        .iter()
+        .filter(|name| name.starts_with("segment"))
+        .max();
     for name in &names {
         let bytes = storage.bytes(name);
         let is_last = Some(name) == last;
@@ -560,9 +581,15 @@ fn segments_and_snapshots_that_are_damaged_missing_or_moved_are_named() {
     }
     // The right bytes under another name are not what they were.
     let moved = storage.after_crash(true, |_| usize::MAX);
-    let first = names.iter().find(|name| name.starts_with("segment")).unwrap();
+    let first = names
+        .iter()
+        .find(|name| name.starts_with("segment"))
+        .unwrap();
     moved.put(last.unwrap(), storage.bytes(first));
-    assert!(matches!(read_state(&moved, false), Err(Unreadable::Damaged(_))));
+    assert!(matches!(
+        read_state(&moved, false),
+        Err(Unreadable::Damaged(_))
+    ));
 }
 
 #[test]
@@ -572,9 +599,13 @@ fn holes_in_what_was_not_durable_are_a_torn_end() {
     let mut writer = Writer::begin(Box::new(storage.clone()), LARGE).unwrap();
     writer.start(started("one")).unwrap();
     let begin = storage.bytes("segment-00000001").len();
-    writer.append(&[declared(1), ended(1, Status::Success)]).unwrap();
+    writer
+        .append(&[declared(1), ended(1, Status::Success)])
+        .unwrap();
     let end = storage.bytes("segment-00000001").len();
-    writer.append(&[declared(2), ended(2, Status::Success)]).unwrap();
+    writer
+        .append(&[declared(2), ended(2, Status::Success)])
+        .unwrap();
     let mut bytes = storage.bytes("segment-00000001");
     bytes[begin..end].fill(0);
     let (state, read) = read_state(&of_bytes(bytes), false).unwrap();
@@ -605,7 +636,9 @@ fn a_number_means_nothing_after_a_gap() {
     writer.append(&[declared(1)]).unwrap();
     writer.sync().unwrap();
     let begin = storage.bytes("segment-00000001").len();
-    writer.append(&[Record::RunStarted(started("two"))]).unwrap();
+    writer
+        .append(&[Record::RunStarted(started("two"))])
+        .unwrap();
     writer.append(&[ended(1, Status::Success)]).unwrap();
     writer.sync().unwrap();
     writer.append(&[declared(3)]).unwrap();
