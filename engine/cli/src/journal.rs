@@ -102,7 +102,13 @@ fn refused(error: &JournalError) -> u8 {
 fn folder(args: &JournalFile) -> Result<PathBuf, u8> {
     let path = Path::new(&args.file);
     if path.is_dir() {
-        return Ok(path.to_owned());
+        // The folder of all that a run keeps has it in it.
+        let within = path.join("journal");
+        return Ok(if within.is_dir() {
+            within
+        } else {
+            path.to_owned()
+        });
     }
     let given: &OsStr = args.file.as_ref();
     if given == "-" {

@@ -59,7 +59,8 @@ impl Lock {
                 break;
             }
             let holder = holder(&mut file)?;
-            let holds_on = begin.elapsed() < STARTING && holder.is_some_and(|pid| !lives(pid));
+            // Whoever is new has not said yet who it is, and whoever only looks never does.
+            let holds_on = begin.elapsed() < STARTING && holder.is_none_or(|pid| !lives(pid));
             if !holds_on {
                 return Err(NotLocked::Held(holder));
             }
