@@ -14,6 +14,7 @@ pub mod diagnostic;
 pub mod event;
 pub mod glob;
 pub mod job_file;
+pub mod joblog;
 pub mod journal;
 pub mod json;
 pub mod plan;

@@ -42,7 +42,7 @@ pub(crate) enum Command {
 
 const EXIT_CODES: &str = "Exit codes:\n  \
     0      every job succeeded\n  \
-    1      a job failed, or was cancelled or skipped for it\n  \
+    1      a job failed, or was cancelled or skipped for it (--exit-count: how many)\n  \
     2      the command line, a file or a journal was refused; nothing ran\n  \
     3      reiver itself failed\n  \
     128+n  ended by signal n (a second Ctrl-C kills at once)";
@@ -103,6 +103,14 @@ pub(crate) struct RunArgs {
     /// Print events to standard output instead of what jobs print
     #[arg(long, value_enum, value_name = "KIND")]
     pub(crate) output: Option<Output>,
+
+    /// Write a row for each job that started, in the columns of GNU parallel
+    #[arg(long, value_name = "FILE")]
+    pub(crate) joblog: Option<OsString>,
+
+    /// End with the number of failed jobs, 101 for more than 100, instead of 1
+    #[arg(long)]
+    pub(crate) exit_count: bool,
 
     #[command(flatten)]
     pub(crate) look: Look,

@@ -1,11 +1,13 @@
 //! `reiver run`.
 
+use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use clap::ValueEnum;
 use reiver_batch::event::Sink;
+use reiver_batch::joblog::JobLog;
 use reiver_batch::json::JsonLines;
 use reiver_batch::plan::Overrides;
 use reiver_batch::run::{Control, Options, new_run_id};
@@ -66,6 +68,17 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
 fn carry_out(wanted: Wanted, args: &RunArgs, console: Console) -> io::Result<u8> {
     let control = Control::new()?;
     signals::watch(&control)?;
+    let joblog = match args.joblog.as_ref().map(|path| (path, File::create(path))) {
+        None => None,
+        Some((_, Ok(file))) => Some(JobLog::new(file)?),
+        Some((path, Err(error))) => {
+            let path = path.display();
+            say(&format!(
+                "reiver: --joblog: {path}: {error}; nothing was run"
+            ));
+            return Ok(exit::REFUSED);
+        }
+    };
     let run_id = new_run_id();
     let prepared = match resume::prepare(wanted, args, &run_id, &control) {
         Ok(prepared) => prepared,
@@ -76,6 +89,7 @@ fn carry_out(wanted: Wanted, args: &RunArgs, console: Console) -> io::Result<u8>
         run_id,
         state_folder: plan.state_folder(),
         done: prepared.done,
+        exit_counts: args.exit_count,
     };
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     let is_json = args.output == Some(Output::Json);
@@ -84,6 +98,9 @@ fn carry_out(wanted: Wanted, args: &RunArgs, console: Console) -> io::Result<u8>
             io::stdout(),
             options.run_id.clone(),
         )));
+    }
+    if let Some(joblog) = joblog {
+        sinks.push(Box::new(joblog));
     }
     let alone = alone(plan, args);
     sinks.push(Box::new(Terminal::new(console, is_json, alone)));

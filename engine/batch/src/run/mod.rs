@@ -53,6 +53,8 @@ pub struct Options {
     pub state_folder: PathBuf,
     /// Jobs that have succeeded before, one mark a job: they are not run again. Empty for none.
     pub done: Vec<bool>,
+    /// The exit code counts failed jobs instead of saying that there are some: 101 is more than 100.
+    pub exit_counts: bool,
 }
 
 /// How a run ended.
@@ -60,8 +62,8 @@ pub struct Options {
 pub struct Outcome {
     /// How many jobs ended how.
     pub summary: Summary,
-    /// The exit code that says so: 0, 1, 3 where output of jobs was lost, or 128 and the number of
-    /// the signal that ended it.
+    /// The exit code that says so: 0, 1 (or how many failed), 3 where output of jobs was lost or their
+    /// ends could not be recorded, or 128 and the number of the signal that ended it.
     pub exit: u8,
     /// The first sink's trouble, where one had any.
     pub trouble: Option<io::Error>,
@@ -91,6 +93,8 @@ pub(crate) enum Message {
 /// The exit code of a run that lost what jobs printed, or could not record how they ended: reiver
 /// failed, whatever they did.
 const REIVER_FAILED: u8 = 3;
+/// The exit code that means more failed jobs than it can count, as GNU parallel's.
+const MOST_COUNTED: usize = 101;
 /// Events that wait for slow sinks before no more attempts are started.
 const MOST_UNREPORTED: usize = 256;
 /// Looking for orphans that have ended is given at most this part of the time.
@@ -139,7 +143,7 @@ pub fn run(
         .queue_capacity(Class::Io, slots)
         .build()
         .map_err(io::Error::other)?;
-    let done = options.done;
+    let (done, exit_counts) = (options.done, options.exit_counts);
     let attempts = Attempts::new(options.run_id, options.state_folder, control.clone(), room)?;
     let (sender, receiver) = channel();
     let reporter = Reporter::start(Arc::clone(plan), sinks, sender.clone())?;
@@ -189,10 +193,10 @@ pub fn run(
         .and_then(|signal| u8::try_from(128 + signal).ok());
     let exit_of = |summary: Summary, has_failed: bool| {
         let failed = summary.failed > 0 || summary.cancelled > 0;
-        let by_itself = if has_failed {
-            REIVER_FAILED
-        } else {
-            u8::from(failed)
+        let by_itself = match (has_failed, exit_counts) {
+            (true, _) => REIVER_FAILED,
+            (false, true) => u8::try_from(summary.failed.min(MOST_COUNTED)).expect("it is small"),
+            (false, false) => u8::from(failed),
         };
         signal.unwrap_or(by_itself)
     };
