@@ -37,6 +37,8 @@ pub fn main() -> ExitCode {
         .without_time()
         .with_target(false)
         .with_ansi(false)
+        // Where standard error takes nothing, a full disk say, nobody is left to be told of that.
+        .log_internal_errors(false)
         .init();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -80,7 +80,10 @@ impl Recorder {
         };
         let thread = thread::Builder::new()
             .name("reiver-journal".into())
-            .spawn(move || desk.work(&letters))?;
+            .spawn(move || {
+                let _guard = Guard(desk.coordinator.clone());
+                desk.work(&letters);
+            })?;
         Ok(Recorder {
             inbox,
             waiting,
@@ -119,6 +122,18 @@ impl Recorder {
                 "the thread that writes the journal has panicked",
             )),
         })
+    }
+}
+
+/// Stops the run if the thread panics, which is a bug: nobody would record anything any more.
+struct Guard(Sender<Message>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // Refused only once the run is over.
+            let _ = self.0.send(Message::JournalFailed);
+        }
     }
 }
 

@@ -431,6 +431,15 @@ fn a_full_disk_under_the_journal_stops_the_intake_and_loses_nothing() {
     assert_eq!(sums(&second), [400, 0, 0, 0]);
 }
 
+#[test]
+fn where_there_is_no_room_for_a_word_of_it_the_run_ends_all_the_same() {
+    let case = Case::new();
+    case.write("lines", "echo well >> ran\n".repeat(400));
+    let line = "ulimit -f 16; exec $REIVER run lines -j2 2>/dev/full";
+    case.through_shell(line).expect(3);
+    case.reiver(&["run", "lines", "--resume"]).expect(0);
+}
+
 /// Processes of every kind, of a runner that is killed.
 #[test]
 fn what_a_killed_run_left_behind_is_ended_before_its_jobs_run_again() {

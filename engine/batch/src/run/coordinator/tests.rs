@@ -85,6 +85,27 @@ fn slots_that_come_free_are_kept_for_the_job_that_needs_several() {
 }
 
 #[test]
+fn what_succeeded_before_is_over_and_met_and_nothing_is_told_of_it() {
+    let plan = planned(
+        "[[job]]\nname = 'done'\nrun = 'x'\n[[job]]\nname = 'also'\nrun = 'x'\nneeds = ['done']\n\
+         [[job]]\nname = 'left'\nrun = 'x'\nneeds = ['also', 'new']\n[[job]]\nname = 'new'\nrun = 'x'\n\
+         [[job]]\nname = 'repair'\nrun = 'x'\nneeds = [{ job = 'done', when = 'failure' }]\n\
+         [[job]]\nname = 'after'\nrun = 'x'\nneeds = [{ job = 'repair', when = 'always' }]",
+    );
+    let mut coordinator = Coordinator::new(&plan, 1, &[true, true, false, false, false, false]);
+    let now = Instant::now();
+    assert_eq!(told(&mut coordinator), ["repair skipped for done"]);
+    assert_eq!(start(&mut coordinator, now), ["new", "after"]);
+    end(&mut coordinator, "new", Status::Success, now);
+    end(&mut coordinator, "after", Status::Success, now);
+    assert_eq!(start(&mut coordinator, now), ["left"]);
+    end(&mut coordinator, "left", Status::Success, now);
+    assert!(coordinator.is_over());
+    let coordinator = Coordinator::new(&plan, 1, &[true; 6]);
+    assert!(coordinator.is_over(), "nothing is left");
+}
+
+#[test]
 fn waits_grow_as_asked_and_hold_no_slot() {
     let plan = planned(
         "[limits]\ncpus = 1\n[[job]]\nname = 'a'\nrun = 'x'\n\
