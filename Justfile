@@ -12,6 +12,10 @@ check:
 test:
     cargo test --workspace
 
+# A run that is killed at 200 moments and resumed, against a model
+kills COUNT="200":
+    REIVER_KILLS={{COUNT}} cargo test -p reiver-cli --test command killed_at_any_moment
+
 # Measured comparisons with peers: everything, a suite, or suite/case; --quick, --list, --help
 bench *ARGS:
     cargo run --release -p reiver-bench -- {{ARGS}}
@@ -44,6 +48,6 @@ loom:
 leaks:
     engine/pool/leaks
 
-# Parsers, planner and machines against random input, a minute each (needs nightly and cargo-fuzz)
+# Parsers, planner, machines and journals against random input, a minute each (needs nightly and cargo-fuzz)
 fuzz SECONDS="60":
-    for form in toml jsonl text xml; do cargo +nightly fuzz run $form fuzz/target/corpus/$form fuzz/seeds/$form -- -max_total_time={{SECONDS}} -max_len=4096; done
+    for form in toml jsonl text xml journal; do cargo +nightly fuzz run $form fuzz/target/corpus/$form fuzz/seeds/$form -- -max_total_time={{SECONDS}} -max_len=4096; done
