@@ -11,6 +11,9 @@
 mod args;
 mod case;
 mod child;
+mod costs;
+mod counters;
+mod crew;
 mod forkjoin;
 mod forks;
 mod hold;
@@ -24,6 +27,7 @@ mod simulation;
 mod stats;
 mod summary;
 mod table;
+mod thread_pools;
 mod verdict;
 mod versions;
 
@@ -33,7 +37,13 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
-    let cases = [forkjoin::cases(), simulation::cases()].concat();
+    let cases = [
+        forkjoin::cases(),
+        pools::cases(),
+        counters::cases(),
+        simulation::cases(),
+    ]
+    .concat();
     let done = match &args.child {
         Some(who) => child::run(&cases, who, &args),
         None => runner::run(&cases, &args),
