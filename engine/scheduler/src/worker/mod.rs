@@ -224,6 +224,7 @@ impl Worker {
                 worker.work_until(current, Takes::All, None, |_| {
                     shared.stop.is_said() || (!holds_forks() && spares.rests(worker.index, shared))
                 });
+                reiver_pool::park_hook();
                 while !shared.stop.is_said() && spares.still_rests(worker.index) {
                     worker.parker.park();
                 }
@@ -243,6 +244,7 @@ impl Worker {
         life(shared, worker, &current);
         shared.stop.before_last_look();
         shared.finish_forks(&current);
+        reiver_pool::park_hook();
         here::set(None);
     }
 
@@ -415,6 +417,8 @@ impl Worker {
 
     fn park(&self, shared: &Shared, until: Option<Instant>) {
         shared.metrics.note_park(self.lane);
+        // What it has in its hands of other nodes' objects is not to wait for it.
+        reiver_pool::park_hook();
         match until {
             None => self.parker.park(),
             Some(until) => self.parker.park_deadline(until),

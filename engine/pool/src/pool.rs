@@ -1,0 +1,326 @@
+//! Pools of objects of one type, and the guards through which objects are used.
+
+use std::alloc::Layout;
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reiver_topology::Topology;
+
+use crate::places::Places;
+use crate::protocol::stack::Object;
+use crate::shared::{Core, Parts};
+use crate::slab;
+use crate::stats::{Exhausted, PoolStats};
+
+/// A pool of objects: what is expensive to make or to allocate is used again.
+///
+/// Clones are handles of the same pool.
+pub struct Pool<T> {
+    core: Arc<Core>,
+    holds: PhantomData<fn() -> T>,
+}
+
+/// What becomes of an object that was returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recycle {
+    /// It is used again.
+    Keep,
+    /// It is dropped.
+    Discard,
+}
+
+/// Says how a [`Pool`] is to be.
+pub struct PoolBuilder<T> {
+    make: Box<dyn Fn(*mut u8) + Send + Sync>,
+    reset: Option<Box<dyn Fn(&mut T) + Send + Sync>>,
+    recycle: Option<Box<dyn Fn(&mut T) -> Recycle + Send + Sync>>,
+    capacity_per_node: usize,
+    topology: Option<Topology>,
+    epoch: Duration,
+}
+
+impl<T: Send + 'static> Pool<T> {
+    /// Begins a pool whose objects `create` makes, when one is wanted and none is idle.
+    pub fn builder(create: impl Fn() -> T + Send + Sync + 'static) -> PoolBuilder<T> {
+        // SAFETY: it is given slots for objects of this type, without one.
+        let make = move |slot: *mut u8| unsafe { slot.cast::<T>().write(create()) };
+        PoolBuilder {
+            make: Box::new(make),
+            reset: None,
+            recycle: None,
+            capacity_per_node: usize::MAX,
+            topology: None,
+            epoch: EPOCH,
+        }
+    }
+
+    /// An object. At capacity it waits until one is returned.
+    #[inline]
+    pub fn get(&self) -> Pooled<'_, T> {
+        Pooled::new(&self.core, self.core.get())
+    }
+
+    /// An object, if one is idle or there is room for one.
+    ///
+    /// # Errors
+    /// [`Exhausted`].
+    #[inline]
+    pub fn try_get(&self) -> Result<Pooled<'_, T>, Exhausted> {
+        match self.core.try_get() {
+            Ok(object) => Ok(Pooled::new(&self.core, object)),
+            Err(_) => Err(Exhausted),
+        }
+    }
+
+    /// An object that keeps the pool alive.
+    #[inline]
+    pub fn get_owned(&self) -> PooledArc<T> {
+        let object = self.core.get();
+        PooledArc {
+            object: slab::address(object).cast(),
+            core: Arc::clone(&self.core),
+            holds: PhantomData,
+        }
+    }
+
+    /// Numbers.
+    pub fn stats(&self) -> PoolStats {
+        self.core.stats()
+    }
+
+    /// Drops all idle objects.
+    pub fn trim(&self) {
+        self.core.trim();
+    }
+}
+
+/// How long an epoch is unless somebody says so.
+const EPOCH: Duration = Duration::from_secs(10);
+
+impl<T: Send + 'static> PoolBuilder<T> {
+    /// Called on each object that is returned.
+    pub fn reset(mut self, reset: impl Fn(&mut T) + Send + Sync + 'static) -> PoolBuilder<T> {
+        self.reset = Some(Box::new(reset));
+        self
+    }
+
+    /// Asked of each object that is returned.
+    pub fn recycle(
+        mut self,
+        recycle: impl Fn(&mut T) -> Recycle + Send + Sync + 'static,
+    ) -> PoolBuilder<T> {
+        self.recycle = Some(Box::new(recycle));
+        self
+    }
+
+    /// So many objects for each node.
+    pub fn capacity_per_node(mut self, objects: usize) -> PoolBuilder<T> {
+        self.capacity_per_node = objects;
+        self
+    }
+
+    /// The machine whose nodes it has.
+    pub fn topology(mut self, machine: Topology) -> PoolBuilder<T> {
+        self.topology = Some(machine);
+        self
+    }
+
+    /// How long an epoch is.
+    pub fn epoch(mut self, epoch: Duration) -> PoolBuilder<T> {
+        self.epoch = epoch;
+        self
+    }
+
+    /// The pool.
+    pub fn build(self) -> Pool<T> {
+        let (reset, recycle) = (self.reset, self.recycle);
+        let is_plain = reset.is_none() && recycle.is_none();
+        let keeps = move |slot: *mut u8| {
+            // SAFETY: it is given objects of this type that nobody uses.
+            let object = unsafe { &mut *slot.cast::<T>() };
+            if let Some(recycle) = &recycle
+                && recycle(object) == Recycle::Discard
+            {
+                return false;
+            }
+            if let Some(reset) = &reset {
+                reset(object);
+            }
+            true
+        };
+        let places = match &self.topology {
+            None => Places::detected(),
+            Some(machine) => Arc::new(Places::of(machine)),
+        };
+        let core = Core::new(Parts {
+            layout: Layout::new::<T>(),
+            make: self.make,
+            keep: if is_plain {
+                None
+            } else {
+                Some(Box::new(keeps))
+            },
+            drop: std::mem::needs_drop::<T>().then_some(drop_at::<T> as unsafe fn(*mut u8)),
+            capacity_per_node: self.capacity_per_node,
+            places,
+            epoch: self.epoch,
+        });
+        Pool {
+            core,
+            holds: PhantomData,
+        }
+    }
+}
+
+/// # Safety
+/// There is an object of this type that nobody uses.
+unsafe fn drop_at<T>(slot: *mut u8) {
+    // SAFETY: as the caller says.
+    unsafe { slot.cast::<T>().drop_in_place() };
+}
+
+/// An object of a [`Pool`], which goes back when this is dropped.
+pub struct Pooled<'a, T> {
+    object: NonNull<T>,
+    core: &'a Core,
+    holds: PhantomData<T>,
+}
+
+/// An object of a [`Pool`], which goes back when this is dropped, and keeps the pool alive until then.
+pub struct PooledArc<T> {
+    object: NonNull<T>,
+    core: Arc<Core>,
+    holds: PhantomData<T>,
+}
+
+// SAFETY: it is the object's only user, and pools themselves are shared by all threads.
+unsafe impl<T: Send> Send for Pooled<'_, T> {}
+// SAFETY: a shared one gives shared objects, no more.
+unsafe impl<T: Sync> Sync for Pooled<'_, T> {}
+// SAFETY: as for `Pooled`.
+unsafe impl<T: Send> Send for PooledArc<T> {}
+// SAFETY: as for `Pooled`.
+unsafe impl<T: Sync> Sync for PooledArc<T> {}
+
+impl<'a, T> Pooled<'a, T> {
+    #[inline(always)]
+    fn new(core: &'a Core, object: Object) -> Pooled<'a, T> {
+        // SAFETY: objects lie in slabs, and not at null.
+        let object = unsafe { NonNull::new_unchecked(object.0) };
+        Pooled {
+            object: object.cast(),
+            core,
+            holds: PhantomData,
+        }
+    }
+
+    /// Takes the object out of the pool, which then has room for another one.
+    pub fn detach(this: Pooled<'a, T>) -> T {
+        let this = ManuallyDrop::new(this);
+        // SAFETY: it is ours, and not used through the guard any more.
+        unsafe { taken_out(this.core, this.object) }
+    }
+}
+
+impl<T> PooledArc<T> {
+    /// Takes the object out of the pool, which then has room for another one.
+    pub fn detach(this: PooledArc<T>) -> T {
+        let this = ManuallyDrop::new(this);
+        // SAFETY: it is read once, for the guard is not dropped.
+        let core = unsafe { std::ptr::read(&raw const this.core) };
+        // SAFETY: it is ours, and not used through the guard any more.
+        unsafe { taken_out(&core, this.object) }
+    }
+}
+
+/// # Safety
+/// The object is one of the pool's, and nobody uses it any more.
+unsafe fn taken_out<T>(core: &Core, slot: NonNull<T>) -> T {
+    // SAFETY: as the caller says.
+    let object = unsafe { slot.read() };
+    // SAFETY: it was moved away.
+    unsafe { core.forget(Object(slot.as_ptr().cast())) };
+    object
+}
+
+impl<T> Drop for Pooled<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: it is the pool's, and this was its only user.
+        unsafe { self.core.put(Object(self.object.as_ptr().cast())) };
+    }
+}
+
+impl<T> Drop for PooledArc<T> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: it is the pool's, and this was its only user.
+        unsafe { self.core.put(Object(self.object.as_ptr().cast())) };
+    }
+}
+
+macro_rules! guards {
+    ($($guard:ty),*) => {$(
+        impl<T> Deref for $guard {
+            type Target = T;
+
+            #[inline(always)]
+            fn deref(&self) -> &T {
+                // SAFETY: there is an object, which is this guard's.
+                unsafe { self.object.as_ref() }
+            }
+        }
+
+        impl<T> DerefMut for $guard {
+            #[inline(always)]
+            fn deref_mut(&mut self) -> &mut T {
+                // SAFETY: there is an object, which is this guard's.
+                unsafe { self.object.as_mut() }
+            }
+        }
+
+        impl<T: fmt::Debug> fmt::Debug for $guard {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&**self, f)
+            }
+        }
+    )*};
+}
+
+guards!(Pooled<'_, T>, PooledArc<T>);
+
+impl<T> Clone for Pool<T> {
+    fn clone(&self) -> Pool<T> {
+        Pool {
+            core: Arc::clone(&self.core),
+            holds: PhantomData,
+        }
+    }
+}
+
+impl<T> fmt::Debug for Pool<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("stats", &self.core.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for PoolBuilder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolBuilder")
+            .field("capacity_per_node", &self.capacity_per_node)
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
+    }
+}
+
+// What is shared is guarded by locks and counts that panics leave whole.
+impl<T> UnwindSafe for Pool<T> {}
+impl<T> RefUnwindSafe for Pool<T> {}
