@@ -10,11 +10,12 @@ use cells::{OneWord, Ours, Packed, Padded, adds, adds_on_workers};
 use together::{pool_together, tally_together, tally_together_on_workers};
 
 use crate::case::{Case, Contender, floor, ours, peer};
-use crate::pools::{self, up_to_twice_the_cpus};
+use crate::pools::{self, as_there_are_cpus, up_to_twice_the_cpus};
+
+const RATIO: &str = "times what one thread alone pays";
 
 /// All of them, in the order in which they are told.
 pub(crate) fn cases() -> Vec<Case> {
-    let more_than_one: Vec<usize> = up_to_twice_the_cpus().into_iter().skip(1).collect();
     vec![
         case(
             "add",
@@ -31,21 +32,27 @@ pub(crate) fn cases() -> Vec<Case> {
         ),
         case(
             "together",
-            "times what one thread alone pays",
-            "an operation of each of several threads, in CPU time, against that of one alone; 1 is no sharing",
+            RATIO,
+            "additions of several threads, in CPU time, against those of one alone; 1 is no sharing",
             vec![
-                ours("reiver counter", tally_together::<Ours>),
-                ours(
-                    "reiver counter on workers",
-                    tally_together_on_workers::<Ours>,
-                ),
-                ours("reiver pool", pool_together::<pools::Reiver>),
+                ours("reiver", tally_together::<Ours>),
+                ours("reiver on workers", tally_together_on_workers::<Ours>),
                 peer("one word", tally_together::<OneWord>),
                 peer("packed cells", tally_together::<Packed>),
-                peer("sync.Pool style", pool_together::<pools::SyncPoolStyle>),
                 floor("padded cells, known by number", tally_together::<Padded>),
             ],
-            &more_than_one,
+            &as_there_are_cpus(),
+        ),
+        case(
+            "together-pools",
+            RATIO,
+            "objects that several threads take and give back: what a pool's own words share",
+            vec![
+                ours("reiver", pool_together::<pools::Reiver>),
+                peer("sync.Pool style", pool_together::<pools::SyncPoolStyle>),
+                peer("object-pool", pool_together::<pools::ObjectPool>),
+            ],
+            &as_there_are_cpus(),
         ),
     ]
 }

@@ -24,8 +24,10 @@ use crate::forks::reiver_engine;
 const BATCH: usize = 32;
 /// Batches on their way.
 const RING: usize = 8;
-/// So many objects are one sample.
-const SAMPLE: u32 = 1024;
+/// So many batches are one sample.
+const SAMPLE: u8 = 32;
+/// So many objects.
+const OBJECTS: f64 = SAMPLE as f64 * BATCH as f64;
 const MOST_SAMPLES: usize = 4_000;
 
 /// Between threads that no engine knows; so many threads are half as many pairs.
@@ -95,7 +97,7 @@ fn measure<L: Lender>(task: &Task, run: impl FnOnce(Vec<Hand<'_>>) + Send) -> Ou
         (start.elapsed(), costs::minor_faults() - faults)
     });
     let samples = samples.into_inner().expect(UNPOISONED);
-    let objects = samples.len() as f64 * f64::from(SAMPLE);
+    let objects = samples.len() as f64 * OBJECTS;
     task.took(Costs {
         operations_per_second: objects / costs.0.as_secs_f64(),
         minor_faults_per_operation: costs.1 as f64 / objects,
@@ -114,10 +116,10 @@ fn produce<'l, L: Lender>(
 ) -> Vec<f64> {
     let mut timed = || {
         let start = Instant::now();
-        for _ in 0..SAMPLE / BATCH as u32 {
+        for _ in 0..SAMPLE {
             hand_over(lender, give);
         }
-        start.elapsed().as_secs_f64() * 1e9 / f64::from(SAMPLE)
+        start.elapsed().as_secs_f64() * 1e9 / OBJECTS
     };
     // Touched before anybody counts faults.
     let mut samples = vec![1.0; MOST_SAMPLES];
@@ -186,7 +188,7 @@ impl Lender for RingAlone {
     }
 
     #[inline]
-    fn bytes<'b>(lent: &'b mut [MaybeUninit<u8>; 64]) -> &'b mut [MaybeUninit<u8>] {
+    fn bytes(lent: &mut [MaybeUninit<u8>; 64]) -> &mut [MaybeUninit<u8>] {
         lent
     }
 

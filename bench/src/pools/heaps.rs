@@ -131,7 +131,7 @@ impl<H: Heap, O: Objects> Lender for Boxes<H, O> {
     }
 
     #[inline]
-    fn bytes<'b>(lent: &'b mut Allocated<H, O>) -> &'b mut [MaybeUninit<u8>] {
+    fn bytes(lent: &mut Allocated<H, O>) -> &mut [MaybeUninit<u8>] {
         let bytes = lent.at.as_ptr().cast::<MaybeUninit<u8>>();
         // SAFETY: so many bytes were allocated, are this guard's alone, and need not be initialised.
         unsafe { slice::from_raw_parts_mut(bytes, O::Memory::BYTES) }

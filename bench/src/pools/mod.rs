@@ -30,6 +30,9 @@ pub(crate) use lender::Lender;
 /// For `counters`: the pool of [`depth_1`].
 pub(crate) type SyncPoolStyle = peers::SyncPoolStyle<Plain<Inline<64>>>;
 
+/// For `counters`: a stack under a lock.
+pub(crate) type ObjectPool = peers::ObjectPool<Plain<Inline<64>>>;
+
 /// For `counters`: our own.
 pub(crate) type Reiver = ours::Reiver<Plain<Inline<64>>>;
 
@@ -272,32 +275,25 @@ fn others() -> Vec<Case> {
     let mut remote = vec![ours("reiver", between_nodes::<ours::ReiverOnNodes<Small>>)];
     remote.extend(lenders!(between_nodes, Small));
     remote.push(floor("the ring alone", between_nodes::<RingAlone>));
-    let crowd: Vec<usize> = up_to_twice_the_cpus()
-        .into_iter()
-        .filter(|n| *n > 2)
-        .collect();
     vec![
-        same_case("costly", "1 KiB that takes a microsecond to construct, one line written to", costly),
+        same_case(
+            "costly",
+            "1 KiB that takes a microsecond to construct, one line written to",
+            costly,
+        ),
         same_case(
             "burst",
-            "640 objects of 64 B taken at once (ten magazines), given back, then a millisecond of nothing",
+            "640 objects of 64 B taken at once (ten magazines), given back, then a millisecond idle",
             bursts,
         ),
         case(
             "handover",
             "ns an object, by the wall",
-            "64 B taken and written to by one thread, looked at and given back by another",
-            handover.clone(),
-        )
-        .at(&[2]),
-        case(
-            "handover-crowded",
-            "ns an object, by the wall",
-            "as handover, with more pairs of threads",
+            "64 B taken and written to by one thread, looked at and given back by another; a pair is two \
+             threads",
             handover,
         )
-        .at(&crowd)
-        .slow(),
+        .at(&as_there_are_cpus()),
         case(
             "remote",
             "ns an object, by the wall",
@@ -315,6 +311,14 @@ pub(crate) fn up_to_twice_the_cpus() -> Vec<usize> {
     let doubled = std::iter::successors(Some(1), |threads| Some(2 * threads));
     doubled
         .take_while(|threads| *threads <= 8.max(2 * cpus))
+        .collect()
+}
+
+/// 2, 4 and so on, as far as each has a CPU: whoever wait for each other are measured at no more.
+pub(crate) fn as_there_are_cpus() -> Vec<usize> {
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    let more = up_to_twice_the_cpus().into_iter();
+    more.filter(|threads| *threads == 2 || (3..=cpus).contains(threads))
         .collect()
 }
 

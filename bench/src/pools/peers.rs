@@ -85,10 +85,10 @@ impl<O: Objects> Lender for Ring<O> {
 }
 
 /// A stack under a lock.
-pub(super) struct ObjectPool<O: Objects>(object_pool::Pool<Box<O::Memory>>);
+pub(crate) struct ObjectPool<O: Objects>(object_pool::Pool<Box<O::Memory>>);
 
 /// Resets what it gives back, which that crate leaves to its users.
-pub(super) struct Reusable<'l, O: Objects>(object_pool::Reusable<'l, Box<O::Memory>>);
+pub(crate) struct Reusable<'l, O: Objects>(object_pool::Reusable<'l, Box<O::Memory>>);
 
 impl<O: Objects> Drop for Reusable<'_, O> {
     #[inline]
