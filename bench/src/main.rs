@@ -5,8 +5,8 @@
 //! contenders alike. A child measures one contender and prints its samples. The runner tells medians
 //! with their spread: a table here, `summary.json` and `report.html` in `target/bench`.
 //!
-//! A suite is a folder (`forkjoin/`, `pools/`), a case a file in it or some lines of one. It never judges: it exits with 0 whoever
-//! won, and with 1 only if a contender failed.
+//! A suite is a folder (`forkjoin/`, `pools/`), a case a file in it or some lines of one. It never judges:
+//! it exits with 0 whoever won, and with 1 only if a contender failed.
 
 mod args;
 mod case;
