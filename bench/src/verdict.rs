@@ -77,7 +77,7 @@ fn at(rows: Vec<&Row>, threads: usize) -> Verdict {
     };
     Verdict {
         threads,
-        sentence: sentence + &floor + &imitation(&rows),
+        sentence: sentence + &floor + &beside(us, &rows) + &imitation(&rows),
         best_peer: them.map(|(_, median)| median),
         lost,
     }
@@ -92,6 +92,27 @@ fn over(rows: &[&Row], floor: f64) -> String {
         Some(format!(", {} {over:+.1} ns", row.contender))
     })
     .collect()
+}
+
+/// Those whom people ask about by name, whoever else is best.
+const ASKED_FOR: [(&str, &str); 2] = [
+    ("mimalloc box", "Box on mimalloc"),
+    ("mmap and munmap", "A fresh fault-in of every page"),
+];
+
+/// How they compare with the best of ours.
+fn beside(us: Option<(&Row, f64)>, rows: &[&Row]) -> String {
+    let Some((_, ours)) = us.filter(|(_, ours)| *ours > 0.0) else {
+        return String::new();
+    };
+    let told = ASKED_FOR.iter().filter_map(|(name, words)| {
+        let row = rows.iter().find(|row| row.contender == *name)?;
+        Some(format!(
+            " {words} takes {:.2} times what we take.",
+            row.median? / ours
+        ))
+    });
+    told.collect()
 }
 
 /// Closer than this is near enough for an imitation.
@@ -238,6 +259,20 @@ mod tests {
         let sentence = at(rows.iter().collect(), 1).sentence;
         assert!(
             sentence.contains("reiver +2.5 ns, reiver on workers +0.5 ns"),
+            "{sentence}"
+        );
+    }
+
+    #[test]
+    fn those_who_are_asked_for_are_told_though_another_is_best() {
+        let rows = [
+            row("reiver", Role::Ours, Some(2.0)),
+            row("best of all", Role::Peer, Some(1.0)),
+            row("mimalloc box", Role::Peer, Some(7.0)),
+        ];
+        let sentence = at(rows.iter().collect(), 1).sentence;
+        assert!(
+            sentence.contains("Box on mimalloc takes 3.50 times"),
             "{sentence}"
         );
     }

@@ -194,7 +194,7 @@ fn sizes() -> Vec<Case> {
         .slow(),
         same_case(
             "size-1m-all",
-            "1 MiB, every line written to; who gives memory back to the kernel has it faulted in anew",
+            "1 MiB, every line written to; mmap and munmap is what it costs to fault every page in anew",
             same_thread_large!(Plain<Boxed<MIB>>, ALL),
         ),
     ]

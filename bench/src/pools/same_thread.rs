@@ -3,8 +3,8 @@
 //! An operation is all of that for one object. How many are out at once, and how much of each is written
 //! to, is known to the compiler, so that nothing but the pool is paid for.
 
-use std::array;
 use std::hint::black_box;
+use std::mem::MaybeUninit;
 use std::time::Duration;
 
 use super::lender::{Lender, Objects};
@@ -75,23 +75,33 @@ fn measure<L: Lender, const DEPTH: usize, const TOUCH: u8>(
     let lender = &lender;
     crew::measure(task, on, pace, |_| {
         let kept = lender.lend();
+        let mut out = Vec::with_capacity(DEPTH);
         move |rounds| {
             black_box(&kept);
-            the_rounds::<L, DEPTH, TOUCH>(lender, rounds);
+            the_rounds::<L, DEPTH, TOUCH>(lender, &mut out, rounds);
         }
     })
 }
 
 /// What is timed. A function of its own, to be found by whoever looks at what the compiler made of it.
 #[inline(never)]
-fn the_rounds<L: Lender, const DEPTH: usize, const TOUCH: u8>(lender: &L, rounds: u64) {
+fn the_rounds<'l, L: Lender, const DEPTH: usize, const TOUCH: u8>(
+    lender: &'l L,
+    out: &mut Vec<L::Lent<'l>>,
+    rounds: u64,
+) {
     for _ in 0..rounds {
-        let out: [L::Lent<'_>; DEPTH] = array::from_fn(|_| {
+        if DEPTH == 1 {
             let mut lent = lender.lend();
             touch(L::bytes(&mut lent), named(TOUCH));
-            lent
-        });
-        drop(out);
+            continue;
+        }
+        for _ in 0..DEPTH {
+            let mut lent = lender.lend();
+            touch(L::bytes(&mut lent), named(TOUCH));
+            out.push(lent);
+        }
+        out.clear();
     }
 }
 
@@ -108,22 +118,31 @@ pub(super) fn burst_held<O: Objects, const DEPTH: usize, const TOUCH: u8>(task: 
 fn hold<O: Objects, const DEPTH: usize, const TOUCH: u8>(task: &Task, pace: Pace) -> Outcome {
     crew::measure(task, On::Threads, pace, |_| {
         let mut objects: Vec<O::Memory> = (0..DEPTH).map(|_| O::fresh()).collect();
-        move |rounds| the_rounds_without::<O, DEPTH, TOUCH>(&mut objects, rounds)
+        let mut out = Vec::with_capacity(DEPTH);
+        move |rounds| the_rounds_without::<O, DEPTH, TOUCH>(&mut objects, &mut out, rounds)
     })
 }
 
+/// Puts each object where the other loop would, and takes it out again.
 #[inline(never)]
 fn the_rounds_without<O: Objects, const DEPTH: usize, const TOUCH: u8>(
     objects: &mut [O::Memory],
+    out: &mut Vec<*mut MaybeUninit<u8>>,
     rounds: u64,
 ) {
     for _ in 0..rounds {
         for object in objects.iter_mut() {
             touch(object.bytes(), named(TOUCH));
-        }
-        for object in objects.iter_mut() {
             O::reset(object);
-            black_box(object.bytes().as_mut_ptr());
+            if DEPTH > 1 {
+                out.push(object.bytes().as_mut_ptr());
+            } else {
+                black_box(object.bytes().as_mut_ptr());
+            }
         }
+        out.iter().for_each(|object| {
+            black_box(object);
+        });
+        out.clear();
     }
 }
