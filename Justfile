@@ -38,7 +38,11 @@ doc:
 
 # Every interleaving of the protocols, in models
 loom:
-    RUSTFLAGS="--cfg reiver_loom" cargo test -p reiver --release --target-dir target/loom --test 'loom_*'
+    RUSTFLAGS="--cfg reiver_loom" cargo test -p reiver -p reiver-pool --release --target-dir target/loom --test 'loom_*'
+
+# Memory that pools lose or use wrongly, under valgrind
+leaks:
+    engine/pool/leaks
 
 # Parsers, planner and machines against random input, a minute each (needs nightly and cargo-fuzz)
 fuzz SECONDS="60":

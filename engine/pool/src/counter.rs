@@ -21,7 +21,21 @@ const _: () = assert!(size_of::<Padded>() == 128 && align_of::<Padded>() == 128)
 const FIRST: usize = 16;
 const CHUNKS: usize = 24;
 
-/// A count that threads add to without getting in each other's way.
+/// A count that threads add to without getting in each other's way: each has a cell of its own, 128 bytes
+/// from the next.
+///
+/// ```
+/// use reiver_pool::counter::PaddedCounter;
+///
+/// static HITS: PaddedCounter = PaddedCounter::new();
+///
+/// std::thread::scope(|scope| {
+///     for _ in 0..4 {
+///         scope.spawn(|| HITS.add(2));
+///     }
+/// });
+/// assert_eq!(HITS.sum(), 8);
+/// ```
 pub struct PaddedCounter {
     chunks: [AtomicPtr<Padded>; CHUNKS],
     /// Of threads that are about to end, and have no number any more.
@@ -37,7 +51,7 @@ impl PaddedCounter {
         }
     }
 
-    /// Adds `count`; the sum wraps around.
+    /// Adds `count`; the sum wraps around. Costs a load and a store, some 1 ns; a thread's first time a lock.
     #[inline]
     pub fn add(&self, count: u64) {
         let number = NUMBER.get();

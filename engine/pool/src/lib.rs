@@ -1,4 +1,31 @@
 //! Object pools that stay on their NUMA node, and padded counters.
+//!
+//! A [`Pool`] keeps objects that are expensive to make, or to allocate, for the next use. Each thread has
+//! a cache of its own, so that getting and returning one costs a few nanoseconds and no lock; each node
+//! has a depot of what its threads have too much of. Objects lie in memory of their node, and whoever
+//! returns one elsewhere sends it home. How many there may be is bounded, and what nobody uses goes back to
+//! the system by itself. A [`BufferPool`] is the same for bytes.
+//!
+//! ```
+//! use reiver_pool::Pool;
+//!
+//! let pool = Pool::builder(|| Vec::<u8>::with_capacity(4096))
+//!     .reset(Vec::clear)
+//!     .capacity_per_node(1000)
+//!     .build();
+//! {
+//!     let mut line = pool.get();
+//!     line.extend(b"some bytes");
+//! } // It goes back here, is cleared, and keeps its memory.
+//! assert!(pool.get().capacity() >= 4096);
+//! assert_eq!(pool.stats().created, 1);
+//! ```
+//!
+//! The crate starts one thread, while there are pools, which ends their epochs. How objects move, and why
+//! nothing is lost, is told in `src/protocol/README.md`; what was tried, in `NOTES.md`.
+//!
+//! After "Magazines and Vmem: Extending the Slab Allocator to Many CPUs and Arbitrary Resources" (Bonwick,
+//! Adams, 2001).
 
 #[cfg(not(reiver_loom))]
 mod age;
@@ -37,4 +64,15 @@ pub use {
 #[inline]
 pub fn park_hook() {
     local::flush();
+}
+
+/// What the models in `tests/loom_*.rs` are about.
+#[cfg(reiver_loom)]
+#[doc(hidden)]
+pub mod model {
+    pub use crate::protocol::barrier::heavy;
+    pub use crate::protocol::depot::{Depot, MOST};
+    pub use crate::protocol::stack::{Object, Stack};
+    pub use crate::protocol::store::{Cache, Counts, Got, Node, Store};
+    pub use crate::protocol::sync::weak::{fails_without, refused};
 }

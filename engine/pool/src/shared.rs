@@ -3,7 +3,7 @@
 
 use std::alloc::Layout;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -12,7 +12,6 @@ use reiver_topology::NodeId;
 
 use crate::local;
 use crate::places::Places;
-use crate::protocol::barrier;
 use crate::protocol::stack::Object;
 use crate::protocol::store::{Got, Store};
 use crate::slab::{self, Heap, Shape};
@@ -61,6 +60,10 @@ pub(crate) struct Core {
     pub(crate) epoch: Duration,
     me: Weak<Core>,
 }
+
+// Panics of what it calls are caught, or leave it as it was; what it holds is guarded by locks and counts.
+impl UnwindSafe for Core {}
+impl RefUnwindSafe for Core {}
 
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -253,21 +256,12 @@ impl Core {
         if let Some(cache) = local::cache(self) {
             // SAFETY: objects lie in slabs with this mask.
             let home = unsafe { slab::home_of(self.mask, object) };
-            let pushed = if home == cache.home() {
-                // SAFETY: it is the current thread's.
-                unsafe { cache.own.push(object) }
-            } else {
+            if home != cache.home() {
                 local::note_away();
-                // SAFETY: it is the current thread's.
-                unsafe { cache.away.push(object) }
-            };
-            if pushed.is_ok() {
-                // ORDERING: with the dear fence in `Store::make_sure`: either it finds the object, or
-                // we see that such are scarce.
-                barrier::light("put fence");
-                if self.store.is_scarce() {
-                    self.give_up();
-                }
+            }
+            // SAFETY: it is the current thread's.
+            let put = unsafe { self.store.put_cached(cache, object, home) };
+            if put.is_ok() {
                 return;
             }
         }
@@ -280,15 +274,6 @@ impl Core {
         let cache = local::attach(self, self.here());
         // SAFETY: it is the current thread's.
         unsafe { self.store.put(cache, object) };
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn give_up(&self) {
-        if let Some(cache) = local::cache(self) {
-            // SAFETY: it is the current thread's.
-            unsafe { self.store.give_up(cache) };
-        }
     }
 
     /// Readies an object for the next use; false if it is gone.
@@ -337,6 +322,11 @@ impl Core {
         // SAFETY: it was allocated there.
         unsafe { self.heaps[home].free(object) };
         self.store.release(home, 1);
+    }
+
+    /// The size of an object.
+    pub(crate) fn object_bytes(&self) -> usize {
+        self.layout.size()
     }
 
     pub(crate) fn stats(&self) -> PoolStats {

@@ -49,7 +49,7 @@ pub(crate) fn light(name: &'static str) {
 
 /// The fence that the barrier implies here.
 #[cfg(reiver_loom)]
-pub(crate) fn heavy(name: &'static str) -> bool {
+pub fn heavy(name: &'static str) -> bool {
     let granted = !crate::protocol::sync::weak::is_refused();
     if granted {
         crate::protocol::sync::fence_needed(name);

@@ -159,8 +159,19 @@ fn first(head: u64) -> u32 {
 }
 
 fn tagged(number: u32, head: u64) -> u64 {
-    let tag = (head >> 32).wrapping_add(1) << 32;
+    let tag = (head >> 32).wrapping_add(rack_tag()) << 32;
     tag | u64::from(number)
+}
+
+/// What a tag is counted up by.
+#[cfg(not(reiver_loom))]
+const fn rack_tag() -> u64 {
+    1
+}
+
+#[cfg(reiver_loom)]
+fn rack_tag() -> u64 {
+    u64::from(needed("rack tag", Ordering::Release) == Ordering::Release)
 }
 
 /// What belongs to one node.
@@ -344,6 +355,11 @@ impl Depot {
 
 impl Drop for Depot {
     fn drop(&mut self) {
+        // A model that has failed has no memory any more.
+        #[cfg(reiver_loom)]
+        if std::thread::panicking() {
+            return;
+        }
         for (chunk, start) in self.chunks.iter().enumerate() {
             // ORDERING: relaxed: it is ours alone.
             let start = start.load(Ordering::Relaxed);

@@ -118,9 +118,8 @@ impl<const N: usize> Stack<N> {
         if top >= self.floor.load(Ordering::Relaxed) {
             return Some(self.read(top));
         }
-        // ORDERING: release, as above.
-        self.len
-            .store(top + 1, needed("stack undo", Ordering::Release));
+        // ORDERING: release, as above; where the fence is a full one, it would do.
+        self.len.store(top + 1, Ordering::Release);
         None
     }
 

@@ -15,8 +15,8 @@ use crate::protocol::barrier;
 use crate::protocol::depot::{Depot, Held, MOST};
 use crate::protocol::stack::{Object, Stack};
 use crate::protocol::sync::{
-    AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, fence,
-    fence_needed, needed, pause,
+    AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, Signal, fence,
+    fence_needed, needed, pause, yield_now,
 };
 
 /// What one thread caches. Its owner alone pushes and pops; the lock is for all else.
@@ -82,10 +82,13 @@ pub enum Got {
     Room(usize),
 }
 
+/// A thread that waits.
 struct Waiter {
-    ticket: u64,
+    /// Its node.
     here: usize,
-    condvar: Arc<Condvar>,
+    signal: Signal,
+    /// What it was given.
+    got: Mutex<Option<Got>>,
 }
 
 #[derive(Default)]
@@ -94,10 +97,7 @@ struct State {
     /// Of threads that have ended.
     unused: Vec<NonNull<Cache>>,
     /// The longest first.
-    waiters: VecDeque<Waiter>,
-    tickets: u64,
-    /// What waiters were given and have not picked up.
-    given: Vec<(u64, Got)>,
+    waiters: VecDeque<Arc<Waiter>>,
 }
 
 // SAFETY: caches are shared by their own rules, and live as long as the store.
@@ -236,11 +236,6 @@ impl Store {
         self.is_scarce.load(Ordering::Relaxed)
     }
 
-    /// Objects a magazine holds.
-    pub fn magazine(&self) -> usize {
-        self.magazine
-    }
-
     /// Objects a node may have.
     pub fn capacity(&self) -> usize {
         self.capacity
@@ -278,7 +273,11 @@ impl Store {
     /// whatever their owners have in their store buffers is out by the time that this is over.
     fn barrier(&self, state: &State, name: &'static str) {
         // ORDERING: relaxed: see `open`.
-        if self.is_eager.load(Ordering::Relaxed) || barrier::heavy(name) {
+        if self.is_eager.load(Ordering::Relaxed) {
+            // ORDERING: for those who pass full fences themselves; owners come to the lock.
+            return fence(Ordering::SeqCst);
+        }
+        if barrier::heavy(name) {
             return;
         }
         self.is_eager.store(true, Ordering::Relaxed);
@@ -289,6 +288,35 @@ impl Store {
         pause();
         // ORDERING: what was stored before is seen from here on.
         fence(Ordering::SeqCst);
+    }
+
+    /// Puts an object into the cache of the current thread; gives it back where that has no room. `home`
+    /// is the node that it belongs to.
+    ///
+    /// # Safety
+    /// Only the owner of the cache calls this.
+    #[inline(always)]
+    pub unsafe fn put_cached(
+        &self,
+        cache: &Cache,
+        object: Object,
+        home: usize,
+    ) -> Result<(), Object> {
+        if home == cache.home() {
+            // SAFETY: as the caller says.
+            unsafe { cache.own.push(object)? };
+        } else {
+            // SAFETY: as the caller says.
+            unsafe { cache.away.push(object)? };
+        }
+        // ORDERING: with the dear fence in `make_sure`: either it finds the object, or we see that such
+        // are scarce.
+        barrier::light("put fence");
+        if self.is_scarce() {
+            // SAFETY: as the caller says.
+            unsafe { self.give_up(cache) };
+        }
+        Ok(())
     }
 
     // What owners do when their cache does not serve them.
@@ -311,7 +339,7 @@ impl Store {
         if !self.is_scarce() && self.reserve(node) {
             return Some(Got::Room(here));
         }
-        self.get_scarce(here, waits)
+        self.get_scarce(cache, here, waits)
     }
 
     /// # Safety
@@ -440,7 +468,9 @@ impl Store {
     ///
     /// # Safety
     /// Only the owner of the cache calls this.
-    pub unsafe fn give_up(&self, cache: &Cache) {
+    #[cold]
+    #[inline(never)]
+    unsafe fn give_up(&self, cache: &Cache) {
         let lock = cache.lock();
         if self.is_scarce() {
             self.empty(cache, |depot, held| depot.put(held));
@@ -550,8 +580,16 @@ impl Store {
 
     // When there is nothing left.
 
-    fn get_scarce(&self, here: usize, waits: bool) -> Option<Got> {
+    fn get_scarce(&self, cache: Option<&Cache>, here: usize, waits: bool) -> Option<Got> {
         let mut state = self.state();
+        if let Some(cache) = cache {
+            // A pop that was refused while somebody looked into the cache has left its object there,
+            // and may have hidden it. Whoever looks has the state, so nobody does now.
+            let _lock = cache.lock();
+            if let Some(object) = cache.own.take_newest() {
+                return Some(Got::Object(object));
+            }
+        }
         let got = if self.is_scarce() {
             let is_next = state.waiters.is_empty();
             is_next.then(|| self.find(here)).flatten()
@@ -566,20 +604,23 @@ impl Store {
         if !waits {
             return None;
         }
-        let ticket = state.tickets;
-        state.tickets += 1;
-        let condvar = Arc::new(Condvar::new());
-        state.waiters.push_back(Waiter {
-            ticket,
+        let waiter = Arc::new(Waiter {
             here,
-            condvar: Arc::clone(&condvar),
+            signal: Signal::default(),
+            got: Mutex::new(None),
         });
+        state.waiters.push_back(Arc::clone(&waiter));
+        drop(state);
         loop {
-            let own = |(of, _): &(u64, Got)| *of == ticket;
-            if let Some(at) = state.given.iter().position(own) {
-                return Some(state.given.swap_remove(at).1);
+            let got = waiter
+                .got
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            if got.is_some() {
+                return got;
             }
-            state = condvar.wait(state).unwrap_or_else(PoisonError::into_inner);
+            waiter.signal.wait();
         }
     }
 
@@ -639,11 +680,9 @@ impl Store {
         self.is_scarce.store(true, Ordering::Relaxed);
         // ORDERING: with the cheap fence after a push and the full ones in `tell` and `take_directly`.
         self.barrier(state, "scarce fence");
-        // ORDERING: a full fence, for those who pass full ones where there is no barrier.
-        fence(Ordering::SeqCst);
         // ORDERING: acquire, with the release in `take_directly`: what was put back is seen.
         while self.movers.load(needed("movers seen", Ordering::Acquire)) > 0 {
-            pause();
+            yield_now();
         }
         for cache in caches(state) {
             // Whoever was moving something under the lock is done then, and moves nothing more.
@@ -669,8 +708,8 @@ impl Store {
                 return;
             };
             let waiter = state.waiters.pop_front().expect("it was there");
-            state.given.push((waiter.ticket, got));
-            waiter.condvar.notify_one();
+            *waiter.got.lock().unwrap_or_else(PoisonError::into_inner) = Some(got);
+            waiter.signal.give();
         }
         let is_free = |(_, node): (usize, &Node)| {
             // ORDERING: relaxed: a count; what is missed here is served by whoever brings it.
@@ -785,6 +824,11 @@ fn caches(state: &State) -> impl Iterator<Item = &Cache> {
 
 impl Drop for Store {
     fn drop(&mut self) {
+        // A model that has failed has no locks any more.
+        #[cfg(reiver_loom)]
+        if std::thread::panicking() {
+            return;
+        }
         let state = std::mem::take(&mut *self.state());
         for cache in state.caches.into_iter().chain(state.unused) {
             // SAFETY: it was made by `join`, and nobody uses it any more.

@@ -7,7 +7,7 @@
 
 #[cfg(not(reiver_loom))]
 pub(crate) use std::sync::{
-    Condvar, Mutex, MutexGuard,
+    Mutex, MutexGuard,
     atomic::{
         AtomicBool, AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     },
@@ -17,7 +17,7 @@ pub(crate) use std::sync::{
 pub(crate) use loom::{
     cell::UnsafeCell,
     sync::{
-        Condvar, Mutex, MutexGuard,
+        Mutex, MutexGuard,
         atomic::{
             AtomicBool, AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
         },
@@ -67,6 +67,59 @@ pub(crate) fn pause() {
 pub(crate) fn pause() {
     loom::thread::yield_now();
 }
+
+/// What one thread waits for and another one gives, once.
+#[cfg(not(reiver_loom))]
+#[derive(Debug, Default)]
+pub(crate) struct Signal(Mutex<bool>, std::sync::Condvar);
+
+#[cfg(not(reiver_loom))]
+impl Signal {
+    pub(crate) fn wait(&self) {
+        let given = self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        drop(self.1.wait_while(given, |given| !*given));
+    }
+
+    pub(crate) fn give(&self) {
+        *self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = true;
+        self.1.notify_one();
+    }
+}
+
+/// Without a lock: who waits for ever holds none, and so the model that finds it can end.
+#[cfg(reiver_loom)]
+#[derive(Debug)]
+pub(crate) struct Signal(loom::sync::Notify);
+
+#[cfg(reiver_loom)]
+impl Default for Signal {
+    fn default() -> Signal {
+        Signal(loom::sync::Notify::new())
+    }
+}
+
+#[cfg(reiver_loom)]
+impl Signal {
+    pub(crate) fn wait(&self) {
+        self.0.wait();
+    }
+
+    pub(crate) fn give(&self) {
+        self.0.notify();
+    }
+}
+
+#[cfg(not(reiver_loom))]
+pub(crate) use std::thread::yield_now;
+
+#[cfg(reiver_loom)]
+pub(crate) use loom::thread::yield_now;
 
 #[cfg(not(reiver_loom))]
 mod cell {
@@ -124,22 +177,6 @@ pub(crate) mod weak {
         REFUSED.set(false);
         if let Err(panic) = outcome {
             std::panic::resume_unwind(panic);
-        }
-    }
-
-    /// Runs a model without these, which holds all the same.
-    ///
-    /// # Panics
-    /// If it fails, or does not ask for one of them.
-    pub fn without(names: &[&'static str], model: impl FnOnce()) {
-        WEAK.with_borrow_mut(|weak| weak.extend(names.iter().map(|&name| (name, false))));
-        let outcome = catch_unwind(AssertUnwindSafe(model));
-        let weak = WEAK.take();
-        if let Err(panic) = outcome {
-            std::panic::resume_unwind(panic);
-        }
-        for (name, asked) in weak {
-            assert!(asked, "the model passes no {name}");
         }
     }
 
