@@ -105,7 +105,7 @@ pub(crate) fn go(task: &Task, args: &[String]) -> Outcome {
             ]);
             go.env("GOCACHE", cache);
             go.args(["build", "-o"]).arg(unfinished).arg(source);
-            output(&mut go)
+            output(&mut go).map_err(|trouble| skipped("it builds nothing here", trouble))
         },
     )?;
     measured(task, Command::new(program).args(args))
@@ -116,10 +116,15 @@ fn cc(unfinished: &Path, source: &Path) -> Result<Output, Trouble> {
     cc.args(["-O3", "-march=native", "-fopenmp", "-o"])
         .arg(unfinished)
         .arg(source);
-    output(&mut cc).map_err(|trouble| match trouble {
-        Trouble::Failed(why) => Trouble::Skipped(format!("no OpenMP here: {why}")),
+    output(&mut cc).map_err(|trouble| skipped("no OpenMP here", trouble))
+}
+
+/// A compiler that does not compile is one that is not there.
+fn skipped(what: &str, trouble: Trouble) -> Trouble {
+    match trouble {
+        Trouble::Failed(why) => Trouble::Skipped(format!("{what}: {why}")),
         skipped => skipped,
-    })
+    }
 }
 
 /// The program that `compile` makes of `source`, which lies in `out` from then on.
