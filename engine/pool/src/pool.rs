@@ -41,11 +41,14 @@ pub enum Recycle {
     Discard,
 }
 
+type Reset<T> = dyn Fn(&mut T) + Send + Sync;
+type Asked<T> = dyn Fn(&mut T) -> Recycle + Send + Sync;
+
 /// Says how a [`Pool`] is to be.
 pub struct PoolBuilder<T> {
     make: Box<dyn Fn(*mut u8) + Send + Sync>,
-    reset: Option<Box<dyn Fn(&mut T) + Send + Sync>>,
-    recycle: Option<Box<dyn Fn(&mut T) -> Recycle + Send + Sync>>,
+    reset: Option<Box<Reset<T>>>,
+    recycle: Option<Box<Asked<T>>>,
     capacity_per_node: usize,
     topology: Option<Topology>,
     epoch: Duration,

@@ -225,7 +225,7 @@ impl Depot {
         let acquire = needed("depot chunk seen", Ordering::Acquire);
         let start = self.chunks[chunk].load(acquire);
         // SAFETY: a number is given away once its chunk is there, which is so long, and stays.
-        unsafe { &*start.add(at) }
+        unsafe { &*start.wrapping_add(at) }
     }
 
     /// An empty magazine.
