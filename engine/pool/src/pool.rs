@@ -79,7 +79,7 @@ impl<T: Send + 'static> Pool<T> {
     /// # Panics
     /// If `create` panics, or the capacity is 0. Ends the process, as an allocation does, where the system
     /// has no memory.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self) -> Pooled<'_, T> {
         Pooled::new(&self.core, self.core.get())
     }
@@ -93,7 +93,7 @@ impl<T: Send + 'static> Pool<T> {
     ///
     /// # Panics
     /// If `create` panics.
-    #[inline]
+    #[inline(always)]
     pub fn try_get(&self) -> Result<Pooled<'_, T>, Exhausted> {
         match self.core.try_get() {
             Ok(object) => Ok(Pooled::new(&self.core, object)),
@@ -311,7 +311,7 @@ unsafe fn taken_out<T>(core: &Core, slot: NonNull<T>) -> T {
 }
 
 impl<T> Drop for Pooled<'_, T> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: it is the pool's, and this was its only user.
         unsafe { self.core.put(Object(self.object.as_ptr().cast())) };
@@ -319,7 +319,7 @@ impl<T> Drop for Pooled<'_, T> {
 }
 
 impl<T> Drop for PooledArc<T> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: it is the pool's, and this was its only user.
         unsafe { self.core.put(Object(self.object.as_ptr().cast())) };

@@ -304,19 +304,34 @@ impl Store {
     ) -> Result<(), Object> {
         if home == cache.home() {
             // SAFETY: as the caller says.
-            unsafe { cache.own.push(object)? };
-        } else {
-            // SAFETY: as the caller says.
-            unsafe { cache.away.push(object)? };
+            return unsafe { self.put_own(cache, object) };
         }
+        // SAFETY: as the caller says.
+        unsafe { cache.away.push(object)? };
+        self.after_push(cache);
+        Ok(())
+    }
+
+    /// The same, of an object that belongs to the node of the cache.
+    ///
+    /// # Safety
+    /// Only the owner of the cache calls this.
+    #[inline(always)]
+    pub unsafe fn put_own(&self, cache: &Cache, object: Object) -> Result<(), Object> {
+        // SAFETY: as the caller says.
+        unsafe { cache.own.push(object)? };
+        self.after_push(cache);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn after_push(&self, cache: &Cache) {
         // ORDERING: with the dear fence in `make_sure`: either it finds the object, or we see that such
         // are scarce.
         barrier::light("put fence");
         if self.is_scarce() {
-            // SAFETY: as the caller says.
-            unsafe { self.give_up(cache) };
+            self.give_up(cache);
         }
-        Ok(())
     }
 
     // What owners do when their cache does not serve them.
@@ -463,14 +478,11 @@ impl Store {
         }
     }
 
-    /// Has cached an object, and found then that such are scarce: puts all that it caches where others
-    /// find it.
-    ///
-    /// # Safety
-    /// Only the owner of the cache calls this.
+    /// The owner has cached an object, and found then that such are scarce: puts all that it caches where
+    /// others find it.
     #[cold]
     #[inline(never)]
-    unsafe fn give_up(&self, cache: &Cache) {
+    fn give_up(&self, cache: &Cache) {
         let lock = cache.lock();
         if self.is_scarce() {
             self.empty(cache, |depot, held| depot.put(held));
