@@ -91,14 +91,19 @@ impl Core {
         let magazine = (MAGAZINE_BYTES / parts.layout.size().max(1)).clamp(1, 64);
         // SAFETY: what is in the store lies in slabs of this shape.
         let home_of = move |object| unsafe { slab::home_of(mask, object) };
+        let places = parts.places;
+        let memory = {
+            let places = Arc::clone(&places);
+            move |index: usize| places.memory(index)
+        };
         let store = Store::new(
-            parts.places.near(),
+            places.near(),
             SPARE,
             parts.capacity_per_node,
             magazine,
             Box::new(home_of),
+            Box::new(memory),
         );
-        let places = parts.places;
         let heap = |home| Heap::new(shape, home, places.memory(home));
         let heaps = (0..known + SPARE).map(heap).collect();
         let id = ids().take();
