@@ -84,7 +84,7 @@ macro_rules! same_thread {
     }};
 }
 
-/// As [`same_thread`], with our buffers, and with what it costs to have each page mapped anew.
+/// As [`same_thread!`], with our buffers, and with what it costs to have each page mapped anew.
 macro_rules! same_thread_large {
     ($objects:ty, $touch:expr) => {{
         let mut contenders = vec![

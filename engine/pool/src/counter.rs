@@ -60,7 +60,7 @@ impl PaddedCounter {
             let chunk = self.chunks[0].load(Ordering::Acquire);
             if !chunk.is_null() {
                 // SAFETY: the chunk has so many cells, and stays until the counter goes.
-                return bump(unsafe { &*chunk.add(number) }, count);
+                return bump(unsafe { &*chunk.wrapping_add(number) }, count);
             }
         }
         self.add_elsewhere(count);
@@ -81,7 +81,7 @@ impl PaddedCounter {
             start = self.add_chunk(chunk);
         }
         // SAFETY: the chunk has so many cells, and stays until the counter goes.
-        bump(unsafe { &*start.add(at) }, count);
+        bump(unsafe { &*start.wrapping_add(at) }, count);
     }
 
     fn add_chunk(&self, chunk: usize) -> *mut Padded {

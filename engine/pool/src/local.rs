@@ -6,7 +6,7 @@
 //! beside, which has the destructor: when the thread ends it leaves them to others.
 
 use std::cell::{Cell, RefCell};
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::sync::{Arc, Weak};
 
 use crate::protocol::store::Cache;
@@ -15,16 +15,21 @@ use crate::shared::Core;
 /// So many pools have a seat of their own; more of them share.
 pub(crate) const SEATS: usize = 64;
 
+/// On a seat that nobody has; the id of no pool.
+const NOBODY: u64 = 0;
+/// On no seat at all.
+pub(crate) const NEVER: u64 = u64::MAX;
+
 struct Seat {
     id: Cell<u64>,
-    cache: Cell<*const Cache>,
+    cache: Cell<NonNull<Cache>>,
 }
 
 impl Seat {
     const fn new() -> Seat {
         Seat {
-            id: Cell::new(0),
-            cache: Cell::new(ptr::null()),
+            id: Cell::new(NOBODY),
+            cache: Cell::new(NonNull::dangling()),
         }
     }
 }
@@ -46,14 +51,36 @@ struct Entry {
 
 struct Attached(RefCell<Vec<Entry>>);
 
+/// The seat of a pool.
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the lowest bits are the seat"
+)]
+pub(crate) fn seat_of(id: u64) -> usize {
+    id as usize % SEATS
+}
+
 /// The cache of a pool, if it is on its seat.
 #[inline(always)]
 pub(crate) fn cache(core: &Core) -> Option<&Cache> {
+    cache_of(core, core.id)
+}
+
+/// The same, for who returns an object that has to be readied for nothing.
+#[inline(always)]
+pub(crate) fn cache_to_put(core: &Core) -> Option<&Cache> {
+    cache_of(core, core.plain_id)
+}
+
+/// The cache of a pool, if it is on the seat of this id.
+#[inline(always)]
+fn cache_of(_core: &Core, id: u64) -> Option<&Cache> {
     NEAR.with(|near| {
-        let seat = &near[core.seat % SEATS];
-        if seat.id.get() == core.id {
+        let seat = &near[seat_of(id)];
+        if seat.id.get() == id {
             // SAFETY: it is the cache of this pool, which we have, and caches live as long as it does.
-            Some(unsafe { &*seat.cache.get() })
+            Some(unsafe { seat.cache.get().as_ref() })
         } else {
             None
         }
@@ -85,8 +112,8 @@ pub(crate) fn attach(core: &Core, here: usize) -> Option<&Cache> {
     });
     let found = attached.ok()?;
     NEAR.with(|near| {
-        let seat = &near[core.seat % SEATS];
-        seat.cache.set(found.as_ptr());
+        let seat = &near[seat_of(core.id)];
+        seat.cache.set(found);
         seat.id.set(core.id);
     });
     cache(core)
@@ -134,7 +161,7 @@ fn flush_all() {
 impl Drop for Attached {
     fn drop(&mut self) {
         HAS_LEFT.set(true);
-        NEAR.with(|near| near.iter().for_each(|seat| seat.id.set(0)));
+        NEAR.with(|near| near.iter().for_each(|seat| seat.id.set(NOBODY)));
         let mut last: Vec<Arc<Core>> = Vec::new();
         for entry in self.0.get_mut().drain(..) {
             if let Some(core) = entry.core.upgrade() {

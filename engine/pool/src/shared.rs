@@ -40,10 +40,10 @@ pub(crate) struct Parts {
 }
 
 pub(crate) struct Core {
-    /// Never given to another pool.
+    /// Never given to another pool. Its lowest bits say where a thread looks for its cache.
     pub(crate) id: u64,
-    /// Where a thread looks first for its cache.
-    pub(crate) seat: usize,
+    /// The same, if objects that come back are put away as they are; else what no cache is found by.
+    pub(crate) plain_id: u64,
     /// Bits of an address that say which slab it is in.
     mask: usize,
     keep: Option<Box<Keep>>,
@@ -91,20 +91,26 @@ impl Core {
         let magazine = (MAGAZINE_BYTES / parts.layout.size().max(1)).clamp(1, 64);
         // SAFETY: what is in the store lies in slabs of this shape.
         let home_of = move |object| unsafe { slab::home_of(mask, object) };
+        let places = parts.places;
+        let memory = {
+            let places = Arc::clone(&places);
+            move |index: usize| places.memory(index)
+        };
         let store = Store::new(
-            parts.places.near(),
+            places.near(),
             SPARE,
             parts.capacity_per_node,
             magazine,
             Box::new(home_of),
+            Box::new(memory),
         );
-        let places = parts.places;
         let heap = |home| Heap::new(shape, home, places.memory(home));
         let heaps = (0..known + SPARE).map(heap).collect();
-        let (id, seat) = ids().take();
+        let id = ids().take();
+        let is_plain = parts.keep.is_none();
         let core = Arc::new_cyclic(|me| Core {
             id,
-            seat,
+            plain_id: if is_plain { id } else { local::NEVER },
             mask,
             keep: parts.keep,
             store,
@@ -246,12 +252,27 @@ impl Core {
     /// It is one of this pool's, and nobody uses it any more.
     #[inline(always)]
     pub(crate) unsafe fn put(&self, object: Object) {
-        if self.keep.is_some() {
-            // SAFETY: as the caller says.
-            let is_kept = unsafe { self.keep(object) };
-            if !is_kept {
+        if let Some(cache) = local::cache_to_put(self) {
+            // SAFETY: objects lie in slabs with this mask.
+            let home = unsafe { slab::home_of(self.mask, object) };
+            // SAFETY: it is the current thread's.
+            if home == cache.home() && unsafe { self.store.put_own(cache, object) }.is_ok() {
                 return;
             }
+        }
+        // SAFETY: as the caller says.
+        unsafe { self.put_otherwise(object) };
+    }
+
+    /// The same, for objects that are to be readied, or are not at home here, and when the cache is full.
+    ///
+    /// # Safety
+    /// As for `put`.
+    #[inline(never)]
+    unsafe fn put_otherwise(&self, object: Object) {
+        // SAFETY: as the caller says.
+        if self.keep.is_some() && !unsafe { self.keep(object) } {
+            return;
         }
         if let Some(cache) = local::cache(self) {
             // SAFETY: objects lie in slabs with this mask.
@@ -260,8 +281,7 @@ impl Core {
                 local::note_away();
             }
             // SAFETY: it is the current thread's.
-            let put = unsafe { self.store.put_cached(cache, object, home) };
-            if put.is_ok() {
+            if unsafe { self.store.put_cached(cache, object, home) }.is_ok() {
                 return;
             }
         }
@@ -280,7 +300,6 @@ impl Core {
     ///
     /// # Safety
     /// As for `put`.
-    #[inline(never)]
     unsafe fn keep(&self, object: Object) -> bool {
         let Some(keep) = &self.keep else {
             return true;
@@ -391,7 +410,7 @@ impl Drop for Core {
                 contain(|| unsafe { drop(object.0) });
             }
         });
-        ids().give_back(self.seat);
+        ids().give_back(self.id);
     }
 }
 
@@ -403,34 +422,36 @@ fn contain(body: impl FnOnce()) {
     }
 }
 
-/// Which numbers pools have.
+/// Which ids pools have: a number of their own, and in the lowest bits a seat, which they share only where
+/// there are more pools than seats.
 #[derive(Debug)]
 struct Ids {
-    next: u64,
-    seats: usize,
-    free: Vec<usize>,
+    /// How many there ever were.
+    count: u64,
+    /// How many have each seat.
+    taken: [usize; local::SEATS],
 }
 
 impl Ids {
-    fn take(&mut self) -> (u64, usize) {
-        self.next += 1;
-        let seat = self.free.pop().unwrap_or_else(|| {
-            self.seats += 1;
-            self.seats - 1
-        });
-        (self.next, seat % local::SEATS)
+    fn take(&mut self) -> u64 {
+        self.count += 1;
+        let seats = self.taken.iter_mut().zip(0_u64..);
+        let (taken, seat) = seats
+            .min_by_key(|(taken, _)| **taken)
+            .expect("there are seats");
+        *taken += 1;
+        self.count * local::SEATS as u64 + seat
     }
 
-    fn give_back(&mut self, seat: usize) {
-        self.free.push(seat);
+    fn give_back(&mut self, id: u64) {
+        self.taken[local::seat_of(id)] -= 1;
     }
 }
 
 fn ids() -> MutexGuard<'static, Ids> {
     static IDS: Mutex<Ids> = Mutex::new(Ids {
-        next: 0,
-        seats: 0,
-        free: Vec::new(),
+        count: 0,
+        taken: [0; local::SEATS],
     });
     IDS.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -227,7 +227,7 @@ unsafe impl Sync for Region {}
 
 impl Region {
     /// Maps at least so many bytes, at least a page, from an address that `align` divides. Costs some
-    /// 2 µs, and each page 0.1 µs or more when it is first touched.
+    /// 7 µs with what it costs to give it back, and each page more when it is first touched.
     ///
     /// Where the kernel refuses to prefer `node`, or there is no such node, pages come from where they
     /// are first touched; that is logged once.

@@ -11,10 +11,12 @@
 //!
 //! After "Magazines and Vmem" (Bonwick, Adams, 2001).
 
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 use crossbeam_utils::CachePadded;
+use reiver_topology::NodeId;
 
+use crate::protocol::arena::{Arena, drop_placed};
 use crate::protocol::stack::Object;
 use crate::protocol::sync::{
     AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, UnsafeCell, needed,
@@ -189,11 +191,21 @@ pub struct Depot {
     /// Magazines that were ever asked for.
     magazines: AtomicU32,
     chunks: [AtomicPtr<Magazine>; CHUNKS],
+    /// Goes last.
+    pub(crate) arena: Arena,
 }
 
 impl Default for Depot {
     fn default() -> Depot {
+        Depot::new(None)
+    }
+}
+
+impl Depot {
+    /// A depot whose magazines, and what else is placed there, lie on a node.
+    pub fn new(node: Option<NodeId>) -> Depot {
         Depot {
+            arena: Arena::new(node),
             full: CachePadded::new(Rack::new()),
             aged: Rack::new(),
             empty: Rack::new(),
@@ -224,8 +236,11 @@ impl Depot {
         // the number mostly has them by the rack; who made it need not be who put it there.
         let acquire = needed("depot chunk seen", Ordering::Acquire);
         let start = self.chunks[chunk].load(acquire);
+        // A model that is to fail does so here.
+        #[cfg(reiver_loom)]
+        assert!(!start.is_null(), "its chunk is not seen");
         // SAFETY: a number is given away once its chunk is there, which is so long, and stays.
-        unsafe { &*start.add(at) }
+        unsafe { &*start.wrapping_add(at) }
     }
 
     /// An empty magazine.
@@ -249,22 +264,26 @@ impl Depot {
 
     #[cold]
     fn add_chunk(&self, chunk: usize) {
-        let magazines: Box<[Magazine]> = (0..chunk_len(chunk))
+        let magazines: Vec<Magazine> = (0..chunk_len(chunk))
             .map(|_| Magazine {
                 next: AtomicU32::new(NOBODY),
                 len: UnsafeCell::new(0),
                 objects: UnsafeCell::new([Object::NONE; MOST]),
             })
             .collect();
-        let new = Box::into_raw(magazines).cast::<Magazine>();
+        let new = self.arena.place(magazines);
         // ORDERING: release, with the acquire in `magazine`: the chunk is seen whole. Who comes second
         // finds one there.
         let release = needed("depot chunk", Ordering::Release);
-        let placed =
-            self.chunks[chunk].compare_exchange(ptr::null_mut(), new, release, Ordering::Relaxed);
+        let placed = self.chunks[chunk].compare_exchange(
+            ptr::null_mut(),
+            new.as_ptr(),
+            release,
+            Ordering::Relaxed,
+        );
         if placed.is_err() {
             // SAFETY: it was made above, and nobody has seen it.
-            unsafe { drop_chunk(new, chunk) };
+            unsafe { drop_placed(new, chunk_len(chunk), self.arena.is_placed()) };
         }
     }
 
@@ -362,21 +381,12 @@ impl Drop for Depot {
         }
         for (chunk, start) in self.chunks.iter().enumerate() {
             // ORDERING: relaxed: it is ours alone.
-            let start = start.load(Ordering::Relaxed);
-            if !start.is_null() {
+            if let Some(start) = NonNull::new(start.load(Ordering::Relaxed)) {
                 // SAFETY: it was made by `add_chunk`, and nobody uses it any more.
-                unsafe { drop_chunk(start, chunk) };
+                unsafe { drop_placed(start, chunk_len(chunk), self.arena.is_placed()) };
             }
         }
     }
-}
-
-/// # Safety
-/// It was made by `add_chunk`, and nobody uses it any more.
-unsafe fn drop_chunk(start: *mut Magazine, chunk: usize) {
-    let whole = ptr::slice_from_raw_parts_mut(start, chunk_len(chunk));
-    // SAFETY: as the caller says.
-    drop(unsafe { Box::from_raw(whole) });
 }
 
 #[cfg(all(test, not(reiver_loom)))]

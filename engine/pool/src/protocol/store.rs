@@ -10,7 +10,9 @@ use std::ptr::{self, NonNull};
 use std::sync::{Arc, PoisonError};
 
 use crossbeam_utils::CachePadded;
+use reiver_topology::NodeId;
 
+use crate::protocol::arena::drop_placed;
 use crate::protocol::barrier;
 use crate::protocol::depot::{Depot, Held, MOST};
 use crate::protocol::stack::{Object, Stack};
@@ -31,18 +33,21 @@ pub struct Cache {
     pub away: Stack<MOST>,
     /// How many have gone home from here. Written under the lock.
     sent: AtomicU64,
+    /// It lies in pages of the store's own.
+    is_placed: bool,
     /// Nobody has come to the lock since this was set. Written under the lock.
     is_probed: AtomicBool,
     lock: CachePadded<Mutex<()>>,
 }
 
 impl Cache {
-    fn new(home: usize) -> Cache {
+    fn new(home: usize, is_placed: bool) -> Cache {
         Cache {
             home: AtomicUsize::new(home),
             own: Stack::new(),
             away: Stack::new(),
             sent: AtomicU64::new(0),
+            is_placed,
             is_probed: AtomicBool::new(false),
             lock: CachePadded::new(Mutex::new(())),
         }
@@ -65,7 +70,7 @@ impl Cache {
 }
 
 /// What belongs to one node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Node {
     /// Its magazines.
     pub depot: Depot,
@@ -118,6 +123,8 @@ pub struct Store {
     /// For each node that is known from the beginning, those nearest to it first.
     near: Box<[Box<[usize]>]>,
     home_of: Box<dyn Fn(Object) -> usize + Send + Sync>,
+    /// Where what belongs to a node is to lie.
+    memory: Box<dyn Fn(usize) -> Option<NodeId> + Send + Sync>,
     /// Threads that move objects without a cache's lock.
     movers: CachePadded<AtomicUsize>,
     /// Objects that came home without a cache.
@@ -147,13 +154,15 @@ pub struct Counts {
 
 impl Store {
     /// A store for nodes numbered from 0, of which `near` lists the nearest for each, itself first;
-    /// `spare` more may come to be known. `home_of` says to which node an object belongs.
+    /// `spare` more may come to be known. `home_of` says to which node an object belongs, `memory` where
+    /// what belongs to a node is to lie.
     pub fn new(
         near: Box<[Box<[usize]>]>,
         spare: usize,
         capacity: usize,
         magazine: usize,
         home_of: Box<dyn Fn(Object) -> usize + Send + Sync>,
+        memory: Box<dyn Fn(usize) -> Option<NodeId> + Send + Sync>,
     ) -> Store {
         let known = near.len();
         let store = Store {
@@ -166,6 +175,7 @@ impl Store {
                 .collect(),
             near,
             home_of,
+            memory,
             movers: CachePadded::new(AtomicUsize::new(0)),
             sent: AtomicU64::new(0),
             state: CachePadded::new(Mutex::new(State::default())),
@@ -178,7 +188,11 @@ impl Store {
 
     /// Makes a node known.
     pub fn add_node(&self, index: usize) {
-        let new = Box::into_raw(Box::<Node>::default());
+        let node = Node {
+            depot: Depot::new((self.memory)(index)),
+            live: CachePadded::new(AtomicUsize::new(0)),
+        };
+        let new = Box::into_raw(Box::new(node));
         // ORDERING: release, with the acquire in `node`: the node is seen whole.
         let placed = self.nodes[index].compare_exchange(
             ptr::null_mut(),
@@ -245,7 +259,10 @@ impl Store {
     pub fn join(&self, home: usize) -> NonNull<Cache> {
         let mut state = self.state();
         let cache = match state.unused.pop() {
-            None => NonNull::from(Box::leak(Box::new(Cache::new(home)))),
+            None => {
+                let arena = &self.depot(home).arena;
+                arena.place(vec![Cache::new(home, arena.is_placed())])
+            }
             Some(cache) => {
                 // SAFETY: it lives as long as the store.
                 let unused = unsafe { cache.as_ref() };
@@ -304,19 +321,34 @@ impl Store {
     ) -> Result<(), Object> {
         if home == cache.home() {
             // SAFETY: as the caller says.
-            unsafe { cache.own.push(object)? };
-        } else {
-            // SAFETY: as the caller says.
-            unsafe { cache.away.push(object)? };
+            return unsafe { self.put_own(cache, object) };
         }
+        // SAFETY: as the caller says.
+        unsafe { cache.away.push(object)? };
+        self.after_push(cache);
+        Ok(())
+    }
+
+    /// The same, of an object that belongs to the node of the cache.
+    ///
+    /// # Safety
+    /// Only the owner of the cache calls this.
+    #[inline(always)]
+    pub unsafe fn put_own(&self, cache: &Cache, object: Object) -> Result<(), Object> {
+        // SAFETY: as the caller says.
+        unsafe { cache.own.push(object)? };
+        self.after_push(cache);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn after_push(&self, cache: &Cache) {
         // ORDERING: with the dear fence in `make_sure`: either it finds the object, or we see that such
         // are scarce.
         barrier::light("put fence");
         if self.is_scarce() {
-            // SAFETY: as the caller says.
-            unsafe { self.give_up(cache) };
+            self.give_up(cache);
         }
-        Ok(())
     }
 
     // What owners do when their cache does not serve them.
@@ -463,14 +495,11 @@ impl Store {
         }
     }
 
-    /// Has cached an object, and found then that such are scarce: puts all that it caches where others
-    /// find it.
-    ///
-    /// # Safety
-    /// Only the owner of the cache calls this.
+    /// The owner has cached an object, and found then that such are scarce: puts all that it caches where
+    /// others find it.
     #[cold]
     #[inline(never)]
-    unsafe fn give_up(&self, cache: &Cache) {
+    fn give_up(&self, cache: &Cache) {
         let lock = cache.lock();
         if self.is_scarce() {
             self.empty(cache, |depot, held| depot.put(held));
@@ -831,8 +860,10 @@ impl Drop for Store {
         }
         let state = std::mem::take(&mut *self.state());
         for cache in state.caches.into_iter().chain(state.unused) {
-            // SAFETY: it was made by `join`, and nobody uses it any more.
-            drop(unsafe { Box::from_raw(cache.as_ptr()) });
+            // SAFETY: it lives until here.
+            let is_placed = unsafe { cache.as_ref() }.is_placed;
+            // SAFETY: it was placed by `join`, and nobody uses it any more.
+            unsafe { drop_placed(cache, 1, is_placed) };
         }
         for node in &self.nodes {
             // ORDERING: relaxed: it is ours alone.

@@ -169,6 +169,6 @@ fn a_thread_that_moves_takes_the_objects_of_its_new_node() {
     let stats = pool.stats();
     assert_eq!(
         (stats.outstanding, stats.cached),
-        (0, stats.created as usize)
+        (0, usize::try_from(stats.created).unwrap())
     );
 }

@@ -53,7 +53,14 @@ impl Things {
             std::iter::once(node).chain(others).collect()
         });
         Things {
-            store: Store::new(near.collect(), 0, capacity, 1, Box::new(home_of)),
+            store: Store::new(
+                near.collect(),
+                0,
+                capacity,
+                1,
+                Box::new(home_of),
+                Box::new(|_| None),
+            ),
             memory: (0..4).map(|_| UnsafeCell::new(0)).collect(),
             made: AtomicUsize::new(0),
         }
@@ -67,7 +74,7 @@ impl Things {
     pub(crate) fn with_spare() -> Things {
         let near = vec![Box::from([0])].into_boxed_slice();
         Things {
-            store: Store::new(near, 1, 1, 1, Box::new(home_of)),
+            store: Store::new(near, 1, 1, 1, Box::new(home_of), Box::new(|_| None)),
             ..Things::new(1, 1)
         }
     }
