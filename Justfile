@@ -18,11 +18,11 @@ kills COUNT="200":
 
 # Measured comparisons with peers: everything, a suite, or suite/case; --quick, --list, --help
 bench *ARGS:
-    cargo run --release -p reiver-bench -- {{ARGS}}
+    cargo run --release -p reiver-bench $(c++ --version >/dev/null 2>&1 && echo --features snmalloc) -- {{ARGS}}
 
 # A few microbenchmarks, all in one process
 micro *ARGS:
-    cargo bench -p reiver-bench --bench fork_join {{ARGS}}
+    cargo bench -p reiver-bench --bench fork_join --bench pools {{ARGS}}
 
 # The promises about nodes: on described and on emulated machines, or with --here on this one
 numa-test *ARGS:

@@ -4,7 +4,10 @@
 //! better. It checks what it computed, and panics where that is wrong.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+use crate::costs::Costs;
 
 /// A piece of work that several contenders do.
 #[derive(Debug, Clone)]
@@ -19,6 +22,8 @@ pub(crate) struct Case {
     pub(crate) threads: Vec<usize>,
     /// In the first round only: what is counted is the same each time.
     pub(crate) once: bool,
+    /// Left out of a quick run of everything or of its suite; not where it is asked for by name.
+    pub(crate) slow: bool,
     pub(crate) contenders: Vec<Contender>,
 }
 
@@ -34,6 +39,11 @@ impl Case {
     /// What it counts is the same each time.
     pub(crate) fn once(self) -> Case {
         Case { once: true, ..self }
+    }
+
+    /// A quick run does without it.
+    pub(crate) fn slow(self) -> Case {
+        Case { slow: true, ..self }
     }
 }
 
@@ -80,6 +90,8 @@ pub(crate) struct Task {
     pub(crate) out: PathBuf,
     /// Run the work once, so big, under somebody who counts.
     pub(crate) probe: Option<u64>,
+    /// What it took beside time, where somebody looked.
+    pub(crate) costs: OnceLock<Costs>,
 }
 
 /// More than enough for a 99th percentile, and little enough to print.
@@ -89,6 +101,16 @@ impl Task {
     /// The size to work at.
     pub(crate) fn size<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
+    }
+
+    /// For suites of many short loops: a quarter of the time is enough for each.
+    pub(crate) fn short_budget(&self) -> Duration {
+        self.budget / 4
+    }
+
+    /// Says what the measurement took beside time; once.
+    pub(crate) fn took(&self, costs: Costs) {
+        let _ = self.costs.set(costs);
     }
 
     /// Measures until the budget is spent, at least once, after a fifth of it to warm up.

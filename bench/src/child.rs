@@ -3,8 +3,11 @@
 //! A child measures one contender of one case, prints what it got as its last line, and ends without
 //! waiting for anybody's threads.
 
+use std::sync::OnceLock;
+
 use crate::args::Args;
 use crate::case::{Case, Task, Trouble};
+use crate::costs::Costs;
 use crate::outside;
 
 /// What a child prints, as one line of JSON.
@@ -12,6 +15,11 @@ use crate::outside;
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Said {
     Samples(Vec<f64>),
+    /// By those who look at more than time.
+    Measured {
+        samples: Vec<f64>,
+        costs: Costs,
+    },
     Skipped(String),
     Failed(String),
 }
@@ -41,12 +49,15 @@ pub(crate) fn run(cases: &[Case], who: &[String], args: &Args) -> Result<bool, S
         seed: args.seed,
         out: args.out.clone(),
         probe: args.probe,
+        costs: OnceLock::new(),
     };
-    let said = match (contender.run)(&task) {
-        Ok(samples) if samples.is_empty() => Said::Failed("it gave no samples".into()),
-        Ok(samples) => Said::Samples(samples),
-        Err(Trouble::Skipped(why)) => Said::Skipped(why),
-        Err(Trouble::Failed(why)) => Said::Failed(why),
+    let outcome = (contender.run)(&task);
+    let said = match (outcome, task.costs.get()) {
+        (Ok(samples), _) if samples.is_empty() => Said::Failed("it gave no samples".into()),
+        (Ok(samples), Some(&costs)) => Said::Measured { samples, costs },
+        (Ok(samples), None) => Said::Samples(samples),
+        (Err(Trouble::Skipped(why)), _) => Said::Skipped(why),
+        (Err(Trouble::Failed(why)), _) => Said::Failed(why),
     };
     let line = serde_json::to_string(&said).map_err(|error| error.to_string())?;
     println!("{line}");

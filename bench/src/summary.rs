@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::case::{Role, Trouble};
+use crate::costs::Costs;
 use crate::runner::Entry;
 use crate::stats;
 
@@ -27,6 +28,9 @@ pub(crate) struct Row {
     pub(crate) min: Option<f64>,
     pub(crate) max: Option<f64>,
     pub(crate) rounds: usize,
+    /// What it took beside time, where that was looked at: medians of the rounds, and the greatest peak.
+    #[serde(flatten)]
+    pub(crate) costs: Option<Costs>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<String>,
     #[serde(skip)]
@@ -56,9 +60,26 @@ pub(crate) fn row(entry: &Entry<'_>) -> Row {
         min: stats::quantile(&all, 0.0),
         max: stats::quantile(&all, 1.0),
         rounds: rounds.len(),
+        costs: if note.is_some() {
+            None
+        } else {
+            costs(&entry.costs)
+        },
         note,
         role: entry.contender.role,
     }
+}
+
+fn costs(rounds: &[Costs]) -> Option<Costs> {
+    let median = |of: fn(&Costs) -> f64| {
+        let values: Vec<f64> = rounds.iter().map(of).collect();
+        stats::median(&values)
+    };
+    Some(Costs {
+        operations_per_second: median(|costs| costs.operations_per_second)?,
+        minor_faults_per_operation: median(|costs| costs.minor_faults_per_operation)?,
+        peak_kib: rounds.iter().map(|costs| costs.peak_kib).max()?,
+    })
 }
 
 /// Writes the array.
@@ -78,6 +99,7 @@ mod tests {
             contender: &cases[0].contenders[0],
             threads: 2,
             rounds: vec![vec![1.0, 2.0, 9.0], vec![4.0], vec![3.0, 3.0]],
+            costs: Vec::new(),
             trouble: None,
         }
     }
@@ -114,5 +136,21 @@ mod tests {
         let row = row(&entry);
         assert_eq!(row.note.as_deref(), Some("failed: it fell"));
         assert_eq!((row.median, row.max, row.rounds), (None, None, 0));
+    }
+
+    #[test]
+    fn whoever_looked_at_more_than_time_has_more_keys() {
+        let cases = forkjoin::cases();
+        let mut entry = entry_of(&cases);
+        let costs = |rate, peak_kib| Costs {
+            operations_per_second: rate,
+            minor_faults_per_operation: 0.5,
+            peak_kib,
+        };
+        entry.costs = vec![costs(3.0, 10), costs(1.0, 30), costs(2.0, 20)];
+        let row = serde_json::to_value(row(&entry)).expect("it is JSON");
+        assert_eq!(row["operations_per_second"], 2.0);
+        assert_eq!(row["minor_faults_per_operation"], 0.5);
+        assert_eq!(row["peak_kib"], 30);
     }
 }

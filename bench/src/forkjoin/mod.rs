@@ -58,6 +58,7 @@ fn case(
         what,
         threads: Vec::new(),
         once: false,
+        slow: false,
         contenders,
     }
 }

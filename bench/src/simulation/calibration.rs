@@ -40,6 +40,7 @@ pub(super) fn cases() -> Vec<Case> {
             .leak(),
         threads: vec![WORKERS],
         once: false,
+        slow: false,
         contenders: [
             ("reiver", Role::Ours, real as fn(&Task) -> Outcome),
             ("simulation", Role::Floor, simulated),

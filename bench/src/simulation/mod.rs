@@ -66,6 +66,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 what: format!("simulated: {what}, on {machine} CPUs").leak(),
                 threads: vec![Machine::named(machine).workers()],
                 once: false,
+                slow: false,
                 contenders: POLICIES.map(contender).into(),
             }));
         }

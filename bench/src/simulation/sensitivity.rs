@@ -35,6 +35,7 @@ pub(super) fn cases() -> Vec<Case> {
         what: format!("{what}, when a cost is halved or doubled").leak(),
         threads: vec![1],
         once: true,
+        slow: false,
         contenders: CONSTANTS
             .iter()
             .map(|known| Contender {
