@@ -12,13 +12,17 @@ check:
 test:
     cargo test --workspace
 
+# A run that is killed at 200 moments and resumed, against a model
+kills COUNT="200":
+    REIVER_KILLS={{COUNT}} cargo test -p reiver-cli --test command killed_at_any_moment
+
 # Measured comparisons with peers: everything, a suite, or suite/case; --quick, --list, --help
 bench *ARGS:
-    cargo run --release -p reiver-bench -- {{ARGS}}
+    cargo run --release -p reiver-bench $(c++ --version >/dev/null 2>&1 && echo --features snmalloc) -- {{ARGS}}
 
 # A few microbenchmarks, all in one process
 micro *ARGS:
-    cargo bench -p reiver-bench --bench fork_join {{ARGS}}
+    cargo bench -p reiver-bench --bench fork_join --bench pools {{ARGS}}
 
 # The promises about nodes: on described and on emulated machines, or with --here on this one
 numa-test *ARGS:
@@ -38,8 +42,12 @@ doc:
 
 # Every interleaving of the protocols, in models
 loom:
-    RUSTFLAGS="--cfg reiver_loom" cargo test -p reiver --release --target-dir target/loom --test 'loom_*'
+    RUSTFLAGS="--cfg reiver_loom" cargo test -p reiver -p reiver-pool --release --target-dir target/loom --test 'loom_*'
 
-# Parsers, planner and machines against random input, a minute each (needs nightly and cargo-fuzz)
+# Memory that pools lose or use wrongly, under valgrind
+leaks:
+    engine/pool/leaks
+
+# Parsers, planner, machines and journals against random input, a minute each (needs nightly and cargo-fuzz)
 fuzz SECONDS="60":
-    for form in toml jsonl text xml; do cargo +nightly fuzz run $form fuzz/target/corpus/$form fuzz/seeds/$form -- -max_total_time={{SECONDS}} -max_len=4096; done
+    for form in toml jsonl text xml journal; do cargo +nightly fuzz run $form fuzz/target/corpus/$form fuzz/seeds/$form -- -max_total_time={{SECONDS}} -max_len=4096; done

@@ -1,10 +1,11 @@
 //! What must hold of any bytes that are given as a job file: they are read, planned, and what is
 //! wrong with them is shown, without a panic; and a plan that comes of them keeps its promises. And of
-//! any that are given as a file of `lstopo`: they are a sound machine, or refused with words.
+//! any that are given as a file of `lstopo`: they are a sound machine, or refused with words. And of any
+//! that are a journal's first segment: they are read, or refused with a place, and salvaged.
 
 use std::path::PathBuf;
 
-use reiver_batch::{Form, Source};
+use reiver_batch::{Form, Source, journal};
 use reiver_topology::{CpuSet, Topology};
 
 /// Jobs of one plan that are looked at; a matrix may unfold to millions.
@@ -36,6 +37,32 @@ pub fn check(form: Form, text: &[u8]) {
         let name = plan.name(first).into_owned();
         let filtered = plan.filter(&name).expect("the name is there");
         assert_eq!(filtered.plan.len(), 1);
+    }
+}
+
+/// Takes `bytes` for the first segment of a journal.
+pub fn check_journal(bytes: &[u8]) {
+    let folder = std::env::temp_dir().join(format!("reiver-fuzz-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    std::fs::write(folder.join("segment-00000001"), bytes).expect("a file");
+    match journal::look(&folder, false) {
+        Ok(known) => {
+            let known = known.expect("it is there");
+            assert!(known.damage.is_empty());
+            let past = journal::look(&folder, true)
+                .expect("it is whole")
+                .expect("it is there");
+            assert_eq!(
+                known.torn, past.torn,
+                "what is whole has nothing to pass over"
+            );
+        }
+        Err(error) => {
+            assert!(!error.to_string().is_empty(), "refused without a word");
+            if let Ok(Some(known)) = journal::look(&folder, true) {
+                assert!(!known.damage.is_empty(), "there was nothing to refuse");
+            }
+        }
     }
 }
 

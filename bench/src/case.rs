@@ -4,8 +4,10 @@
 //! better. It checks what it computed, and panics where that is wrong.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::costs::Costs;
 
 /// A piece of work that several contenders do.
 #[derive(Debug, Clone)]
@@ -22,6 +24,8 @@ pub(crate) struct Case {
     pub(crate) once: bool,
     /// The contender that the figures of all are compared with, round by round.
     pub(crate) bar: Option<&'static str>,
+    /// Left out of a quick run of everything or of its suite; not where it is asked for by name.
+    pub(crate) slow: bool,
     pub(crate) contenders: Vec<Contender>,
 }
 
@@ -37,6 +41,11 @@ impl Case {
     /// What it counts is the same each time.
     pub(crate) fn once(self) -> Case {
         Case { once: true, ..self }
+    }
+
+    /// A quick run does without it.
+    pub(crate) fn slow(self) -> Case {
+        Case { slow: true, ..self }
     }
 }
 
@@ -70,7 +79,7 @@ pub(crate) enum Trouble {
 }
 
 /// One measurement, as a child is asked for it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Task {
     pub(crate) case: &'static str,
     pub(crate) contender: &'static str,
@@ -84,7 +93,9 @@ pub(crate) struct Task {
     /// Run the work once, so big, under somebody who counts.
     pub(crate) probe: Option<u64>,
     /// What was measured beside the samples, by name.
-    pub(crate) figures: Mutex<Figures>,
+    pub(crate) figures: Arc<Mutex<Figures>>,
+    /// What it took beside time, where somebody looked.
+    pub(crate) costs: OnceLock<Costs>,
 }
 
 /// Numbers with names, in the order in which they are told.
@@ -106,6 +117,16 @@ impl Task {
     /// The size to work at.
     pub(crate) fn size<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
+    }
+
+    /// For suites of many short loops: a quarter of the time is enough for each.
+    pub(crate) fn short_budget(&self) -> Duration {
+        self.budget / 4
+    }
+
+    /// Says what the measurement took beside time; once.
+    pub(crate) fn took(&self, costs: Costs) {
+        let _ = self.costs.set(costs);
     }
 
     /// Measures until the budget is spent, at least once, after a fifth of it to warm up.

@@ -3,8 +3,11 @@
 //! A child measures one contender of one case, prints what it got as its last line, and ends without
 //! waiting for anybody's threads.
 
+use std::sync::OnceLock;
+
 use crate::args::Args;
 use crate::case::{Case, Figures, Task, Trouble};
+use crate::costs::Costs;
 use crate::outside;
 
 /// What a child prints, as one line of JSON.
@@ -14,6 +17,11 @@ pub(crate) enum Said {
     Samples(Vec<f64>),
     /// With what was measured beside them.
     Told(Vec<f64>, Figures),
+    /// By those who look at more than time.
+    Measured {
+        samples: Vec<f64>,
+        costs: Costs,
+    },
     Skipped(String),
     Failed(String),
 }
@@ -44,15 +52,17 @@ pub(crate) fn run(cases: &[Case], who: &[String], args: &Args) -> Result<bool, S
         out: args.out.clone(),
         probe: args.probe,
         figures: Default::default(),
+        costs: OnceLock::new(),
     };
-    let said = match (contender.run)(&task) {
-        Ok(samples) if samples.is_empty() => Said::Failed("it gave no samples".into()),
-        Ok(samples) => match std::mem::take(&mut *task.figures()) {
-            none if none.is_empty() => Said::Samples(samples),
-            figures => Said::Told(samples, figures),
-        },
-        Err(Trouble::Skipped(why)) => Said::Skipped(why),
-        Err(Trouble::Failed(why)) => Said::Failed(why),
+    let outcome = (contender.run)(&task);
+    let figures = std::mem::take(&mut *task.figures());
+    let said = match (outcome, task.costs.get()) {
+        (Ok(samples), _) if samples.is_empty() => Said::Failed("it gave no samples".into()),
+        (Ok(samples), Some(&costs)) => Said::Measured { samples, costs },
+        (Ok(samples), None) if figures.is_empty() => Said::Samples(samples),
+        (Ok(samples), None) => Said::Told(samples, figures),
+        (Err(Trouble::Skipped(why)), _) => Said::Skipped(why),
+        (Err(Trouble::Failed(why)), _) => Said::Failed(why),
     };
     let line = serde_json::to_string(&said).map_err(|error| error.to_string())?;
     println!("{line}");

@@ -5,12 +5,15 @@
 //! contenders alike. A child measures one contender and prints its samples. The runner tells medians
 //! with their spread: a table here, `summary.json` and `report.html` in `target/bench`.
 //!
-//! A suite is a folder (`forkjoin/`), a case a file in it. It never judges: it exits with 0 whoever
-//! won, and with 1 only if a contender failed.
+//! A suite is a folder (`forkjoin/`, `pools/`), a case a file in it or some lines of one. It never judges:
+//! it exits with 0 whoever won, and with 1 only if a contender failed.
 
 mod args;
 mod case;
 mod child;
+mod costs;
+mod counters;
+mod crew;
 mod figures;
 mod forkjoin;
 mod forks;
@@ -26,6 +29,7 @@ mod simulation;
 mod stats;
 mod summary;
 mod table;
+mod thread_pools;
 mod verdict;
 mod versions;
 
@@ -33,12 +37,33 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use case::Case;
+
+/// A name, and what makes its cases.
+type Suite = (&'static str, fn() -> Vec<Case>);
+
+/// The suites, in the order in which they are told. A child makes the cases of its own only.
+const SUITES: [Suite; 5] = [
+    ("forkjoin", forkjoin::cases),
+    ("pools", pools::cases),
+    ("counters", counters::cases),
+    ("mixed", mixed::cases),
+    ("simulation", simulation::cases),
+];
+
 fn main() -> ExitCode {
     let args = args::Args::parse();
-    let cases = [forkjoin::cases(), mixed::cases(), simulation::cases()].concat();
+    let of = |wanted: &dyn Fn(&str) -> bool| -> Vec<Case> {
+        let suites = SUITES.iter().filter(|(name, _)| wanted(name));
+        suites.flat_map(|(_, cases)| cases()).collect()
+    };
     let done = match &args.child {
-        Some(who) => child::run(&cases, who, &args),
-        None => runner::run(&cases, &args),
+        Some(who) => child::run(
+            &of(&|name| who.first().is_some_and(|suite| suite == name)),
+            who,
+            &args,
+        ),
+        None => runner::run(&of(&|_| true), &args),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! Programs that are not Rust: whoever counts (valgrind, perf, strace), and contenders in C.
+//! Programs that are not Rust: whoever counts (valgrind, perf, strace), and contenders in C and Go.
 //!
 //! Those are compiled when they are first measured, and lie in the folder of the results from then on.
 //! Whatever is missing is skipped, and said to be.
@@ -56,7 +56,7 @@ const OPENMP: &str = include_str!("../c/openmp.c");
 
 /// Has the C program measure one of its loops.
 pub(crate) fn openmp(task: &Task, loop_name: &str, len: usize) -> Outcome {
-    let program = compiled(&task.out, "openmp", OPENMP)?;
+    let program = compiled(&task.out, "openmp", "c", OPENMP, cc)?;
     let budget = task.budget.as_millis();
     let mut command = Command::new(program);
     command.env("OMP_NUM_THREADS", task.threads.to_string());
@@ -66,37 +66,88 @@ pub(crate) fn openmp(task: &Task, loop_name: &str, len: usize) -> Outcome {
         &(budget / 5).to_string(),
         &budget.to_string(),
     ]);
-    let output = output(&mut command)?;
+    measured(task, &mut command)
+}
+
+/// What a program prints that measures as a child does.
+fn measured(task: &Task, command: &mut Command) -> Outcome {
+    let output = output(command)?;
     match serde_json::from_slice(&output.stdout) {
         Ok(Said::Samples(samples)) => Ok(samples),
-        _ => Err(Trouble::Failed(
-            "the program in C printed something else".into(),
-        )),
+        Ok(Said::Measured { samples, costs }) => {
+            task.took(costs);
+            Ok(samples)
+        }
+        _ => Err(Trouble::Failed(format!(
+            "{} printed something else",
+            command.get_program().display()
+        ))),
     }
 }
 
-/// The program made of `source`, which lies in `out` from then on.
-fn compiled(out: &Path, name: &str, source: &str) -> Result<PathBuf, Trouble> {
+const SYNC_POOL: &str = include_str!("../go/sync_pool.go");
+
+/// Has the program in Go do one of its loops; what it is given after the loop's name is told there.
+pub(crate) fn go(task: &Task, args: &[String]) -> Outcome {
+    let program = compiled(
+        &task.out,
+        "sync_pool",
+        "go",
+        SYNC_POOL,
+        |unfinished, source| {
+            let mut go = Command::new("go");
+            // Its own tools, no modules, and nothing left in anybody's home.
+            let cache = unfinished.with_file_name("go-cache");
+            go.envs([
+                ("GO111MODULE", "off"),
+                ("GOTOOLCHAIN", "local"),
+                ("GOFLAGS", ""),
+            ]);
+            go.env("GOCACHE", cache);
+            go.args(["build", "-o"]).arg(unfinished).arg(source);
+            output(&mut go).map_err(|trouble| skipped("it builds nothing here", trouble))
+        },
+    )?;
+    measured(task, Command::new(program).args(args))
+}
+
+fn cc(unfinished: &Path, source: &Path) -> Result<Output, Trouble> {
+    let mut cc = Command::new("cc");
+    cc.args(["-O3", "-march=native", "-fopenmp", "-o"])
+        .arg(unfinished)
+        .arg(source);
+    output(&mut cc).map_err(|trouble| skipped("no OpenMP here", trouble))
+}
+
+/// A compiler that does not compile is one that is not there.
+fn skipped(what: &str, trouble: Trouble) -> Trouble {
+    match trouble {
+        Trouble::Failed(why) => Trouble::Skipped(format!("{what}: {why}")),
+        skipped => skipped,
+    }
+}
+
+/// The program that `compile` makes of `source`, which lies in `out` from then on.
+fn compiled(
+    out: &Path,
+    name: &str,
+    language: &str,
+    source: &str,
+    compile: impl FnOnce(&Path, &Path) -> Result<Output, Trouble>,
+) -> Result<PathBuf, Trouble> {
     let failed = |error: std::io::Error| Trouble::Failed(format!("{}: {error}", out.display()));
     let out = out.canonicalize().map_err(failed)?;
     let program = out.join(format!("{name}-{:016x}", fnv(source)));
     if program.exists() {
         return Ok(program);
     }
-    let source_file = out.join(format!("{name}.c"));
+    // Its own, since others may be at it too.
+    let source_file = out.join(format!("{name}-{}.{language}", process::id()));
     fs::write(&source_file, source).map_err(failed)?;
     let unfinished = program.with_extension(process::id().to_string());
-    let mut cc = Command::new("cc");
-    cc.args(["-O3", "-march=native", "-fopenmp", "-o"])
-        .arg(&unfinished)
-        .arg(&source_file);
-    match output(&mut cc) {
-        Ok(_) => {}
-        Err(Trouble::Failed(why)) => {
-            return Err(Trouble::Skipped(format!("no OpenMP here: {why}")));
-        }
-        Err(skipped) => return Err(skipped),
-    }
+    let made = compile(&unfinished, &source_file);
+    let _ = fs::remove_file(&source_file);
+    made?;
     fs::rename(&unfinished, &program).map_err(failed)?;
     Ok(program)
 }

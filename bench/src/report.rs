@@ -110,8 +110,12 @@ fn section(case: &Case, rows: &[Row]) -> String {
 
 fn numbers(rows: &[&Row]) -> String {
     let mut table = "<details><summary>Numbers</summary>\n<table>\n<tr><th>contender<th>threads\
-                     <th>median<th>p99<th>min<th>max<th>rounds\n"
+                     <th>median<th>p99<th>min<th>max<th>rounds"
         .to_owned();
+    if rows.iter().any(|row| row.costs.is_some()) {
+        table.push_str("<th>operations/s<th>faults/operation<th>peak MiB");
+    }
+    table.push('\n');
     for row in rows {
         let _ = write!(
             table,
@@ -126,7 +130,11 @@ fn numbers(rows: &[&Row]) -> String {
         for value in [row.median, row.p99, row.min, row.max] {
             let _ = write!(table, "<td>{}", value.map_or_else(String::new, number));
         }
-        let _ = writeln!(table, "<td>{}", row.rounds);
+        let _ = write!(table, "<td>{}", row.rounds);
+        for value in row.costs.iter().flat_map(table::costs) {
+            let _ = write!(table, "<td>{value}");
+        }
+        table.push('\n');
     }
     table + "</table>\n</details>\n"
 }

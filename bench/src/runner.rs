@@ -12,6 +12,7 @@ use std::{env, fs, thread};
 use crate::args::Args;
 use crate::case::{Case, Contender, Figures, Trouble};
 use crate::child::Said;
+use crate::costs::Costs;
 use crate::summary::{self, Row};
 use crate::{machine, report, table};
 
@@ -25,12 +26,14 @@ pub(crate) struct Entry<'c> {
     pub(crate) rounds: Vec<Vec<f64>>,
     /// What was measured beside them, of each round.
     pub(crate) figures: Vec<Figures>,
+    /// What each round took beside time, of those who look.
+    pub(crate) costs: Vec<Costs>,
     pub(crate) trouble: Option<Trouble>,
 }
 
 /// Runs what is asked for and tells it; whether no contender failed.
 pub(crate) fn run(cases: &[Case], args: &Args) -> Result<bool, String> {
-    let chosen = chosen(cases, &args.only)?;
+    let chosen = chosen(cases, &args.only, args.quick)?;
     if args.list {
         for case in chosen {
             println!(
@@ -57,10 +60,11 @@ pub(crate) fn run(cases: &[Case], args: &Args) -> Result<bool, String> {
     Ok(!entries.iter().any(failed))
 }
 
-/// The cases that somebody asked for.
-fn chosen<'c>(cases: &'c [Case], only: &[String]) -> Result<Vec<&'c Case>, String> {
+/// The cases that somebody asked for. What is slow is left out of a quick run unless it is named.
+fn chosen<'c>(cases: &'c [Case], only: &[String], quick: bool) -> Result<Vec<&'c Case>, String> {
+    let all = |case: &Case| !(quick && case.slow);
     let means = |asked: &str, case: &Case| match asked.split_once('/') {
-        None => asked == case.suite,
+        None => asked == case.suite && all(case),
         Some((suite, name)) => {
             let rest = case.name.strip_prefix(name);
             suite == case.suite && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
@@ -73,7 +77,9 @@ fn chosen<'c>(cases: &'c [Case], only: &[String]) -> Result<Vec<&'c Case>, Strin
             ));
         }
     }
-    let wanted = |case: &&Case| only.is_empty() || only.iter().any(|asked| means(asked, case));
+    let wanted = |case: &&Case| {
+        (only.is_empty() && all(case)) || only.iter().any(|asked| means(asked, case))
+    };
     Ok(cases.iter().filter(wanted).collect())
 }
 
@@ -96,6 +102,7 @@ fn entries<'c>(cases: &[&'c Case], args: &Args) -> Vec<Entry<'c>> {
                 threads,
                 rounds: Vec::new(),
                 figures: Vec::new(),
+                costs: Vec::new(),
                 trouble: None,
             }));
         }
@@ -116,8 +123,9 @@ fn rounds(entries: &mut [Entry<'_>], args: &Args) -> Result<(), String> {
                 continue;
             }
             match measure(entry, round, args)? {
-                Ok((samples, figures)) => {
+                Ok((samples, costs, figures)) => {
                     entry.rounds.push(samples);
+                    entry.costs.extend(costs);
                     entry.figures.push(figures);
                 }
                 Err(trouble) => entry.trouble = Some(trouble),
@@ -178,12 +186,11 @@ pub(crate) fn child(task: &[&str; 4], args: &Args) -> Result<Command, String> {
     Ok(command)
 }
 
+/// What one child gave.
+type Given = (Vec<f64>, Option<Costs>, Figures);
+
 /// One child's samples; an error is this program's own.
-fn measure(
-    entry: &Entry<'_>,
-    round: u32,
-    args: &Args,
-) -> Result<Result<(Vec<f64>, Figures), Trouble>, String> {
+fn measure(entry: &Entry<'_>, round: u32, args: &Args) -> Result<Result<Given, Trouble>, String> {
     let threads = entry.threads.to_string();
     let task = [
         entry.case.suite,
@@ -214,8 +221,9 @@ fn measure(
         .wait()
         .map_err(|error| format!("a child: {error}"))?;
     Ok(match serde_json::from_str(&line) {
-        Ok(Said::Samples(samples)) => Ok((samples, Figures::new())),
-        Ok(Said::Told(samples, figures)) => Ok((samples, figures)),
+        Ok(Said::Samples(samples)) => Ok((samples, None, Figures::new())),
+        Ok(Said::Told(samples, figures)) => Ok((samples, None, figures)),
+        Ok(Said::Measured { samples, costs }) => Ok((samples, Some(costs), Figures::new())),
         Ok(Said::Skipped(why)) => Err(Trouble::Skipped(why)),
         Ok(Said::Failed(why)) => Err(Trouble::Failed(why)),
         Err(_) => {
@@ -270,12 +278,24 @@ mod tests {
     fn a_case_stands_for_those_that_go_on_with_a_dash() {
         let cases = crate::forkjoin::cases();
         let names = |asked: &str| -> Vec<&str> {
-            let chosen = chosen(&cases, &[asked.to_owned()]).expect("it is there");
+            let chosen = chosen(&cases, &[asked.to_owned()], true).expect("it is there");
             chosen.iter().map(|case| case.name).collect()
         };
         assert_eq!(names("forkjoin/fib"), ["fib", "fib-t2"]);
         assert_eq!(names("forkjoin/fib-t2"), ["fib-t2"]);
         assert_eq!(names("forkjoin").len(), cases.len());
-        assert!(chosen(&cases, &["forkjoin/fi".to_owned()]).is_err());
+        assert!(chosen(&cases, &["forkjoin/fi".to_owned()], true).is_err());
+    }
+    #[test]
+    fn a_quick_run_leaves_out_what_is_slow_unless_it_is_named() {
+        let cases = crate::pools::cases();
+        let has = |only: &[&str], quick| {
+            let only: Vec<String> = only.iter().map(|&asked| asked.to_owned()).collect();
+            let chosen = chosen(&cases, &only, quick).expect("it is there");
+            chosen.iter().any(|case| case.name == "size-64-nothing")
+        };
+        assert!(!has(&[], true) && !has(&["pools"], true));
+        assert!(has(&[], false) && has(&["pools"], false));
+        assert!(has(&["pools/size-64-nothing"], true));
     }
 }

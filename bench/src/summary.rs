@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::case::{Figures, Role, Trouble};
+use crate::costs::Costs;
 use crate::runner::Entry;
 use crate::stats;
 
@@ -28,6 +29,9 @@ pub(crate) struct Row {
     pub(crate) min: Option<f64>,
     pub(crate) max: Option<f64>,
     pub(crate) rounds: usize,
+    /// What it took beside time, where that was looked at: medians of the rounds, and the greatest peak.
+    #[serde(flatten)]
+    pub(crate) costs: Option<Costs>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<String>,
     /// What was measured beside the samples: medians of the rounds.
@@ -64,6 +68,11 @@ pub(crate) fn row(entry: &Entry<'_>) -> Row {
         rounds: rounds.len(),
         figures: medians_of(&entry.figures),
         told: entry.figures.clone(),
+        costs: if note.is_some() {
+            None
+        } else {
+            costs(&entry.costs)
+        },
         note,
         role: entry.contender.role,
     }
@@ -77,6 +86,18 @@ fn medians_of(rounds: &[Figures]) -> BTreeMap<String, f64> {
     }
     let median = |(name, values): (String, Vec<f64>)| Some((name, stats::median(&values)?));
     by_name.into_iter().filter_map(median).collect()
+}
+
+fn costs(rounds: &[Costs]) -> Option<Costs> {
+    let median = |of: fn(&Costs) -> f64| {
+        let values: Vec<f64> = rounds.iter().map(of).collect();
+        stats::median(&values)
+    };
+    Some(Costs {
+        operations_per_second: median(|costs| costs.operations_per_second)?,
+        minor_faults_per_operation: median(|costs| costs.minor_faults_per_operation)?,
+        peak_kib: rounds.iter().map(|costs| costs.peak_kib).max()?,
+    })
 }
 
 /// Writes the array.
@@ -97,6 +118,7 @@ mod tests {
             threads: 2,
             rounds: vec![vec![1.0, 2.0, 9.0], vec![4.0], vec![3.0, 3.0]],
             figures: Vec::new(),
+            costs: Vec::new(),
             trouble: None,
         }
     }
@@ -133,5 +155,21 @@ mod tests {
         let row = row(&entry);
         assert_eq!(row.note.as_deref(), Some("failed: it fell"));
         assert_eq!((row.median, row.max, row.rounds), (None, None, 0));
+    }
+
+    #[test]
+    fn whoever_looked_at_more_than_time_has_more_keys() {
+        let cases = forkjoin::cases();
+        let mut entry = entry_of(&cases);
+        let costs = |rate, peak_kib| Costs {
+            operations_per_second: rate,
+            minor_faults_per_operation: 0.5,
+            peak_kib,
+        };
+        entry.costs = vec![costs(3.0, 10), costs(1.0, 30), costs(2.0, 20)];
+        let row = serde_json::to_value(row(&entry)).expect("it is JSON");
+        assert_eq!(row["operations_per_second"], 2.0);
+        assert_eq!(row["minor_faults_per_operation"], 0.5);
+        assert_eq!(row["peak_kib"], 30);
     }
 }

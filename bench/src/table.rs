@@ -4,6 +4,7 @@
 //! sentence for each number of threads. Where we lose is said again at the end.
 
 use crate::case::Case;
+use crate::costs::Costs;
 use crate::figures;
 use crate::summary::Row;
 use crate::verdict::{self, number};
@@ -19,9 +20,18 @@ pub(crate) fn print(cases: &[&Case], rows: &[Row], machine: &[(&str, String)]) {
     for case in cases {
         let name = format!("{}/{}", case.suite, case.name);
         println!("\n{name}: {}, in {}", case.what, case.unit);
+        let looked = verdict::of_case(case, rows).any(|row| row.costs.is_some());
         println!(
-            "  {:<26} {:>7} {:>10} {:>10} {:>10} {:>10} {:>6} {:>9}",
-            "contender", "threads", "median", "p99", "min", "max", "rounds", "of best"
+            "  {:<29} {:>7} {:>10} {:>10} {:>10} {:>10} {:>6} {:>9}{}",
+            "contender",
+            "threads",
+            "median",
+            "p99",
+            "min",
+            "max",
+            "rounds",
+            "of best",
+            if looked { COSTS } else { "" }
         );
         let verdicts = verdict::of(case, rows);
         for row in verdict::of_case(case, rows) {
@@ -49,9 +59,21 @@ pub(crate) fn print(cases: &[&Case], rows: &[Row], machine: &[(&str, String)]) {
     println!();
 }
 
+/// What is told beside time, where somebody looked.
+const COSTS: &str = "      ops/s   faults/op  peak MiB";
+
+/// What it took beside time, as [`COSTS`] names it: operations a second in millions.
+pub(crate) fn costs(costs: &Costs) -> [String; 3] {
+    [
+        format!("{} M", number(costs.operations_per_second / 1e6)),
+        number(costs.minor_faults_per_operation),
+        format!("{:.1}", costs.peak_kib as f64 / 1024.0),
+    ]
+}
+
 /// A contender's numbers, and its median as a multiple of the best peer's.
 fn line(row: &Row, best_peer: Option<f64>) -> String {
-    let start = format!("  {:<26} {:>7}", row.contender, row.threads);
+    let start = format!("  {:<29} {:>7}", row.contender, row.threads);
     if let Some(note) = &row.note {
         return format!("{start}  {note}");
     }
@@ -60,8 +82,12 @@ fn line(row: &Row, best_peer: Option<f64>) -> String {
         (Some(median), Some(best)) if best > 0.0 => format!("{:.2}", median / best),
         _ => String::new(),
     };
+    let costs = row.costs.as_ref().map_or_else(String::new, |taken| {
+        let [operations, faults, peak] = costs(taken);
+        format!(" {operations:>10} {faults:>11} {peak:>9}")
+    });
     format!(
-        "{start} {:>10} {:>10} {:>10} {:>10} {:>6} {times:>9}",
+        "{start} {:>10} {:>10} {:>10} {:>10} {:>6} {times:>9}{costs}",
         cell(row.median),
         cell(row.p99),
         cell(row.min),
@@ -70,10 +96,14 @@ fn line(row: &Row, best_peer: Option<f64>) -> String {
     )
 }
 
-/// How many, in words.
+/// How many, in words, and whether they had to take turns.
 pub(crate) fn threads(number: usize) -> String {
+    let cpus = std::thread::available_parallelism().map_or(usize::MAX, usize::from);
     match number {
         1 => "1 thread".to_owned(),
+        more if more > cpus => {
+            format!("{more} threads, which take turns on what CPUs there are ({cpus})")
+        }
         more => format!("{more} threads"),
     }
 }

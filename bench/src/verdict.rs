@@ -4,6 +4,7 @@
 //! named beside them.
 
 use crate::case::{Case, Role};
+use crate::pools::{IMITATED, IMITATION};
 use crate::summary::Row;
 
 /// Closer than this is a tie: no two runs agree better on a busy machine.
@@ -67,18 +68,71 @@ fn at(rows: Vec<&Row>, threads: usize) -> Verdict {
         (Some((_, ours)), Some((row, floor))) if floor > 0.0 => {
             let (name, times) = (row.contender, ours / floor);
             format!(
-                " The floor, {name}: {}; we are at {times:.2} times that.",
-                number(floor)
+                " The floor, {name}: {}; we are at {times:.2} times that{}.",
+                number(floor),
+                over(&rows, floor)
             )
         }
         _ => String::new(),
     };
     Verdict {
         threads,
-        sentence: sentence + &floor,
+        sentence: sentence + &floor + &beside(us, &rows) + &imitation(&rows),
         best_peer: them.map(|(_, median)| median),
         lost,
     }
+}
+
+/// How far each of ours is above the floor, where that is a time.
+fn over(rows: &[&Row], floor: f64) -> String {
+    let ours = rows.iter().filter(|row| row.role == Role::Ours);
+    let ours = ours.filter(|row| row.unit.starts_with("ns "));
+    ours.filter_map(|row| {
+        let over = row.median? - floor;
+        Some(format!(", {} {over:+.1} ns", row.contender))
+    })
+    .collect()
+}
+
+/// Those whom people ask about by name, whoever else is best.
+const ASKED_FOR: [(&str, &str); 2] = [
+    ("mimalloc box", "Box on mimalloc"),
+    ("mmap and munmap", "A fresh fault-in of every page"),
+];
+
+/// How they compare with the best of ours.
+fn beside(us: Option<(&Row, f64)>, rows: &[&Row]) -> String {
+    let Some((_, ours)) = us.filter(|(_, ours)| *ours > 0.0) else {
+        return String::new();
+    };
+    let told = ASKED_FOR.iter().filter_map(|(name, words)| {
+        let row = rows.iter().find(|row| row.contender == *name)?;
+        Some(format!(
+            " {words} takes {:.2} times what we take.",
+            row.median? / ours
+        ))
+    });
+    told.collect()
+}
+
+/// Closer than this is near enough for an imitation.
+const NEAR: f64 = 1.5;
+
+/// Whether our `sync.Pool` is like the real one, where both were measured.
+fn imitation(rows: &[&Row]) -> String {
+    let median = |name| rows.iter().find(|row| row.contender == name)?.median;
+    let (Some(ours), Some(real)) = (median(IMITATION), median(IMITATED)) else {
+        return String::new();
+    };
+    let ratio = ours / real;
+    let how = if ratio > NEAR {
+        "slower than it should be: to win over it says too much"
+    } else if ratio < 1.0 / NEAR {
+        "faster than it should be: the real one is easier to beat"
+    } else {
+        "near enough"
+    };
+    format!(" The imitation of sync.Pool takes {ratio:.2} times what Go's own does: {how}.")
 }
 
 /// The sentence, and whether we lost.
@@ -138,6 +192,7 @@ mod tests {
             min: median,
             max: median,
             rounds: 1,
+            costs: None,
             note: None,
             figures: Default::default(),
             told: Vec::new(),
@@ -175,5 +230,52 @@ mod tests {
         assert!(!at(rows.iter().collect(), 2).lost);
         let rows = [row("reiver", Role::Ours, None), rows[1].clone()];
         assert!(at(rows.iter().collect(), 2).lost);
+    }
+
+    #[test]
+    fn an_imitation_that_errs_is_said_to() {
+        let says = |ours, real| {
+            let rows = [
+                row(IMITATION, Role::Peer, Some(ours)),
+                row(IMITATED, Role::Peer, real),
+            ];
+            imitation(&rows.iter().collect::<Vec<_>>())
+        };
+        assert!(says(10.0, Some(9.0)).contains("near enough"));
+        assert!(says(16.0, Some(10.0)).contains("slower than"));
+        assert!(says(6.0, Some(10.0)).contains("faster than"));
+        assert_eq!(says(6.0, None), "");
+    }
+
+    #[test]
+    fn each_of_ours_is_so_far_above_the_floor() {
+        let in_ns = |row| Row {
+            unit: "ns an operation",
+            ..row
+        };
+        let rows = [
+            in_ns(row("reiver", Role::Ours, Some(4.0))),
+            in_ns(row("reiver on workers", Role::Ours, Some(2.0))),
+            in_ns(row("no pool", Role::Floor, Some(1.5))),
+        ];
+        let sentence = at(rows.iter().collect(), 1).sentence;
+        assert!(
+            sentence.contains("reiver +2.5 ns, reiver on workers +0.5 ns"),
+            "{sentence}"
+        );
+    }
+
+    #[test]
+    fn those_who_are_asked_for_are_told_though_another_is_best() {
+        let rows = [
+            row("reiver", Role::Ours, Some(2.0)),
+            row("best of all", Role::Peer, Some(1.0)),
+            row("mimalloc box", Role::Peer, Some(7.0)),
+        ];
+        let sentence = at(rows.iter().collect(), 1).sentence;
+        assert!(
+            sentence.contains("Box on mimalloc takes 3.50 times"),
+            "{sentence}"
+        );
     }
 }

@@ -136,3 +136,74 @@ fn a_mixed_load_is_told_with_all_its_figures() {
     }
     assert!(told.contains("p99/bar"), "{told}");
 }
+
+/// The rows of a run of these suites that is as short as can be, without what Go and C++ are needed for.
+fn shortest(suites: &[&str]) -> Vec<Value> {
+    let out = tempfile::tempdir().expect("a folder");
+    let run = bench()
+        .args(["--quick", "--rounds", "1", "--budget-ms", "4", "--out"])
+        .arg(out.path())
+        .args(suites)
+        .output()
+        .expect("it starts");
+    assert!(
+        run.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&run.stdout),
+        String::from_utf8_lossy(&run.stderr)
+    );
+    let summary = fs::read(out.path().join("summary.json")).expect("a summary");
+    serde_json::from_slice(&summary).expect("an array")
+}
+
+#[test]
+fn every_contender_of_the_pools_and_counters_can_do_its_work() {
+    let rows = shortest(&["pools", "counters"]);
+    let named = |case: &str, name: &str| {
+        let row = rows
+            .iter()
+            .find(|row| row["case"] == case && row["contender"] == name);
+        row.unwrap_or_else(|| panic!("{case} has no {name}"))
+    };
+    for row in &rows {
+        let may_be_skipped =
+            ["go sync.Pool", "snmalloc-rs box"].contains(&row["contender"].as_str().unwrap_or(""));
+        match row["note"].as_str() {
+            Some(note) => assert!(may_be_skipped && note.starts_with("skipped: "), "{row}"),
+            None => assert!(row["median"].as_f64().is_some_and(f64::is_finite), "{row}"),
+        }
+    }
+    for name in [
+        "reiver",
+        "reiver on workers",
+        "sync.Pool style",
+        "mimalloc box",
+        "no pool",
+    ] {
+        let row = named("depth-1", name);
+        assert!(row["operations_per_second"].as_f64() > Some(0.0), "{row}");
+        assert!(row["peak_kib"].as_u64() > Some(0), "{row}");
+    }
+    // A page is 4 KiB or more, and each is mapped anew.
+    let faults = &named("size-1m-all", "mmap and munmap")["minor_faults_per_operation"];
+    assert!(faults.as_f64() >= Some(1.0), "{faults}");
+    let reused = &named("size-1m-all", "no pool")["minor_faults_per_operation"];
+    assert!(reused.as_f64() < Some(1.0), "{reused}");
+}
+
+#[test]
+fn the_real_sync_pool_is_measured_where_go_is() {
+    let go = Command::new("go").arg("version").output();
+    let required = std::env::var_os("REIVER_REQUIRE_GO").is_some();
+    if !required && !go.is_ok_and(|go| go.status.success()) {
+        eprintln!("skipped: go is not installed");
+        return;
+    }
+    let rows = shortest(&["pools/handover", "pools/costly", "pools/burst"]);
+    let real = rows.iter().filter(|row| row["contender"] == "go sync.Pool");
+    let real: Vec<&Value> = real.collect();
+    assert_eq!(real.len(), 3);
+    for row in real {
+        assert!(row["median"].as_f64() > Some(0.0), "{row}");
+    }
+}

@@ -9,7 +9,7 @@ use std::{fs, thread};
 use crate::case::{Case, Contender, Outcome, Task, Trouble, ours, peer};
 use crate::forkjoin::case;
 use crate::forks::{Chili, Forks, Forte};
-use crate::pools::{Pool, Rayon, Reiver, Tokio, pools};
+use crate::thread_pools::{Pool, Rayon, Reiver, Tokio, pools};
 
 pub(super) fn cases() -> Vec<Case> {
     let unit = "% of a core";

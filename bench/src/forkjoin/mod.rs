@@ -59,6 +59,7 @@ fn case(
         threads: Vec::new(),
         once: false,
         bar: None,
+        slow: false,
         contenders,
     }
 }

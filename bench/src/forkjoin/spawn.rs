@@ -14,7 +14,7 @@ use crossbeam_utils::CachePadded;
 use crate::case::{Case, Outcome, Task, floor, ours, peer};
 use crate::forkjoin::case;
 use crate::forks::{FORTE, rayon_pool, reiver_engine};
-use crate::pools::{Bare, Pool, pools, tokio_runtime};
+use crate::thread_pools::{Bare, Pool, pools, tokio_runtime};
 
 const FULL: u64 = 1_000_000;
 const QUICK: u64 = 200_000;
@@ -49,8 +49,11 @@ pub(super) fn cases() -> Vec<Case> {
             vec![
                 ours("reiver submit_many", many_reiver),
                 peer("rayon scope", many_rayon),
-                peer("tokio spawn", outside::<crate::pools::Tokio>),
-                peer("channel and threads", outside::<crate::pools::Channel>),
+                peer("tokio spawn", outside::<crate::thread_pools::Tokio>),
+                peer(
+                    "channel and threads",
+                    outside::<crate::thread_pools::Channel>,
+                ),
             ],
         ),
     ]

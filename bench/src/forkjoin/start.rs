@@ -13,7 +13,7 @@ use reiver::{Engine, Topology};
 use crate::case::{Case, Outcome, Task, Trouble, floor, ours, peer};
 use crate::forkjoin::case;
 use crate::forks::rayon_pool;
-use crate::pools::tokio_runtime;
+use crate::thread_pools::tokio_runtime;
 
 pub(super) fn cases() -> Vec<Case> {
     let cpus = thread::available_parallelism().map_or(1, usize::from);

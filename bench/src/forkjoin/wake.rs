@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::case::{Case, Outcome, Task, floor};
 use crate::forkjoin::case;
-use crate::pools::{Pool, pools};
+use crate::thread_pools::{Pool, pools};
 
 pub(super) fn cases() -> Vec<Case> {
     let mut contenders = pools!(wake);

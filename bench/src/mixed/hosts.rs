@@ -10,7 +10,7 @@ use reiver::{Class, Priority};
 use super::kernel::Ask;
 use crate::case::{Task, Trouble};
 use crate::forks::rayon_pool;
-use crate::pools::tokio_runtime;
+use crate::thread_pools::tokio_runtime;
 
 pub(super) type Job = Box<dyn FnOnce() + Send>;
 /// Background work, which passes checkpoints where there are any.

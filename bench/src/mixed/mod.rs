@@ -249,6 +249,7 @@ fn case(
         threads: Vec::new(),
         once: false,
         bar: Some(bar),
+        slow: false,
         contenders,
     }
 }

@@ -67,6 +67,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 threads: vec![Machine::named(machine).workers()],
                 once: false,
                 bar: None,
+                slow: false,
                 contenders: POLICIES.map(contender).into(),
             }));
         }

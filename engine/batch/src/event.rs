@@ -24,6 +24,8 @@ pub enum EventKind {
     RunStarted {
         /// How many jobs it has.
         jobs: usize,
+        /// How many of them succeeded in a run before; there is no event of those.
+        succeeded_before: usize,
     },
     /// An attempt got a process.
     JobStarted {

@@ -34,7 +34,7 @@ impl<W: Write + Send> Sink for JsonLines<W> {
         set("time", rfc3339(event.time).into());
         set("run", self.run_id.as_str().into());
         match &event.kind {
-            EventKind::RunStarted { jobs } => {
+            EventKind::RunStarted { jobs, .. } => {
                 set("schema", 1.into());
                 set("jobs", (*jobs).into());
                 let files = plan

@@ -14,6 +14,8 @@ pub mod diagnostic;
 pub mod event;
 pub mod glob;
 pub mod job_file;
+pub mod joblog;
+pub mod journal;
 pub mod json;
 pub mod plan;
 pub mod read;

@@ -15,6 +15,7 @@ use reiver_batch::Form;
         reiver run jobs.toml              run the jobs of a file\n  \
         reiver run commands.txt -j 4      one command a line, four at a time\n  \
         seq 9 | sed 's/^/sleep /' | reiver run -\n  \
+        reiver run jobs.toml --resume     run what did not succeed the last time\n  \
         reiver check jobs.toml            say what is wrong, run nothing\n  \
         reiver topology                   draw the machine"
 )]
@@ -32,14 +33,17 @@ pub(crate) enum Command {
     /// Say what is wrong with files of jobs, and run nothing
     #[command(after_help = "Exit codes: 0 nothing, or only warnings; 2 mistakes")]
     Check(CheckArgs),
+    /// Show what the journal of a run holds, or salvage a damaged one
+    #[command(subcommand)]
+    Journal(JournalCommand),
     /// Draw the machine: nodes, caches and cores
     Topology(TopologyArgs),
 }
 
 const EXIT_CODES: &str = "Exit codes:\n  \
     0      every job succeeded\n  \
-    1      a job failed, or was cancelled or skipped for it\n  \
-    2      the command line or a file was refused; nothing ran\n  \
+    1      a job failed, or was cancelled or skipped for it (--exit-count: how many)\n  \
+    2      the command line, a file or a journal was refused; nothing ran\n  \
     3      reiver itself failed\n  \
     128+n  ended by signal n (a second Ctrl-C kills at once)";
 
@@ -76,6 +80,22 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "GLOB", allow_hyphen_values = true)]
     pub(crate) filter: Option<String>,
 
+    /// Run what has not succeeded yet, by the journal of the runs before
+    #[arg(long, conflicts_with_all = ["resume_failed", "no_journal"])]
+    pub(crate) resume: bool,
+
+    /// Run only what has failed, by the journal of the runs before
+    #[arg(long, conflicts_with = "no_journal")]
+    pub(crate) resume_failed: bool,
+
+    /// Keep the journal in this folder [default: .reiver/NAME/journal beside the first file]
+    #[arg(long, value_name = "DIR", conflicts_with = "no_journal")]
+    pub(crate) journal: Option<OsString>,
+
+    /// Keep no journal; the run cannot be resumed
+    #[arg(long)]
+    pub(crate) no_journal: bool,
+
     /// Say what would run, and run nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -84,8 +104,36 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum, value_name = "KIND")]
     pub(crate) output: Option<Output>,
 
+    /// Write a row for each job that started, in the columns of GNU parallel
+    #[arg(long, value_name = "FILE")]
+    pub(crate) joblog: Option<OsString>,
+
+    /// End with the number of failed jobs, 101 for more than 100, instead of 1
+    #[arg(long)]
+    pub(crate) exit_count: bool,
+
     #[command(flatten)]
     pub(crate) look: Look,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JournalCommand {
+    /// Say what a journal holds, and whether it is whole
+    #[command(after_help = "Exit codes: 0 whole, but for a torn end perhaps; 2 damaged, or none")]
+    Show(JournalFile),
+    /// Keep what can be read of a damaged journal; the damaged one is kept beside it
+    Salvage(JournalFile),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JournalFile {
+    /// The first file of jobs of the run, or the folder of its journal
+    #[arg(value_name = "FILE")]
+    pub(crate) file: OsString,
+
+    /// Read the file as this form, whatever its name
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub(crate) format: Option<Format>,
 }
 
 #[derive(Debug, Args)]

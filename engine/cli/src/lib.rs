@@ -9,8 +9,10 @@ mod console;
 mod dry_run;
 pub mod exit;
 mod files;
+mod journal;
 mod machine;
 mod mistakes;
+mod resume;
 mod run;
 mod signals;
 mod terminal;
@@ -23,7 +25,7 @@ use reiver_batch::plan::{Limits, Overrides};
 use reiver_batch::{Plan, Source};
 use reiver_topology::Topology;
 
-use args::{Cli, Command};
+use args::{Cli, Command, JournalCommand};
 use console::Console;
 
 /// Runs the command with this process's arguments.
@@ -35,6 +37,8 @@ pub fn main() -> ExitCode {
         .without_time()
         .with_target(false)
         .with_ansi(false)
+        // Where standard error takes nothing, a full disk say, nobody is left to be told of that.
+        .log_internal_errors(false)
         .init();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -60,6 +64,10 @@ pub fn main() -> ExitCode {
                     out,
                 )
             })
+        }
+        Command::Journal(JournalCommand::Show(file)) => answer(|out| journal::show(&file, out)),
+        Command::Journal(JournalCommand::Salvage(file)) => {
+            answer(|out| journal::salvage(&file, out))
         }
         Command::Topology(args) => answer(|out| machine::show(&args, out)),
     };

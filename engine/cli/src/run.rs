@@ -1,11 +1,13 @@
 //! `reiver run`.
 
+use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use clap::ValueEnum;
 use reiver_batch::event::Sink;
+use reiver_batch::joblog::JobLog;
 use reiver_batch::json::JsonLines;
 use reiver_batch::plan::Overrides;
 use reiver_batch::run::{Control, Options, new_run_id};
@@ -13,6 +15,7 @@ use reiver_batch::run::{Control, Options, new_run_id};
 use crate::args::{Limit, Output, RunArgs};
 use crate::console::{Console, count, say, to_paste};
 use crate::files::planned;
+use crate::resume::{self, Wanted};
 use crate::terminal::Terminal;
 use crate::{answer, dry_run, exit, signals, trouble};
 
@@ -33,29 +36,27 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
     if !planned.shown.is_empty() {
         say(&format!("{}{}", planned.shown, planned.tally()));
     }
-    let Some(mut plan) = planned.plan.take() else {
+    let Some(plan) = planned.plan.take() else {
         say("nothing was run");
         return exit::REFUSED;
     };
-    if let Some(filter) = &args.filter {
-        plan = match plan.filter(filter) {
-            Ok(filtered) => {
-                if filtered.taken_as_met > 0 {
-                    let needs = count(filtered.taken_as_met, "need");
-                    say(&format!("reiver: {needs} outside the filter: taken as met"));
-                }
-                filtered.plan
-            }
+    let wanted = match resume::wanted(plan, args) {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            say(&format!("reiver: --filter: {error}; nothing was run"));
+            return exit::REFUSED;
+        }
+    };
+    if args.dry_run {
+        return match resume::left_to_run(wanted, args) {
+            Ok(plan) => answer(|out| dry_run::show(&plan, out).map(|()| exit::OK)),
             Err(error) => {
-                say(&format!("reiver: --filter: {error}; nothing was run"));
-                return exit::REFUSED;
+                say(&format!("reiver: {error}"));
+                exit::REFUSED
             }
         };
     }
-    if args.dry_run {
-        return answer(|out| dry_run::show(&plan, out).map(|()| exit::OK));
-    }
-    match carry_out(&Arc::new(plan), args, console) {
+    match carry_out(wanted, args, console) {
         Ok(code) => code,
         Err(error) => {
             say(&format!("reiver: the run cannot begin: {error}"));
@@ -64,12 +65,31 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
     }
 }
 
-fn carry_out(plan: &Arc<reiver_batch::Plan>, args: &RunArgs, console: Console) -> io::Result<u8> {
+fn carry_out(wanted: Wanted, args: &RunArgs, console: Console) -> io::Result<u8> {
     let control = Control::new()?;
     signals::watch(&control)?;
+    let joblog = match args.joblog.as_ref().map(|path| (path, File::create(path))) {
+        None => None,
+        Some((_, Ok(file))) => Some(JobLog::new(file)?),
+        Some((path, Err(error))) => {
+            let path = path.display();
+            say(&format!(
+                "reiver: --joblog: {path}: {error}; nothing was run"
+            ));
+            return Ok(exit::REFUSED);
+        }
+    };
+    let run_id = new_run_id();
+    let prepared = match resume::prepare(wanted, args, &run_id, &control) {
+        Ok(prepared) => prepared,
+        Err(code) => return Ok(code),
+    };
+    let plan = &Arc::new(prepared.plan);
     let options = Options {
-        run_id: new_run_id(),
+        run_id,
         state_folder: plan.state_folder(),
+        done: prepared.done,
+        exit_counts: args.exit_count,
     };
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     let is_json = args.output == Some(Output::Json);
@@ -79,9 +99,19 @@ fn carry_out(plan: &Arc<reiver_batch::Plan>, args: &RunArgs, console: Console) -
             options.run_id.clone(),
         )));
     }
+    if let Some(joblog) = joblog {
+        sinks.push(Box::new(joblog));
+    }
     let alone = alone(plan, args);
     sinks.push(Box::new(Terminal::new(console, is_json, alone)));
-    let outcome = reiver_batch::run::run(plan, options, &control, sinks)?;
+    let outcome = reiver_batch::run::run(plan, options, &control, prepared.journal, sinks)?;
+    if outcome.unrecorded > 0 {
+        let ends = count(outcome.unrecorded, "end");
+        say(&format!(
+            "reiver: {ends} of jobs could not be recorded: they count as cancelled, and run again \
+             with --resume"
+        ));
+    }
     Ok(match outcome.trouble {
         Some(error) => trouble(&error),
         None => outcome.exit,

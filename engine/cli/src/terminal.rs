@@ -223,10 +223,16 @@ impl Terminal {
 impl Sink for Terminal {
     fn event(&mut self, plan: &Plan, event: &Event) -> io::Result<()> {
         match &event.kind {
-            EventKind::RunStarted { jobs } => {
+            EventKind::RunStarted {
+                jobs,
+                succeeded_before,
+            } => {
                 self.total = *jobs;
+                self.done = *succeeded_before;
                 if self.console.is_terminal && !self.is_json && *jobs > 0 {
-                    self.bar = Some(Bar::new(*jobs));
+                    let bar = Bar::new(*jobs);
+                    bar.set(self.done, String::new());
+                    self.bar = Some(bar);
                 }
             }
             EventKind::JobStarted { job, .. } => {

@@ -1,4 +1,78 @@
 //! Object pools that stay on their NUMA node, and padded counters.
 //!
-//! This room is empty so far: it stands where the scheduler will find it, between the topology and
-//! the workers. Nothing here is to be used yet.
+//! A [`Pool`] keeps objects that are expensive to make, or to allocate, for the next use. Each thread has
+//! a cache of its own, so that getting and returning one costs a few nanoseconds and no lock; each node
+//! has a depot of what its threads have too much of. Objects lie in memory of their node, and whoever
+//! returns one elsewhere sends it home. How many there may be is bounded, and what nobody uses goes back to
+//! the system by itself. A [`BufferPool`] is the same for bytes.
+//!
+//! ```
+//! use reiver_pool::Pool;
+//!
+//! let pool = Pool::builder(|| Vec::<u8>::with_capacity(4096))
+//!     .reset(Vec::clear)
+//!     .capacity_per_node(1000)
+//!     .build();
+//! {
+//!     let mut line = pool.get();
+//!     line.extend(b"some bytes");
+//! } // It goes back here, is cleared, and keeps its memory.
+//! assert!(pool.get().capacity() >= 4096);
+//! assert_eq!(pool.stats().created, 1);
+//! ```
+//!
+//! The crate starts one thread, while there are pools, which ends their epochs. How objects move, and why
+//! nothing is lost, is told in `src/protocol/README.md`; what was tried, in `NOTES.md`.
+//!
+//! After "Magazines and Vmem: Extending the Slab Allocator to Many CPUs and Arbitrary Resources" (Bonwick,
+//! Adams, 2001).
+
+#[cfg(not(reiver_loom))]
+mod age;
+#[cfg(not(reiver_loom))]
+mod buffers;
+#[cfg(not(reiver_loom))]
+pub mod counter;
+#[cfg(not(reiver_loom))]
+mod local;
+#[cfg(not(reiver_loom))]
+mod places;
+#[cfg(not(reiver_loom))]
+mod pool;
+#[cfg_attr(
+    not(reiver_loom),
+    expect(unreachable_pub, reason = "the models reach it")
+)]
+mod protocol;
+#[cfg(not(reiver_loom))]
+mod shared;
+#[cfg(not(reiver_loom))]
+mod slab;
+#[cfg(not(reiver_loom))]
+mod stats;
+
+#[cfg(not(reiver_loom))]
+pub use {
+    buffers::{Buffer, BufferPool},
+    pool::{Pool, PoolBuilder, Pooled, PooledArc, Recycle},
+    stats::{Exhausted, PoolStats},
+};
+
+/// Sends home what the current thread has in its hands of other nodes' objects. Whoever runs a worker
+/// calls it before the worker sleeps or ends. Costs one thread-local read where there is nothing.
+#[cfg(not(reiver_loom))]
+#[inline]
+pub fn park_hook() {
+    local::flush();
+}
+
+/// What the models in `tests/loom_*.rs` are about.
+#[cfg(reiver_loom)]
+#[doc(hidden)]
+pub mod model {
+    pub use crate::protocol::barrier::heavy;
+    pub use crate::protocol::depot::{Depot, MOST};
+    pub use crate::protocol::stack::{Object, Stack};
+    pub use crate::protocol::store::{Cache, Counts, Got, Node, Store};
+    pub use crate::protocol::sync::weak::{fails_without, refused};
+}

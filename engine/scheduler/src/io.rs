@@ -315,6 +315,8 @@ pub(crate) fn live(shared: Arc<Shared>, mut node: usize) {
         }
         run(Task::Job(job), &current);
         current.forget_stamp();
+        // What it has in its hands of other nodes' objects is not to wait for the next job.
+        reiver_pool::park_hook();
     }
     here::set(None);
 }

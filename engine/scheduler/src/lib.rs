@@ -124,6 +124,20 @@ pub use {
     token::CancellationToken,
 };
 
+/// Object pools that stay on their node, and buffers from them.
+#[cfg(not(reiver_loom))]
+pub mod pool {
+    pub use reiver_pool::{
+        Buffer, BufferPool, Exhausted, Pool, PoolBuilder, PoolStats, Pooled, PooledArc, Recycle,
+    };
+}
+
+/// Counters that many threads add to at once.
+#[cfg(not(reiver_loom))]
+pub mod counter {
+    pub use reiver_pool::counter::PaddedCounter;
+}
+
 /// What the models in `tests/loom_*.rs` are about.
 #[cfg(reiver_loom)]
 #[doc(hidden)]

@@ -4,6 +4,7 @@ use std::ffi::{c_int, c_long, c_ulong, c_void};
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::ptr::NonNull;
 
 use crate::{CpuSet, NodeId};
 
@@ -63,14 +64,9 @@ pub(crate) fn set_affinity(cpus: &CpuSet) -> io::Result<()> {
 /// Memory that the current thread touches first comes from `node` while it has some, else from its
 /// neighbours; `None` is the system's default.
 pub(crate) fn set_preferred_node(node: Option<NodeId>) -> io::Result<()> {
-    let mut mask: NodeMask = [0; NODE_WORDS];
-    let mode: c_int = match node {
-        None => libc::MPOL_DEFAULT,
-        Some(NodeId(id)) => {
-            let word = mask.get_mut(id as usize / 64);
-            *word.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))? |= 1 << (id % 64);
-            libc::MPOL_PREFERRED
-        }
+    let (mode, mask) = match node {
+        None => (libc::MPOL_DEFAULT, [0; NODE_WORDS]),
+        Some(node) => (libc::MPOL_PREFERRED, mask_of(node)?),
     };
     // One more than the bits: the kernel takes one off.
     let bits = NODE_WORDS * 64 + 1;
@@ -164,4 +160,79 @@ pub(crate) fn page_bytes() -> usize {
     // SAFETY: sysconf reads a constant of the system.
     let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(bytes).unwrap_or(4096)
+}
+
+/// Fresh pages of zeros, whose first byte has an address that `align` divides; both are multiples of
+/// a page, `align` a power of two.
+pub(crate) fn map(bytes: usize, align: usize) -> io::Result<NonNull<u8>> {
+    let page = page_bytes();
+    // Whatever lies before the first such address, and behind the last byte, is given back.
+    let slack = if align > page { align } else { 0 };
+    let whole = bytes.checked_add(slack);
+    let whole = whole.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: asks for memory wherever there is room, which takes it from nobody.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), whole, access, flags, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    let start = start.cast::<u8>();
+    let before = start.addr().next_multiple_of(align) - start.addr();
+    let first = start.wrapping_add(before);
+    if slack > 0 {
+        let behind = slack - before;
+        if before > 0 {
+            // SAFETY: the first pages of what was just mapped, which nobody has.
+            unsafe { unmap(start, before) };
+        }
+        if behind > 0 {
+            // SAFETY: the last pages of it, likewise.
+            unsafe { unmap(first.wrapping_add(bytes), behind) };
+        }
+    }
+    NonNull::new(first).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))
+}
+
+/// Gives pages back.
+///
+/// # Safety
+/// They were mapped by [`map`], and nobody uses them any more.
+pub(crate) unsafe fn unmap(start: *mut u8, bytes: usize) {
+    // SAFETY: as the caller says. It fails where the system has no room to note a hole between
+    // pages that stay, and then these stay too.
+    unsafe { libc::munmap(start.cast(), bytes) };
+}
+
+/// Pages that are touched first from now on come from `node` while it has some, else from its
+/// neighbours.
+///
+/// # Safety
+/// They are the caller's own mapping.
+pub(crate) unsafe fn prefer_for_pages(
+    start: *mut u8,
+    bytes: usize,
+    node: NodeId,
+) -> io::Result<()> {
+    let mask = mask_of(node)?;
+    // SAFETY: the kernel reads as many bits as the mask has; whatever lies in the pages stays as it is.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mbind,
+            start,
+            bytes,
+            libc::MPOL_PREFERRED,
+            mask.as_ptr(),
+            NODE_WORDS * 64 + 1,
+            0,
+        )
+    };
+    checked(result).map(drop)
+}
+
+fn mask_of(NodeId(id): NodeId) -> io::Result<NodeMask> {
+    let mut mask: NodeMask = [0; NODE_WORDS];
+    let word = mask.get_mut(id as usize / 64);
+    *word.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))? |= 1 << (id % 64);
+    Ok(mask)
 }

@@ -1,7 +1,7 @@
 //! Job files made into a plan.
 
-use std::ffi::OsString;
-use std::path::Path;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use reiver::Class;
@@ -74,12 +74,24 @@ pub fn plan(
         limits,
         max_fails,
         name_of_run,
+        identities: Vec::new(),
     };
     plan.names = NameIndex::of(&plan);
     names::refuse_duplicates(&plan, &drafts, &mut findings);
     needs::resolve(&mut plan, &drafts, &left_out, &mut findings);
     let is_sound = is_complete && !findings.has_errors();
     (is_sound.then_some(plan), findings.into_sorted())
+}
+
+/// Where the state of a run of these files lives: `.reiver/<name>` beside the first, absolute. It is not
+/// made here, and nothing of the files but the first one's `name` has to be right.
+pub fn state_folder(sources: &[Arc<Source>], files: &[JobFile]) -> PathBuf {
+    state_folder_of(sources, &name_of_run(sources, files))
+}
+
+pub(super) fn state_folder_of(sources: &[Arc<Source>], name_of_run: &OsStr) -> PathBuf {
+    let folder = sources.first().map(|source| source.folder.clone());
+    folder.unwrap_or_default().join(".reiver").join(name_of_run)
 }
 
 fn name_of_run(sources: &[Arc<Source>], files: &[JobFile]) -> OsString {
@@ -185,7 +197,7 @@ impl Builder<'_> {
             Some(name) => TableName::Given(texts.of_columns(name, "`name`")),
         };
         let has_sound_name = texts.is_sound;
-        let needs = keys
+        let needs: Vec<DraftNeed> = keys
             .own
             .needs
             .iter()
@@ -195,7 +207,12 @@ impl Builder<'_> {
         self.is_complete &= action.is_some();
         let action = action.unwrap_or(Action::Argv(Box::default()));
         let table = table(&mut texts, self.limits, name, action, keys);
-        self.tables.push(Table { matrix, ..table });
+        let written = needs.iter().map(|need| (need.job.clone(), need.when));
+        self.tables.push(Table {
+            needs: written.collect(),
+            matrix,
+            ..table
+        });
         self.drafts.push(Draft {
             entry,
             name: keys.own.name.as_ref().map(|name| name.span.clone()),
@@ -270,7 +287,7 @@ fn index_of(place: usize) -> u32 {
     u32::try_from(place).expect("JOBS_MAX is less, and each table has a job")
 }
 
-/// All of a table but its matrix.
+/// All of a table but its matrix and its needs.
 fn table(
     texts: &mut Texts<'_>,
     limits: Limits,
@@ -301,6 +318,7 @@ fn table(
             .env()
             .map(|(key, value)| (key.into(), texts.text(value)))
             .collect(),
+        needs: Box::default(),
         stdin: keys
             .get(|keys| &keys.stdin)
             .map(|file| texts.filled(file, "`stdin`")),

@@ -1,7 +1,7 @@
 //! Some jobs of a plan, and no other.
 
 use super::names::NameIndex;
-use super::{JobIndex, Need, Plan};
+use super::{Identity, JobIndex, Need, Plan};
 use crate::glob::Glob;
 
 /// What is left of a plan.
@@ -10,7 +10,16 @@ pub struct Filtered {
     /// The jobs that matched.
     pub plan: Plan,
     /// Jobs outside it that some of them need. They count as met.
-    pub taken_as_met: usize,
+    pub taken_as_met: Vec<Outside>,
+}
+
+/// A job that is not in a plan any more.
+#[derive(Debug, Clone)]
+pub struct Outside {
+    /// How it was called.
+    pub name: String,
+    /// What it was known by, where somebody had asked.
+    pub identity: Option<Identity>,
 }
 
 /// No job has such a name.
@@ -23,7 +32,7 @@ impl Plan {
     ///
     /// # Errors
     /// If that is none.
-    pub fn filter(mut self, filter: &str) -> Result<Filtered, NothingMatches> {
+    pub fn filter(self, filter: &str) -> Result<Filtered, NothingMatches> {
         let kept: Vec<bool> = match self.find(filter) {
             Some(only) => self.jobs().map(|job| job == only).collect(),
             None => {
@@ -36,6 +45,11 @@ impl Plan {
         if !kept.contains(&true) {
             return Err(NothingMatches(filter.to_owned()));
         }
+        Ok(self.keep(kept))
+    }
+
+    /// Keeps the jobs that are marked so, one mark a job.
+    pub fn keep(mut self, kept: Vec<bool>) -> Filtered {
         let mut outside = vec![false; kept.len()];
         for job in self.jobs().filter(|job| kept[job.0 as usize]) {
             for need in self.needs(job) {
@@ -59,12 +73,22 @@ impl Plan {
                 })
                 .collect();
         }
-        let mut keeps = kept.into_iter();
-        self.jobs.retain(|_| keeps.next().unwrap_or(false));
+        let taken_as_met = self
+            .jobs()
+            .filter(|job| outside[job.0 as usize])
+            .map(|job| Outside {
+                name: self.name(job).into_owned(),
+                identity: self.identities.get(job.0 as usize).copied(),
+            })
+            .collect();
+        let mut keeps = kept.iter();
+        self.jobs.retain(|_| keeps.next() == Some(&true));
+        let mut keeps = kept.iter();
+        self.identities.retain(|_| keeps.next() == Some(&true));
         self.names = NameIndex::of(&self);
-        Ok(Filtered {
+        Filtered {
             plan: self,
-            taken_as_met: outside.into_iter().filter(|&outside| outside).count(),
-        })
+            taken_as_met,
+        }
     }
 }

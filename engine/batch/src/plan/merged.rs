@@ -9,7 +9,7 @@ use crate::job_file::JobKeys;
 use crate::source::{SourceId, Spanned};
 
 /// How long after TERM comes KILL, where the file does not say.
-const KILL_AFTER: Duration = Duration::from_secs(5);
+pub(super) const KILL_AFTER: Duration = Duration::from_secs(5);
 
 /// A job's keys over the defaults.
 pub(super) struct Merged<'k> {

@@ -9,6 +9,7 @@ mod cycles;
 mod draft;
 mod filter;
 mod findings;
+mod identity;
 mod limits;
 mod matrix;
 mod merged;
@@ -33,7 +34,9 @@ use crate::shell;
 use crate::source::{Source, SourceId};
 
 pub use self::build::plan;
-pub use self::filter::{Filtered, NothingMatches};
+pub use self::build::state_folder;
+pub use self::filter::{Filtered, NothingMatches, Outside};
+pub use self::identity::Identity;
 
 /// The place of a job in [`Plan::jobs`], from 0; `Seq` of a job log is one more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,6 +59,8 @@ pub struct Plan {
     limits: Limits,
     max_fails: Option<u32>,
     name_of_run: OsString,
+    /// What each job is known by; empty until somebody asks.
+    identities: Vec<Identity>,
 }
 
 /// What of a job its placeholders do not touch. Jobs of one table share it.
@@ -207,6 +212,14 @@ impl Plan {
         }
     }
 
+    /// True if it was given a name; what was not goes by its place in the file.
+    pub fn is_named(&self, job: JobIndex) -> bool {
+        matches!(
+            (&self.table(job).name, self.job(job)),
+            (TableName::Given(_), Job::Cell { .. })
+        )
+    }
+
     /// The job of that name.
     pub fn find(&self, name: &str) -> Option<JobIndex> {
         self.names
@@ -302,12 +315,7 @@ impl Plan {
     /// Where the run's state lives: `.reiver/<name>` beside the first file, absolute. It is not
     /// made here.
     pub fn state_folder(&self) -> PathBuf {
-        let folder = self
-            .sources
-            .first()
-            .map(|source| source.folder.clone())
-            .unwrap_or_default();
-        folder.join(".reiver").join(&self.name_of_run)
+        build::state_folder_of(&self.sources, &self.name_of_run)
     }
 
     fn job(&self, job: JobIndex) -> &Job {

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use super::Settings;
 use super::matrix::Matrix;
+use crate::job_file::When;
 use crate::source::SourceId;
 use crate::template::Template;
 
@@ -31,6 +32,8 @@ pub(super) struct Table {
     pub(super) action: Action,
     pub(super) cwd: Option<Template<Key>>,
     pub(super) env: Box<[(Box<str>, Template<Key>)]>,
+    /// As they are written: they are looked up in [`Draft::needs`](super::draft::Draft::needs).
+    pub(super) needs: Box<[(Template<Key>, When)]>,
     pub(super) stdin: Option<Template<Key>>,
     pub(super) stdout: Option<Template<Key>>,
     pub(super) stderr: Option<Join>,

@@ -21,6 +21,7 @@ use super::process::{self, Marks, Pid, Snapshot};
 use crate::Plan;
 use crate::capture::Captured;
 use crate::event::{AttemptEnd, LeaderEnd, Reason, Status};
+use crate::journal::Born;
 use crate::plan::{JobIndex, Settings};
 
 /// What all attempts of a run share.
@@ -59,13 +60,13 @@ impl Attempts {
         })
     }
 
-    /// Carries out one attempt; `started` is told its process.
+    /// Carries out one attempt; `started` is told its process, and when that began.
     pub(super) fn run(
         &self,
         plan: &Plan,
         job: JobIndex,
         number: u32,
-        started: impl FnOnce(u32),
+        started: impl FnOnce(u32, Born),
     ) -> AttemptEnd {
         let begin = Instant::now();
         let settings = plan.settings(job);
@@ -75,7 +76,12 @@ impl Attempts {
             ("REIVER_JOB", OsString::from(&name)),
             ("REIVER_ATTEMPT", OsString::from(number.to_string())),
         ];
-        let launched = self.turns.take(|| self.launch(plan, job, number, &marks));
+        let launched = self.turns.take(|| {
+            let from = process::ticks();
+            let launched = self.launch(plan, job, number, &marks);
+            let to = process::ticks();
+            launched.map(|(leader, launched)| (leader, launched, Born { from, to }))
+        });
         let mut end = match launched {
             Err(reason) => AttemptEnd {
                 status: Status::Failed(Reason::Spawn),
@@ -84,8 +90,9 @@ impl Attempts {
                 stdout: Captured::default(),
                 stderr: Captured::default(),
             },
-            Ok((leader, launched)) => {
-                started(u32::try_from(launched.pid).expect("a process number is positive"));
+            Ok((leader, launched, born)) => {
+                let pid = u32::try_from(launched.pid).expect("a process number is positive");
+                started(pid, born);
                 let marks = marks.map(|(key, value)| {
                     format!("{key}=")
                         .into_bytes()

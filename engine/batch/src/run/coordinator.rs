@@ -84,8 +84,9 @@ pub(crate) struct Coordinator<'p> {
 }
 
 impl<'p> Coordinator<'p> {
-    /// With a seed for the waits that are random.
-    pub(crate) fn new(plan: &'p Plan, seed: u64) -> Coordinator<'p> {
+    /// With a seed for the waits that are random, and marks at the jobs that have succeeded before, if
+    /// there are any.
+    pub(crate) fn new(plan: &'p Plan, seed: u64, done: &[bool]) -> Coordinator<'p> {
         let count = plan.len();
         let mut first_dependent = vec![0u32; count + 1];
         for job in plan.jobs() {
@@ -123,11 +124,20 @@ impl<'p> Coordinator<'p> {
             stop: None,
             random: seed,
         };
+        let is_done = |job: JobIndex| done.get(job.0 as usize) == Some(&true);
         for job in plan.jobs() {
-            match u32::try_from(plan.needs(job).len()) {
-                Ok(0) => coordinator.make_ready(job),
-                Ok(needs) => coordinator.states[job.0 as usize] = State::Waiting(needs),
+            coordinator.states[job.0 as usize] = match u32::try_from(plan.needs(job).len()) {
+                _ if is_done(job) => State::Over,
+                Ok(needs) => State::Waiting(needs),
                 Err(_) => unreachable!("needs are counted in 32 bits"),
+            };
+        }
+        for job in plan.jobs() {
+            if is_done(job) {
+                coordinator.left -= 1;
+                coordinator.tell_dependents(job, End::Succeeded);
+            } else if plan.needs(job).is_empty() {
+                coordinator.make_ready(job);
             }
         }
         coordinator

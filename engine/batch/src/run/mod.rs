@@ -1,8 +1,9 @@
 //! A plan carried out.
 //!
 //! The calling thread coordinates: it owns the `Coordinator`, hands each
-//! attempt to the engine as a job of class Io, and hears of its end by message. A reporter thread
-//! hands events to the sinks, so that one that blocks (a pager that nobody scrolls) holds up new
+//! attempt to the engine as a job of class Io, and hears of its end by message. Events go to the
+//! journal first, where there is one (`recorder`), and from there to a reporter thread that
+//! hands them to the sinks, so that one that blocks (a pager that nobody scrolls) holds up new
 //! attempts but never the end of running ones.
 //!
 //! The engine's threads are not pinned here: they only wait, and what they start inherits the
@@ -13,7 +14,9 @@ mod control;
 mod coordinator;
 mod descriptors;
 mod launch;
+mod leftovers;
 mod process;
+mod recorder;
 mod streams;
 
 use std::collections::HashMap;
@@ -31,12 +34,15 @@ use reiver::{Class, Engine, Pinning};
 use crate::Plan;
 use crate::capture::Captured;
 use crate::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Sink, Status, Summary};
+use crate::journal::{Born, Journal};
 use crate::plan::JobIndex;
 use attempt::Attempts;
 pub use control::Control;
 use coordinator::{Coordinator, News, Stop};
 use descriptors::Room;
 pub use launch::close_inherited_descriptors;
+pub use leftovers::{Leftovers, boot_id, end_leftovers};
+use recorder::Recorder;
 
 /// What a run needs besides its plan.
 #[derive(Debug, Clone)]
@@ -45,6 +51,10 @@ pub struct Options {
     pub run_id: String,
     /// Where output of failed jobs is kept, made when first needed.
     pub state_folder: PathBuf,
+    /// Jobs that have succeeded before, one mark a job: they are not run again. Empty for none.
+    pub done: Vec<bool>,
+    /// The exit code counts failed jobs instead of saying that there are some: 101 is more than 100.
+    pub exit_counts: bool,
 }
 
 /// How a run ended.
@@ -52,11 +62,13 @@ pub struct Options {
 pub struct Outcome {
     /// How many jobs ended how.
     pub summary: Summary,
-    /// The exit code that says so: 0, 1, 3 where output of jobs was lost, or 128 and the number of
-    /// the signal that ended it.
+    /// The exit code that says so: 0, 1 (or how many failed), 3 where output of jobs was lost or their
+    /// ends could not be recorded, or 128 and the number of the signal that ended it.
     pub exit: u8,
     /// The first sink's trouble, where one had any.
     pub trouble: Option<io::Error>,
+    /// Jobs that had an end which the journal could not take: they count as cancelled.
+    pub unrecorded: usize,
 }
 
 /// What the coordinating thread is told.
@@ -65,19 +77,24 @@ pub(crate) enum Message {
     Started {
         job: JobIndex,
         pid: u32,
+        born: Born,
     },
     Ended {
         job: JobIndex,
         end: AttemptEnd,
     },
     Cancel,
-    /// The reporter has caught up.
+    /// The reporter, or the journal, has caught up.
     Reported,
+    JournalFailed,
     SinkFailed(io::Error),
 }
 
-/// The exit code of a run that lost what jobs printed: reiver failed, whatever they did.
-const OUTPUT_LOST: u8 = 3;
+/// The exit code of a run that lost what jobs printed, or could not record how they ended: reiver
+/// failed, whatever they did.
+const REIVER_FAILED: u8 = 3;
+/// The exit code that means more failed jobs than it can count, as GNU parallel's.
+const MOST_COUNTED: usize = 101;
 /// Events that wait for slow sinks before no more attempts are started.
 const MOST_UNREPORTED: usize = 256;
 /// Looking for orphans that have ended is given at most this part of the time.
@@ -90,8 +107,9 @@ pub fn new_run_id() -> String {
     format!("{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 
-/// Carries out a plan and tells the sinks what happens. Returns when every job is over and every
-/// sink has been told.
+/// Carries out a plan, keeps the journal if one is given, and tells the sinks what happens. Returns when
+/// every job is over and every sink has been told. With a journal the plan must know what its jobs [are
+/// known by](Plan::identify).
 ///
 /// # Errors
 /// Where it cannot begin: no descriptors, no threads. Trouble later is in the [`Outcome`].
@@ -99,6 +117,7 @@ pub fn run(
     plan: &Arc<Plan>,
     options: Options,
     control: &Control,
+    journal: Option<Journal>,
     sinks: Vec<Box<dyn Sink>>,
 ) -> io::Result<Outcome> {
     let begin = Instant::now();
@@ -124,25 +143,38 @@ pub fn run(
         .queue_capacity(Class::Io, slots)
         .build()
         .map_err(io::Error::other)?;
+    let (done, exit_counts) = (options.done, options.exit_counts);
     let attempts = Attempts::new(options.run_id, options.state_folder, control.clone(), room)?;
     let (sender, receiver) = channel();
     let reporter = Reporter::start(Arc::clone(plan), sinks, sender.clone())?;
+    let recorder = journal
+        .map(|journal| {
+            let (plan, report) = (Arc::clone(plan), reporter.report.clone());
+            Recorder::start(journal, plan, report, sender.clone())
+        })
+        .transpose()?;
     control.connect(sender.clone());
 
     let mut run = Run {
         plan,
         engine: &engine,
         attempts: Arc::new(attempts),
-        coordinator: Coordinator::new(plan, RandomState::new().hash_one(begin)),
+        coordinator: Coordinator::new(plan, RandomState::new().hash_one(begin), &done),
         sender,
         reporter,
+        recorder,
         last_ends: HashMap::new(),
         summary: Summary::default(),
         lost: false,
         trouble: None,
         next_reaping: begin,
     };
-    run.report(EventKind::RunStarted { jobs: plan.len() });
+    let succeeded_before = done.iter().filter(|&&done| done).count();
+    run.summary.succeeded = succeeded_before;
+    run.report(EventKind::RunStarted {
+        jobs: plan.len(),
+        succeeded_before,
+    });
     run.coordinate(&receiver);
 
     let Run {
@@ -150,18 +182,34 @@ pub fn run(
         mut summary,
         lost,
         reporter,
+        recorder,
         mut trouble,
         ..
     } = run;
     attempts.reap_orphans();
     summary.duration = begin.elapsed();
-    let failed = summary.failed > 0 || summary.cancelled > 0;
-    let by_itself = if lost { OUTPUT_LOST } else { u8::from(failed) };
     let signal = control
         .signal()
         .and_then(|signal| u8::try_from(128 + signal).ok());
-    let exit = signal.unwrap_or(by_itself);
-    reporter.report(EventKind::RunFinished { summary, exit });
+    let exit_of = |summary: Summary, has_failed: bool| {
+        let failed = summary.failed > 0 || summary.cancelled > 0;
+        let by_itself = match (has_failed, exit_counts) {
+            (true, _) => REIVER_FAILED,
+            (false, true) => u8::try_from(summary.failed.min(MOST_COUNTED)).expect("it is small"),
+            (false, false) => u8::from(failed),
+        };
+        signal.unwrap_or(by_itself)
+    };
+    let mut exit = exit_of(summary, lost);
+    let mut unrecorded = 0;
+    if let Some(recorder) = recorder {
+        let settled = recorder.settle(summary, exit);
+        (summary, unrecorded) = (settled.summary, settled.unrecorded);
+        exit = exit_of(summary, lost || settled.trouble.is_some());
+    }
+    reporter
+        .report
+        .kind(EventKind::RunFinished { summary, exit });
     reporter.finish();
     while let Ok(message) = receiver.try_recv() {
         if let Message::SinkFailed(error) = message {
@@ -172,6 +220,7 @@ pub fn run(
         summary,
         exit,
         trouble,
+        unrecorded,
     })
 }
 
@@ -182,6 +231,7 @@ struct Run<'p> {
     coordinator: Coordinator<'p>,
     sender: Sender<Message>,
     reporter: Reporter,
+    recorder: Option<Recorder>,
     /// How the last attempt ended, of jobs that have one and are not over.
     last_ends: HashMap<JobIndex, Arc<AttemptEnd>>,
     summary: Summary,
@@ -216,7 +266,7 @@ impl Run<'_> {
     }
 
     fn start_what_may(&mut self) {
-        while self.reporter.is_abreast() {
+        while self.is_abreast() {
             let Some((job, number)) = self.coordinator.next(Instant::now()) else {
                 return;
             };
@@ -224,7 +274,7 @@ impl Run<'_> {
             let sender = self.sender.clone();
             let submitted = self.engine.job().class(Class::Io).submit(move |_| {
                 // Refused only once the run is over.
-                let started = |pid| drop(sender.send(Message::Started { job, pid }));
+                let started = |pid, born| drop(sender.send(Message::Started { job, pid, born }));
                 let end = attempts.run(&plan, job, number, started);
                 let _ = sender.send(Message::Ended { job, end });
             });
@@ -243,9 +293,9 @@ impl Run<'_> {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Started { job, pid } => {
+            Message::Started { job, pid, born } => {
                 let attempt = self.coordinator.attempt(job);
-                self.report(EventKind::JobStarted { job, attempt, pid });
+                self.report_born(EventKind::JobStarted { job, attempt, pid }, born);
             }
             Message::Ended { job, end } => {
                 let status = end.status;
@@ -256,6 +306,7 @@ impl Run<'_> {
             }
             Message::Cancel => self.coordinator.stop(Stop::Cancel),
             Message::Reported => {}
+            Message::JournalFailed => self.coordinator.stop(Stop::Failures),
             Message::SinkFailed(error) => {
                 if error.kind() == io::ErrorKind::BrokenPipe {
                     self.attempts.cancel();
@@ -307,7 +358,24 @@ impl Run<'_> {
     }
 
     fn report(&self, kind: EventKind) {
-        self.reporter.report(kind);
+        self.report_born(kind, Born::default());
+    }
+
+    /// Reports an event; `born` is of the process that it tells of.
+    fn report_born(&self, kind: EventKind, born: Born) {
+        let event = Event {
+            time: SystemTime::now(),
+            kind,
+        };
+        match &self.recorder {
+            Some(recorder) => recorder.record(event, born),
+            None => self.reporter.report.report(event),
+        }
+    }
+
+    /// True while the journal and the sinks keep up.
+    fn is_abreast(&self) -> bool {
+        self.recorder.as_ref().is_none_or(Recorder::is_abreast) && self.reporter.report.is_abreast()
     }
 
     fn reap_orphans_now_and_then(&mut self) {
@@ -320,10 +388,16 @@ impl Run<'_> {
     }
 }
 
-/// Hands events to the sinks, on a thread of its own.
-struct Reporter {
+/// Where events go that the sinks are to be told of.
+#[derive(Debug, Clone)]
+pub(crate) struct Report {
     events: Sender<Event>,
     unreported: Arc<AtomicUsize>,
+}
+
+/// Hands events to the sinks, on a thread of its own.
+struct Reporter {
+    report: Report,
     thread: thread::JoinHandle<()>,
 }
 
@@ -352,30 +426,31 @@ impl Reporter {
                     }
                 }
             })?;
-        Ok(Reporter {
-            events,
-            unreported,
-            thread,
-        })
+        let report = Report { events, unreported };
+        Ok(Reporter { report, thread })
     }
 
-    fn report(&self, kind: EventKind) {
+    /// Waits until every sink has been told everything.
+    fn finish(self) {
+        drop(self.report);
+        let _ = self.thread.join();
+    }
+}
+
+impl Report {
+    fn report(&self, event: Event) {
         self.unreported.fetch_add(1, Ordering::Relaxed);
         // Refused only if the reporter has panicked, which has been reported.
-        let _ = self.events.send(Event {
-            time: SystemTime::now(),
-            kind,
-        });
+        let _ = self.events.send(event);
+    }
+
+    fn kind(&self, kind: EventKind) {
+        let time = SystemTime::now();
+        self.report(Event { time, kind });
     }
 
     /// True while the sinks keep up.
     fn is_abreast(&self) -> bool {
         self.unreported.load(Ordering::Relaxed) < MOST_UNREPORTED
-    }
-
-    /// Waits until every sink has been told everything.
-    fn finish(self) {
-        drop(self.events);
-        let _ = self.thread.join();
     }
 }

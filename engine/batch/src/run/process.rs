@@ -13,6 +13,7 @@ use std::sync::Once;
 use std::thread;
 
 use crate::event::LeaderEnd;
+use crate::journal::Born;
 
 /// A process number.
 pub(crate) type Pid = libc::pid_t;
@@ -105,6 +106,21 @@ pub(crate) fn signal(pid: Pid, signal: libc::c_int) -> io::Result<()> {
     }
 }
 
+/// The time since the machine started, in ticks, as `/proc` tells when processes were started.
+pub(crate) fn ticks() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: writes to memory of the right type.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+    // SAFETY: takes a number.
+    let a_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    let (seconds, nanos) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
+    let a_second = u64::try_from(a_second).unwrap_or(100);
+    seconds.unwrap_or(0) * a_second + nanos.unwrap_or(0) * a_second / 1_000_000_000
+}
+
 /// From now on orphans among our descendants become our children, so that none is lost.
 pub(crate) fn adopt_orphans() {
     // SAFETY: sets a flag of this process; no memory is passed.
@@ -123,6 +139,8 @@ struct Entry {
     parent: Pid,
     session: Pid,
     state: State,
+    /// In ticks since the machine started.
+    born: u64,
     memory: Memory,
 }
 
@@ -207,6 +225,77 @@ impl Snapshot {
             .collect()
     }
 
+    /// True if this process began then, and has not ended.
+    pub(super) fn was_born(&self, pid: Pid, born: Born) -> bool {
+        let entry = self.entries.get(&pid);
+        entry.is_some_and(|entry| {
+            entry.state != State::Ended && (born.from..=born.to).contains(&entry.born)
+        })
+    }
+
+    /// What lives of a session.
+    pub(super) fn session(&self, leader: Pid) -> Vec<Pid> {
+        let entries = self.entries.iter();
+        entries
+            .filter(|(_, entry)| entry.session == leader && entry.state != State::Ended)
+            .map(|(&pid, _)| pid)
+            .collect()
+    }
+
+    /// True if there is one that leads a session of its own and is just being executed: it does not
+    /// show yet whose it is.
+    pub(super) fn has_starting(&self) -> bool {
+        self.entries.iter().any(|(&pid, entry)| {
+            let is_starting = entry.memory == Memory::default() && entry.state == State::Lives;
+            is_starting && entry.session == pid
+        })
+    }
+
+    /// What lives, with its environment as far as that may be read.
+    pub(super) fn environments(&self) -> impl Iterator<Item = (Pid, Vec<u8>)> {
+        self.entries.iter().filter_map(|(&pid, entry)| {
+            let environment = match entry.state {
+                State::Lives => fs::read(format!("/proc/{pid}/environ")).ok(),
+                State::LivesWithoutFirstThread => threads(pid).find_map(|thread| {
+                    let environ = format!("/proc/{pid}/task/{thread}/environ");
+                    fs::read(environ).ok().filter(|read| !read.is_empty())
+                }),
+                State::Ended => None,
+            };
+            Some((pid, environment?))
+        })
+    }
+
+    /// These, and what descends from them and lives, with the word of its ancestor; never this process
+    /// or what it descends from.
+    pub(super) fn with_descendants<W: Clone>(&self, of: HashMap<Pid, W>) -> HashMap<Pid, W> {
+        let mut all = of;
+        let mut own = Some(own_pid());
+        let mut ancestors = HashSet::new();
+        while let Some(pid) = own.filter(|&pid| ancestors.insert(pid)) {
+            own = self.entries.get(&pid).map(|entry| entry.parent);
+        }
+        all.retain(|pid, _| !ancestors.contains(pid));
+        loop {
+            let children: Vec<(Pid, W)> = self
+                .entries
+                .iter()
+                .filter(|(pid, _)| !all.contains_key(pid) && !ancestors.contains(pid))
+                .filter_map(|(&pid, entry)| Some((pid, all.get(&entry.parent)?.clone())))
+                .collect();
+            if children.is_empty() {
+                break;
+            }
+            all.extend(children);
+        }
+        all.retain(|pid, _| {
+            self.entries
+                .get(pid)
+                .is_some_and(|e| e.state != State::Ended)
+        });
+        all
+    }
+
     /// Children of ours that have ended, and that are none of `leaders`.
     pub(crate) fn ended_orphans(&self, leaders: &HashSet<Pid>) -> Vec<Pid> {
         let own = own_pid();
@@ -219,6 +308,13 @@ impl Snapshot {
             .map(|(&pid, _)| pid)
             .collect()
     }
+}
+
+/// The threads of a process.
+fn threads(pid: Pid) -> impl Iterator<Item = Pid> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task"));
+    let entries = entries.into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 fn own_pid() -> Pid {
@@ -237,8 +333,8 @@ fn parse_stat(stat: &[u8]) -> Option<Entry> {
         let word: Option<&str> = fields.nth(skipped);
         word.and_then(|word| word.parse().ok()).unwrap_or(0)
     };
-    let threads = number(13);
-    let memory = Memory([number(5), number(1), number(21)]);
+    let (threads, born) = (number(13), number(1));
+    let memory = Memory([number(3), number(1), number(21)]);
     let state = match state {
         "Z" | "X" if threads > 1 => State::LivesWithoutFirstThread,
         "Z" | "X" => State::Ended,
@@ -248,6 +344,7 @@ fn parse_stat(stat: &[u8]) -> Option<Entry> {
         parent,
         session,
         state,
+        born,
         memory,
     })
 }
@@ -279,10 +376,8 @@ impl Marks {
     }
 
     fn are_in_threads(&self, pid: Pid) -> bool {
-        let threads = PathBuf::from(format!("/proc/{pid}/task"));
-        let entries = fs::read_dir(&threads).into_iter().flatten().flatten();
-        let mut ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        ids.any(|thread| self.are_in(&threads, thread))
+        let folder = PathBuf::from(format!("/proc/{pid}/task"));
+        threads(pid).any(|thread| self.are_in(&folder, thread))
     }
 
     /// Of a process below `/proc`, or of a thread below its folder.

@@ -128,3 +128,69 @@ fn text_that_is_no_utf8_is_told_as_well_as_it_can_be() {
         .expect(0);
     assert_eq!(crate::case::events(&done.stdout).len(), 4);
 }
+
+#[test]
+fn the_job_log_has_the_columns_of_gnu_parallel() {
+    let case = Case::toml(
+        "[[job]]\nname = 'code'\nrun = 'echo 123; exit 7'\n\
+         [[job]]\nname = 'fine'\ncommand = ['printf', \"a\\tb\\n\", 'c\\d']\n\
+         [[job]]\nname = 'kill'\nrun = 'kill -9 $$'\n\
+         [[job]]\nname = 'time'\nrun = 'sleep 100'\ntimeout = '50ms'\n\
+         [[job]]\nname = 'spawn'\ncommand = ['/nowhere']\n\
+         [[job]]\nname = 'again'\nrun = '[ $REIVER_ATTEMPT = 2 ]'\nretries = 1\n\
+         [[job]]\nname = 'hangs'\nneeds = ['code']\nrun = 'true'\n",
+    );
+    let arguments = ["run", "jobs.toml", "-j1", "--joblog", "log", "--exit-count"];
+    case.reiver(&arguments).expect(4);
+    let log = case.read("log");
+    let mut lines = log.lines();
+    let header = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand";
+    assert_eq!(lines.next(), Some(header));
+    let mut rows: Vec<Vec<&str>> = lines.map(|line| line.split('\t').collect()).collect();
+    rows.sort();
+    let told: Vec<[&str; 6]> = rows
+        .iter()
+        .map(|row| {
+            let [
+                seq,
+                host,
+                start,
+                runtime,
+                send,
+                receive,
+                exit,
+                signal,
+                command,
+            ] = row[..]
+            else {
+                panic!("nine columns: {row:?}");
+            };
+            assert!(start.parse::<f64>().unwrap() > 1e9 && runtime.trim().parse::<f64>().is_ok());
+            assert_eq!((host, send), (":", "0"));
+            [seq, receive, exit, signal, command, ""]
+        })
+        .collect();
+    let expected = [
+        ["1", "4", "7", "0", "echo 123; exit 7", ""],
+        ["2", "4", "0", "0", "printf 'a\\tb\\n' 'c\\\\d'", ""],
+        ["3", "0", "0", "9", "kill -9 $$", ""],
+        ["4", "0", "-1", "15", "sleep 100", ""],
+        ["5", "0", "-1", "0", "/nowhere", ""],
+        ["6", "0", "0", "0", "[ $REIVER_ATTEMPT = 2 ]", ""],
+    ];
+    assert_eq!(told, expected);
+    let done = case
+        .reiver(&["run", "jobs.toml", "--joblog", "no/such/folder"])
+        .expect(2);
+    assert!(done.stderr.contains("nothing was run"), "{}", done.stderr);
+}
+
+#[test]
+fn the_exit_code_counts_failures_where_that_is_asked_for() {
+    let case = Case::new();
+    for (failures, code) in [(0, 0), (3, 3), (100, 100), (130, 101)] {
+        case.write("lines", format!("true\n{}", "false\n".repeat(failures)));
+        case.reiver(&["run", "lines", "--exit-count", "--no-journal"])
+            .expect(code);
+    }
+}

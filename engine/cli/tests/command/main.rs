@@ -4,6 +4,7 @@ mod case;
 mod ends;
 mod events;
 mod examples;
+mod journal;
 mod machine;
 mod mistakes;
 mod model;

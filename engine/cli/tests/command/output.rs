@@ -166,9 +166,9 @@ fn an_empty_file_is_a_run_of_no_jobs() {
 }
 
 #[test]
-fn nothing_is_left_where_nothing_failed() {
+fn nothing_is_left_where_nothing_failed_and_no_journal_is_kept() {
     let case = Case::toml("[[job]]\nrun = 'echo well'");
-    case.run().expect(0);
+    case.reiver(&["run", "jobs.toml", "--no-journal"]).expect(0);
     let mut left: Vec<_> = fs::read_dir(case.folder())
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
@@ -187,7 +187,9 @@ fn a_folder_that_takes_no_logs_changes_no_outcome() {
     );
     // A file where the folder would be: refused to root, too.
     case.write("locked/.reiver", "");
-    let done = case.reiver(&["run", "locked/jobs.toml", "-j1"]).expect(1);
+    let done = case
+        .reiver(&["run", "locked/jobs.toml", "-j1", "--no-journal"])
+        .expect(1);
     assert_eq!(done.stdout, "out\nwell\n");
     assert!(
         done.stderr

@@ -371,6 +371,7 @@ impl Worker {
                     shared.stop.is_said()
                         || (!holds_forks() && spares.rests(worker.index, worker.crew(shared)))
                 });
+                reiver_pool::park_hook();
                 while !shared.stop.is_said() && spares.still_rests(worker.index) {
                     worker.parker.park();
                 }
@@ -399,6 +400,7 @@ impl Worker {
             shared.stop.before_last_look();
             shared.finish_forks(&current);
         }
+        reiver_pool::park_hook();
         // ORDERING: relaxed, see `WorkerFace::thread`.
         face.thread.store(0, Ordering::Relaxed);
         here::set(None);
@@ -579,6 +581,8 @@ impl Worker {
 
     fn park(&self, shared: &Shared, until: Option<Instant>) {
         shared.metrics.note_park(self.lane);
+        // What it has in its hands of other nodes' objects is not to wait for it.
+        reiver_pool::park_hook();
         let Some(footing) = self.footing.get() else {
             return self.parker.park_until(until);
         };

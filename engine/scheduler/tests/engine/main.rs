@@ -14,6 +14,7 @@ mod nodes;
 mod parallel;
 mod peers;
 mod placement;
+mod pools;
 mod scopes;
 mod size;
 mod waits;

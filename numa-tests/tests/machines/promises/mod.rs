@@ -11,6 +11,7 @@ mod loads;
 mod machine;
 mod memory;
 mod pages;
+mod pools;
 mod workers;
 
 pub(crate) use ground::{Ground, Site};
@@ -79,6 +80,9 @@ promises! {
     loads::nobody_leaves_a_node_that_has_jobs [Placement, Nodes(2), Memories(2)];
     loads::a_dry_node_is_helped_and_each_steal_counted [Placement, Nodes(2)];
     loads::the_nearest_is_helped_first [Placement, Nodes(3)];
+    pools::objects_lie_on_their_node [Placement];
+    pools::objects_cross_nodes_and_come_home [Placement, Nodes(2)];
+    pools::a_dead_node_strands_nothing;
     faults::the_cpuset_shrinks_under_an_engine [OwnMachine];
     faults::a_full_node_spills [Root, Placement, Memories(2)];
     faults::cpus_go_offline_under_an_engine [Root];

@@ -69,7 +69,7 @@ fn slots_that_come_free_are_kept_for_the_job_that_needs_several() {
          [[job]]\nname = 'wide'\nrun = 'x'\ncpus = 3\n[[job]]\nname = 'c'\nrun = 'x'\n\
          [[job]]\nname = 'io'\nrun = 'x'\nclass = 'io'\n[[job]]\nname = 'first'\nrun = 'x'\npriority = 'P0'\nneeds = ['a']",
     );
-    let mut coordinator = Coordinator::new(&plan, 1);
+    let mut coordinator = Coordinator::new(&plan, 1, &[]);
     let now = Instant::now();
     assert_eq!(start(&mut coordinator, now), ["a", "b", "io"]);
     end(&mut coordinator, "a", Status::Success, now);
@@ -85,13 +85,34 @@ fn slots_that_come_free_are_kept_for_the_job_that_needs_several() {
 }
 
 #[test]
+fn what_succeeded_before_is_over_and_met_and_nothing_is_told_of_it() {
+    let plan = planned(
+        "[[job]]\nname = 'done'\nrun = 'x'\n[[job]]\nname = 'also'\nrun = 'x'\nneeds = ['done']\n\
+         [[job]]\nname = 'left'\nrun = 'x'\nneeds = ['also', 'new']\n[[job]]\nname = 'new'\nrun = 'x'\n\
+         [[job]]\nname = 'repair'\nrun = 'x'\nneeds = [{ job = 'done', when = 'failure' }]\n\
+         [[job]]\nname = 'after'\nrun = 'x'\nneeds = [{ job = 'repair', when = 'always' }]",
+    );
+    let mut coordinator = Coordinator::new(&plan, 1, &[true, true, false, false, false, false]);
+    let now = Instant::now();
+    assert_eq!(told(&mut coordinator), ["repair skipped for done"]);
+    assert_eq!(start(&mut coordinator, now), ["new", "after"]);
+    end(&mut coordinator, "new", Status::Success, now);
+    end(&mut coordinator, "after", Status::Success, now);
+    assert_eq!(start(&mut coordinator, now), ["left"]);
+    end(&mut coordinator, "left", Status::Success, now);
+    assert!(coordinator.is_over());
+    let coordinator = Coordinator::new(&plan, 1, &[true; 6]);
+    assert!(coordinator.is_over(), "nothing is left");
+}
+
+#[test]
 fn waits_grow_as_asked_and_hold_no_slot() {
     let plan = planned(
         "[limits]\ncpus = 1\n[[job]]\nname = 'a'\nrun = 'x'\n\
          retries = { count = 4, delay = '1s', backoff = 'exponential', max-delay = '3s' }\n\
          [[job]]\nname = 'b'\nrun = 'x'",
     );
-    let mut coordinator = Coordinator::new(&plan, 1);
+    let mut coordinator = Coordinator::new(&plan, 1, &[]);
     let mut now = Instant::now();
     assert_eq!(start(&mut coordinator, now), ["a"]);
     for (attempt, delay) in [(1, 1), (2, 2), (3, 3), (4, 3)] {
@@ -121,7 +142,7 @@ fn a_random_wait_is_a_part_of_the_whole() {
     let plan = planned(
         "[[job]]\nname = 'a'\nrun = 'x'\nretries = { count = 2000, delay = '1s', jitter = true }",
     );
-    let mut coordinator = Coordinator::new(&plan, 7);
+    let mut coordinator = Coordinator::new(&plan, 7, &[]);
     let mut now = Instant::now();
     let mut waits = Vec::new();
     for _ in 0..2000 {
@@ -142,7 +163,7 @@ fn a_wait_that_no_clock_holds_is_without_end() {
         "[[job]]\nname = 'a'\nrun = 'x'\n\
          retries = { count = 99, delay = '500000000000y', backoff = 'exponential' }",
     );
-    let mut coordinator = Coordinator::new(&plan, 1);
+    let mut coordinator = Coordinator::new(&plan, 1, &[]);
     let now = Instant::now();
     start(&mut coordinator, now);
     end(&mut coordinator, "a", FAILED, now);
@@ -163,7 +184,7 @@ fn at_max_fails_each_ends_as_the_page_says() {
          [[job]]\nname = 'after'\nrun = 'x'\nneeds = ['runs']\n\
          [[job]]\nname = 'cleans'\nrun = 'x'\nneeds = [{ job = 'ready', when = 'always' }]",
     );
-    let mut coordinator = Coordinator::new(&plan, 1);
+    let mut coordinator = Coordinator::new(&plan, 1, &[]);
     let now = Instant::now();
     assert_eq!(start(&mut coordinator, now), ["runs", "waits", "fails"]);
     end(&mut coordinator, "waits", FAILED, now);
@@ -195,7 +216,7 @@ fn a_cancel_reaches_everybody_who_hangs_on_it() {
          [[job]]\nname = 'always'\nrun = 'x'\nneeds = [{ job = 'runs', when = 'always' }]\n\
          [[job]]\nname = 'more'\nrun = 'x'\nneeds = ['always']",
     );
-    let mut coordinator = Coordinator::new(&plan, 1);
+    let mut coordinator = Coordinator::new(&plan, 1, &[]);
     let now = Instant::now();
     start(&mut coordinator, now);
     coordinator.stop(Stop::Cancel);
@@ -294,7 +315,7 @@ proptest! {
     ) {
         let mut order = order.into_iter().cycle();
         let plan = planned(&written(&jobs));
-        let mut coordinator = Coordinator::new(&plan, 1);
+        let mut coordinator = Coordinator::new(&plan, 1, &[]);
         let now = Instant::now();
         let mut running: Vec<(JobIndex, u32)> = Vec::new();
         let mut ends: HashMap<String, String> = HashMap::new();

@@ -215,11 +215,11 @@ impl Pool for CondvarPool {
 macro_rules! pools {
     ($run:ident) => {
         vec![
-            $crate::case::ours("reiver submit", $run::<$crate::pools::Reiver>),
-            $crate::case::peer("rayon spawn", $run::<$crate::pools::Rayon>),
-            $crate::case::peer("tokio spawn", $run::<$crate::pools::Tokio>),
-            $crate::case::peer("channel and threads", $run::<$crate::pools::Channel>),
-            $crate::case::peer("condvar pool", $run::<$crate::pools::CondvarPool>),
+            $crate::case::ours("reiver submit", $run::<$crate::thread_pools::Reiver>),
+            $crate::case::peer("rayon spawn", $run::<$crate::thread_pools::Rayon>),
+            $crate::case::peer("tokio spawn", $run::<$crate::thread_pools::Tokio>),
+            $crate::case::peer("channel and threads", $run::<$crate::thread_pools::Channel>),
+            $crate::case::peer("condvar pool", $run::<$crate::thread_pools::CondvarPool>),
         ]
     };
 }

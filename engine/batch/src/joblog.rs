@@ -1,0 +1,83 @@
+//! A log with a row for each job that started, in the nine columns of GNU parallel's `--joblog`.
+//!
+//! Rows stand in the order in which jobs ended. Host is `:`, as for jobs of this machine; Send is 0,
+//! and Receive counts the bytes of captured standard output.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::time::UNIX_EPOCH;
+
+use crate::Plan;
+use crate::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Sink, Status};
+
+const HEADER: &str = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n";
+
+/// Writes each row as its job ends.
+pub struct JobLog<W> {
+    target: W,
+}
+
+impl<W: Write + Send> JobLog<W> {
+    /// Writes to `target`, the names of the columns at once.
+    ///
+    /// # Errors
+    /// Those of `target`.
+    pub fn new(mut target: W) -> io::Result<JobLog<W>> {
+        target.write_all(HEADER.as_bytes())?;
+        Ok(JobLog { target })
+    }
+}
+
+impl<W: Write + Send> Sink for JobLog<W> {
+    fn event(&mut self, plan: &Plan, event: &Event) -> io::Result<()> {
+        let EventKind::JobFinished {
+            job,
+            status,
+            end: Some(end),
+            ..
+        } = &event.kind
+        else {
+            return Ok(());
+        };
+        let ended = event.time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let started = ended.saturating_sub(end.duration).as_secs_f64();
+        let (runtime, received) = (end.duration.as_secs_f64(), end.stdout.len());
+        let (exit, signal) = exit_and_signal(*status, end);
+        let number = u64::from(job.0) + 1;
+        let mut row =
+            format!("{number}\t:\t{started:.3}\t{runtime:10.3}\t0\t{received}\t{exit}\t{signal}\t")
+                .into_bytes();
+        for &byte in plan.command_text(*job).as_bytes() {
+            match byte {
+                b'\t' => row.extend(b"\\t"),
+                b'\n' => row.extend(b"\\n"),
+                b'\\' => row.extend(b"\\\\"),
+                byte => row.push(byte),
+            }
+        }
+        row.push(b'\n');
+        self.target.write_all(&row)?;
+        self.target.flush()
+    }
+}
+
+fn exit_and_signal(status: Status, end: &AttemptEnd) -> (i32, i32) {
+    let (exit, signal) = match end.leader {
+        LeaderEnd::Exited(code) => (code, 0),
+        LeaderEnd::Signalled(signal) => (0, signal),
+        LeaderEnd::NotStarted(_) => (-1, 0),
+    };
+    match status {
+        Status::Failed(Reason::Timeout | Reason::Spawn) => (-1, signal),
+        Status::Failed(Reason::Exit | Reason::Signal) | Status::Success | Status::Cancelled => {
+            (exit, signal)
+        }
+    }
+}
+
+impl<W> fmt::Debug for JobLog<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobLog").finish_non_exhaustive()
+    }
+}

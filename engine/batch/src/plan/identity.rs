@@ -1,0 +1,342 @@
+//! What a job is known by over edits of its file: for a journal that outlives them.
+//!
+//! A job with a name is known by that. One without is known by what it says, and by the how-many-eth
+//! in its file to say so: lines may move, and those above them change. What a job says, its
+//! definition, is all of its keys after defaults and placeholders, as far as they differ from what
+//! holds where they are unset; so a key that reiver learns one day changes no definition of today.
+//!
+//! Both are digests of 128 bits (SipHash-2-4, by Aumasson and Bernstein, with keys of its own), over
+//! text and not over memory: they are part of the journal's format.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::hash::Hasher;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use reiver::{Class, Priority};
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+use super::merged::KILL_AFTER;
+use super::table::{Action, Job, Join, Key, Table};
+use super::{JobIndex, Plan, Retries, Settings};
+use crate::job_file::{Backoff, When};
+use crate::source::Source;
+use crate::template::Template;
+
+/// What a job is known by, and what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The digest of its name, or of its file, its definition and its how-many-eth. No other job of
+    /// the run has it.
+    pub key: u128,
+    /// The digest of its definition.
+    pub definition: u128,
+}
+
+impl Plan {
+    /// Finds out what every job is known by. To be done before a filter takes some away: how many
+    /// jobs say the same is counted over all of them.
+    ///
+    /// Takes time linear in the jobs, but for those without a name, which are sorted.
+    pub fn identify(&mut self) {
+        let files = file_keys(self);
+        let constants: Vec<Option<Vec<u8>>> = self
+            .tables
+            .iter()
+            .map(|table| {
+                is_constant(table).then(|| definition_of_table(table, |_| unreachable!("no keys")))
+            })
+            .collect();
+        let mut identities = Vec::with_capacity(self.len());
+        let mut nameless = Vec::new();
+        for job in self.jobs() {
+            let constant = constants[self.job(job).table() as usize].as_deref();
+            let definition = self.definition(job, constant);
+            let key = if self.is_named(job) {
+                digest(&[b"name", self.name(job).as_bytes()])
+            } else {
+                nameless.push((self.source_of(job), definition, job));
+                0
+            };
+            identities.push(Identity { key, definition });
+        }
+        nameless.sort_unstable();
+        for same in nameless.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+            for (nth, &(source, definition, job)) in (0u64..).zip(same) {
+                identities[job.0 as usize].key = digest(&[
+                    b"nameless",
+                    &files[source.0 as usize],
+                    &definition.to_le_bytes(),
+                    &nth.to_le_bytes(),
+                ]);
+            }
+        }
+        self.identities = identities;
+    }
+
+    /// What a job is known by, after [`identify`](Plan::identify).
+    ///
+    /// # Panics
+    /// Before that.
+    pub fn identity(&self, job: JobIndex) -> Identity {
+        self.identities[job.0 as usize]
+    }
+
+    fn definition(&self, job: JobIndex, constant: Option<&[u8]>) -> u128 {
+        let table = self.table(job);
+        if let (Job::Line { begin, end, .. }, Some(constant)) = (self.job(job), constant) {
+            // There may be millions: nothing is copied.
+            return digest_of_line(constant, &self.source(job).text[*begin..*end]);
+        }
+        let name = self.name(job);
+        let value_of = |key| match key {
+            // The one that is another for each attempt stays as it was written.
+            Key::Attempt => "{attempt}".into(),
+            key => self.value_of(job, &name, 1, key),
+        };
+        let mut definition = match constant {
+            Some(constant) => constant.to_vec(),
+            None => definition_of_table(table, value_of),
+        };
+        let render = |template: &Template<Key>| template.render(value_of);
+        match (self.job(job), &table.action) {
+            (Job::Line { begin, end, .. }, _) => {
+                put(&mut definition, "run", &self.source(job).text[*begin..*end]);
+            }
+            (Job::Cell { .. }, Action::Shell(line)) => {
+                put(&mut definition, "run", render(line).as_bytes());
+            }
+            (Job::Cell { .. }, Action::Argv(words)) => {
+                for word in words {
+                    put(&mut definition, "command", render(word).as_bytes());
+                }
+            }
+        }
+        digest(&[&definition])
+    }
+}
+
+/// What files are known by: their names where those differ, so that a folder may move; streams by
+/// their order.
+fn file_keys(plan: &Plan) -> Vec<Vec<u8>> {
+    let name = |source: &Source| -> OsString {
+        let name = Path::new(&source.given).file_name();
+        name.unwrap_or(&source.given).to_owned()
+    };
+    let mut uses: HashMap<OsString, usize> = HashMap::new();
+    for source in plan.sources() {
+        *uses.entry(name(source)).or_default() += 1;
+    }
+    let mut streams = 0;
+    plan.sources()
+        .iter()
+        .map(|source| {
+            if source.is_stream {
+                streams += 1;
+                return format!("stream {streams}").into_bytes();
+            }
+            let name = name(source);
+            let key = if uses[&name] == 1 {
+                Path::new(&name).to_owned()
+            } else {
+                source.folder.join(name)
+            };
+            [b"file ", key.as_os_str().as_bytes()].concat()
+        })
+        .collect()
+}
+
+fn templates(table: &Table) -> impl Iterator<Item = &Template<Key>> {
+    let stderr = match &table.stderr {
+        Some(Join::File(file)) => Some(file),
+        Some(Join::Stdout) | None => None,
+    };
+    let env = table.env.iter().map(|(_, value)| value);
+    let needs = table.needs.iter().map(|(need, _)| need);
+    let streams = [table.stdin.as_ref(), table.stdout.as_ref(), stderr];
+    let one = table.cwd.iter().chain(streams.into_iter().flatten());
+    one.chain(env).chain(needs)
+}
+
+/// True if all but the command is the same for all jobs of a table.
+fn is_constant(table: &Table) -> bool {
+    templates(table).all(Template::is_constant)
+}
+
+/// All of a definition but the command.
+fn definition_of_table<'v>(
+    table: &Table,
+    value_of: impl Fn(Key) -> std::borrow::Cow<'v, str> + Copy,
+) -> Vec<u8> {
+    let Table {
+        source: _,
+        name: _,
+        settings,
+        action: _,
+        cwd,
+        env,
+        needs,
+        stdin,
+        stdout,
+        stderr,
+        matrix: _,
+    } = table;
+    let mut definition = Vec::new();
+    put_settings(&mut definition, settings);
+    let render = |template: &Template<Key>| template.render(value_of);
+    for (key, template) in [("cwd", cwd), ("stdin", stdin), ("stdout", stdout)] {
+        if let Some(template) = template {
+            put(&mut definition, key, render(template).as_bytes());
+        }
+    }
+    match stderr {
+        Some(Join::File(file)) => put(&mut definition, "stderr", render(file).as_bytes()),
+        Some(Join::Stdout) => put(&mut definition, "stderr-joins", b""),
+        None => {}
+    }
+    let mut env: Vec<(&str, String)> = env
+        .iter()
+        .map(|(key, value)| (&**key, render(value)))
+        .collect();
+    env.sort_unstable();
+    for (key, value) in env {
+        put(&mut definition, "env", key.as_bytes());
+        put(&mut definition, "value", value.as_bytes());
+    }
+    let mut needs: Vec<(String, &str)> = needs
+        .iter()
+        .map(|(need, when)| {
+            let when = match when {
+                When::Success => "success",
+                When::Failure => "failure",
+                When::Always => "always",
+            };
+            (render(need), when)
+        })
+        .collect();
+    needs.sort_unstable();
+    for (need, when) in needs {
+        put(&mut definition, "need", need.as_bytes());
+        put(&mut definition, "when", when.as_bytes());
+    }
+    definition
+}
+
+fn put_settings(definition: &mut Vec<u8>, settings: &Settings) {
+    let Settings {
+        class,
+        priority,
+        cpus,
+        timeout,
+        kill_after,
+        retries,
+        success_codes,
+    } = settings;
+    let mut text = |key, value: &str| put(definition, key, value.as_bytes());
+    match class {
+        Class::Cpu => {}
+        Class::Io => text("class", "io"),
+    }
+    match priority {
+        Priority::P0 => text("priority", "P0"),
+        Priority::P1 => {}
+        Priority::P2 => text("priority", "P2"),
+    }
+    if let Some(cpus) = cpus {
+        text("cpus", &cpus.to_string());
+    }
+    if let Some(timeout) = timeout {
+        text("timeout", &timeout.as_nanos().to_string());
+    }
+    if *kill_after != KILL_AFTER {
+        text("kill-after", &kill_after.as_nanos().to_string());
+    }
+    if retries.count > 0 {
+        let Retries {
+            count,
+            backoff,
+            delay,
+            max_delay,
+            jitter,
+        } = retries;
+        text("retries", &count.to_string());
+        text("delay", &delay.as_nanos().to_string());
+        match backoff {
+            Backoff::Fixed => {}
+            Backoff::Exponential => text("backoff", "exponential"),
+        }
+        if let Some(max_delay) = max_delay {
+            text("max-delay", &max_delay.as_nanos().to_string());
+        }
+        if *jitter {
+            text("jitter", "true");
+        }
+    }
+    let mut codes = success_codes.clone();
+    codes.sort_unstable();
+    codes.dedup();
+    if codes != [0] {
+        put(definition, "success-codes", &codes);
+    }
+}
+
+/// A key with its value, so that no two rows of them look the same.
+fn put(definition: &mut Vec<u8>, key: &str, value: &[u8]) {
+    for part in [key.as_bytes(), value] {
+        definition.extend((part.len() as u64).to_le_bytes());
+        definition.extend(part);
+    }
+}
+
+/// The digest of what a table's jobs have in common and of what [`put`] writes of a line.
+fn digest_of_line(constant: &[u8], line: &[u8]) -> u128 {
+    const KEY: &[u8] = b"run";
+    let mut hasher = hasher();
+    hasher.write(&(constant.len() as u64).to_le_bytes());
+    hasher.write(constant);
+    hasher.write(&((8 + KEY.len() + 8 + line.len()) as u64).to_le_bytes());
+    for part in [KEY, line] {
+        hasher.write(&(part.len() as u64).to_le_bytes());
+        hasher.write(part);
+    }
+    hasher.finish128().as_u128()
+}
+
+fn hasher() -> SipHasher24 {
+    SipHasher24::new_with_keys(0x7265_6976_6572_206a, 0x6f75_726e_616c_2031)
+}
+
+fn digest(parts: &[&[u8]]) -> u128 {
+    let mut hasher = hasher();
+    for part in parts {
+        hasher.write(&(part.len() as u64).to_le_bytes());
+        hasher.write(part);
+    }
+    hasher.finish128().as_u128()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_one_digest_however_it_comes_about() {
+        for (constant, line) in [
+            (&b""[..], &b"true"[..]),
+            (b"constant", b""),
+            (b"c", b"a \xff b"),
+        ] {
+            let mut put_line = Vec::new();
+            put(&mut put_line, "run", line);
+            let whole = digest(&[constant, &put_line]);
+            assert_eq!(digest_of_line(constant, line), whole);
+        }
+    }
+
+    #[test]
+    fn digests_are_part_of_the_format() {
+        let known = 281_355_821_346_058_178_734_996_628_690_409_170_388;
+        assert_eq!(digest(&[b"name", b"solve-1"]), known);
+    }
+}

@@ -1,0 +1,64 @@
+//! A fence with two sides: one that costs nothing, for owners who get and put, and one that costs some
+//! microseconds, for whoever takes from what another thread caches.
+//!
+//! The dear side asks the kernel (`membarrier`, private expedited) to have every CPU that runs a thread
+//! of this process pass a full fence. So whatever the cheap side has in its store buffer is visible
+//! after it, and whatever the cheap side loads later is what stands now: together they order as two
+//! full fences do. In the models both are full fences.
+//!
+//! Where the kernel refuses, caches are used under their lock alone, see `README.md`.
+//!
+//! See `membarrier(2)`, and "Asymmetric Dekker Synchronization" (Dice, Huang, Yang, 2001).
+
+#[cfg(not(reiver_loom))]
+use std::sync::atomic::compiler_fence;
+
+#[cfg(not(reiver_loom))]
+use crate::protocol::sync::Ordering;
+
+/// Makes the process known to the kernel; false where it refuses.
+#[cfg(not(reiver_loom))]
+pub(crate) fn register() -> bool {
+    membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)
+}
+
+#[cfg(reiver_loom)]
+pub(crate) fn register() -> bool {
+    !crate::protocol::sync::weak::is_refused()
+}
+
+/// The cheap side; needed under this name.
+#[cfg(not(reiver_loom))]
+#[inline(always)]
+pub(crate) fn light(_name: &str) {
+    // ORDERING: with `heavy`, which makes it a full fence when it matters.
+    compiler_fence(Ordering::SeqCst);
+}
+
+/// The dear side; false if it was none, because the kernel refuses.
+#[cfg(not(reiver_loom))]
+pub(crate) fn heavy(_name: &str) -> bool {
+    membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED)
+}
+
+/// As much of a fence as the dear side makes of it.
+#[cfg(reiver_loom)]
+pub(crate) fn light(name: &'static str) {
+    crate::protocol::sync::fence_needed(name);
+}
+
+/// The fence that the barrier implies here.
+#[cfg(reiver_loom)]
+pub fn heavy(name: &'static str) -> bool {
+    let granted = !crate::protocol::sync::weak::is_refused();
+    if granted {
+        crate::protocol::sync::fence_needed(name);
+    }
+    granted
+}
+
+#[cfg(not(reiver_loom))]
+fn membarrier(command: libc::c_int) -> bool {
+    // SAFETY: three numbers.
+    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+}

@@ -1,0 +1,9 @@
+//! What threads say to each other about objects. `README.md` here tells the whole of it; the models in
+//! `tests/loom_*.rs` go through every interleaving.
+
+pub(crate) mod arena;
+pub(crate) mod barrier;
+pub(crate) mod depot;
+pub(crate) mod stack;
+pub(crate) mod store;
+pub(crate) mod sync;

@@ -1,0 +1,391 @@
+//! Where the objects of a pool are while nobody uses them: in the caches of threads, and in the depots
+//! of nodes. How many there may be, and who waits for one, is told here too. What they are, how they
+//! are made and dropped, and which thread has which cache, it does not know.
+//!
+//! What an owner does that its own cache does not serve is in `exchange.rs`, what happens when there is
+//! nothing left in `scarcity.rs`, what becomes of idle objects in `idle.rs`.
+//!
+//! `README.md` tells the protocol.
+
+mod exchange;
+mod idle;
+mod scarcity;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::ptr::{self, NonNull};
+use std::sync::{Arc, PoisonError};
+
+use crossbeam_utils::CachePadded;
+use reiver_topology::NodeId;
+
+use crate::protocol::arena::drop_placed;
+use crate::protocol::barrier;
+use crate::protocol::depot::{Depot, MOST};
+use crate::protocol::stack::{Object, Stack};
+use crate::protocol::sync::{
+    AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, Signal, fence,
+    needed, pause,
+};
+
+/// What one thread caches. Its owner alone pushes and pops; the lock is for all else.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Cache {
+    /// The node of its owner, which alone writes it.
+    home: AtomicUsize,
+    /// Objects of that node.
+    pub own: Stack<{ 2 * MOST }>,
+    /// Objects on their way home, which nobody pops.
+    pub away: Stack<MOST>,
+    /// How many have gone home from here. Written under the lock.
+    sent: AtomicU64,
+    /// It lies in pages of the store's own.
+    is_placed: bool,
+    /// Nobody has come to the lock since this was set. Written under the lock.
+    is_probed: AtomicBool,
+    lock: CachePadded<Mutex<()>>,
+}
+
+impl Cache {
+    fn new(home: usize, is_placed: bool) -> Cache {
+        Cache {
+            home: AtomicUsize::new(home),
+            own: Stack::new(),
+            away: Stack::new(),
+            sent: AtomicU64::new(0),
+            is_placed,
+            is_probed: AtomicBool::new(false),
+            lock: CachePadded::new(Mutex::new(())),
+        }
+    }
+
+    /// The node whose objects it keeps.
+    #[inline(always)]
+    pub fn home(&self) -> usize {
+        // ORDERING: relaxed: the owner reads what it wrote; others read it under the lock.
+        self.home.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seems_empty(&self) -> bool {
+        self.own.seems_empty() && self.away.seems_empty()
+    }
+}
+
+/// What belongs to one node.
+#[derive(Debug)]
+pub struct Node {
+    /// Its magazines.
+    pub depot: Depot,
+    /// Objects that live, cached or not, and those being made.
+    live: CachePadded<AtomicUsize>,
+}
+
+/// What a thread that wants an object gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Got {
+    /// One that was cached.
+    Object(Object),
+    /// Room for a new one at this node.
+    Room(usize),
+}
+
+/// A thread that waits.
+struct Waiter {
+    /// Its node.
+    here: usize,
+    signal: Signal,
+    /// What it was given.
+    got: Mutex<Option<Got>>,
+}
+
+#[derive(Default)]
+struct State {
+    caches: Vec<NonNull<Cache>>,
+    /// Of threads that have ended.
+    unused: Vec<NonNull<Cache>>,
+    /// The longest first.
+    waiters: VecDeque<Arc<Waiter>>,
+}
+
+// SAFETY: caches are shared by their own rules, and live as long as the store.
+unsafe impl Send for State {}
+
+/// See the module.
+pub struct Store {
+    /// Everything that there may be is in use, as far as anybody knows: whoever returns something, or
+    /// wants something, comes to the state. Written under its lock.
+    is_scarce: AtomicBool,
+    /// The kernel has no barrier for us: caches are used under their locks alone.
+    is_eager: AtomicBool,
+    /// Objects a magazine holds.
+    magazine: usize,
+    /// Objects a node may have.
+    capacity: usize,
+    nodes: Box<[AtomicPtr<Node>]>,
+    /// For each node that is known from the beginning, those nearest to it first.
+    near: Box<[Box<[usize]>]>,
+    home_of: Box<dyn Fn(Object) -> usize + Send + Sync>,
+    /// Where what belongs to a node is to lie.
+    memory: Box<dyn Fn(usize) -> Option<NodeId> + Send + Sync>,
+    /// Threads that move objects without a cache's lock.
+    movers: CachePadded<AtomicUsize>,
+    /// Objects that came home without a cache.
+    sent: AtomicU64,
+    state: CachePadded<Mutex<State>>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("magazine", &self.magazine)
+            .field("capacity", &self.capacity)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Numbers, at a moment when nobody moves anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Cached anywhere.
+    pub cached: usize,
+    /// Cached or in use.
+    pub live: usize,
+    /// Came home from other nodes.
+    pub sent: u64,
+}
+
+impl Store {
+    /// A store for nodes numbered from 0, of which `near` lists the nearest for each, itself first;
+    /// `spare` more may come to be known. `home_of` says to which node an object belongs, `memory` where
+    /// what belongs to a node is to lie.
+    pub fn new(
+        near: Box<[Box<[usize]>]>,
+        spare: usize,
+        capacity: usize,
+        magazine: usize,
+        home_of: Box<dyn Fn(Object) -> usize + Send + Sync>,
+        memory: Box<dyn Fn(usize) -> Option<NodeId> + Send + Sync>,
+    ) -> Store {
+        let known = near.len();
+        let store = Store {
+            is_scarce: AtomicBool::new(false),
+            is_eager: AtomicBool::new(!barrier::register()),
+            magazine: magazine.clamp(1, MOST),
+            capacity,
+            nodes: (0..known + spare)
+                .map(|_| AtomicPtr::new(ptr::null_mut()))
+                .collect(),
+            near,
+            home_of,
+            memory,
+            movers: CachePadded::new(AtomicUsize::new(0)),
+            sent: AtomicU64::new(0),
+            state: CachePadded::new(Mutex::new(State::default())),
+        };
+        for index in 0..known {
+            store.add_node(index);
+        }
+        store
+    }
+
+    /// Makes a node known.
+    pub fn add_node(&self, index: usize) {
+        let node = Node {
+            depot: Depot::new((self.memory)(index)),
+            live: CachePadded::new(AtomicUsize::new(0)),
+        };
+        let new = Box::into_raw(Box::new(node));
+        // ORDERING: release, with the acquire in `node`: the node is seen whole.
+        let placed = self.nodes[index].compare_exchange(
+            ptr::null_mut(),
+            new,
+            needed("store node", Ordering::Release),
+            Ordering::Relaxed,
+        );
+        if placed.is_err() {
+            // SAFETY: it was made above, and nobody has seen it.
+            drop(unsafe { Box::from_raw(new) });
+        }
+    }
+
+    /// A node that is known.
+    pub fn node(&self, index: usize) -> Option<&Node> {
+        // ORDERING: acquire, with the release in `add_node`.
+        let node = self.nodes[index].load(needed("store node seen", Ordering::Acquire));
+        // SAFETY: it stays until the store goes.
+        unsafe { node.as_ref() }
+    }
+
+    fn depot(&self, index: usize) -> &Depot {
+        &self
+            .node(index)
+            .expect("objects belong to known nodes")
+            .depot
+    }
+
+    /// All that are known, with their numbers.
+    pub fn nodes(&self) -> impl Iterator<Item = (usize, &Node)> {
+        let all = 0..self.nodes.len();
+        all.filter_map(|index| Some((index, self.node(index)?)))
+    }
+
+    /// All known nodes, the nearest to one of them first.
+    fn near(&self, here: usize) -> impl Iterator<Item = (usize, &Node)> {
+        let known = self.near.len();
+        let listed = self.near.get(here);
+        let first = listed.map_or(std::slice::from_ref(&here), |near| &near[..]);
+        let first: Vec<usize> = first.to_vec();
+        let begin = if listed.is_some() { known } else { 0 };
+        let others = (begin..self.nodes.len()).filter(move |&index| index != here);
+        let all = first.into_iter().chain(others);
+        all.filter_map(|index| Some((index, self.node(index)?)))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looked at by whoever has just returned something.
+    #[inline(always)]
+    pub fn is_scarce(&self) -> bool {
+        // ORDERING: relaxed: a fence, or a lock, orders it.
+        self.is_scarce.load(Ordering::Relaxed)
+    }
+
+    /// Objects a node may have.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// A cache for a thread, which gives it back by [`leave`](Self::leave).
+    pub fn join(&self, home: usize) -> NonNull<Cache> {
+        let mut state = self.state();
+        let cache = match state.unused.pop() {
+            None => {
+                let arena = &self.depot(home).arena;
+                arena.place(vec![Cache::new(home, arena.is_placed())])
+            }
+            Some(cache) => {
+                // SAFETY: it lives as long as the store.
+                let unused = unsafe { cache.as_ref() };
+                // ORDERING: relaxed: the state's lock has handed it over.
+                unused.home.store(home, Ordering::Relaxed);
+                cache
+            }
+        };
+        state.caches.push(cache);
+        cache
+    }
+
+    /// Lets the owner use the cache without its lock. By the owner, under the lock.
+    fn open(&self, cache: &Cache) {
+        // ORDERING: relaxed, both: the one is written under the lock; the other only ever becomes true,
+        // and before that caches are shut for good.
+        cache.is_probed.store(false, Ordering::Relaxed);
+        if !self.is_eager.load(Ordering::Relaxed) {
+            cache.own.open(2 * self.magazine);
+            cache.away.open(self.magazine);
+        }
+    }
+
+    /// Passes the dear fence. Where the kernel refuses it all of a sudden, caches are shut for good, and
+    /// whatever their owners have in their store buffers is out by the time that this is over.
+    fn barrier(&self, state: &State, name: &'static str) {
+        // ORDERING: relaxed: see `open`.
+        if self.is_eager.load(Ordering::Relaxed) {
+            // ORDERING: for those who pass full fences themselves; owners come to the lock.
+            return fence(Ordering::SeqCst);
+        }
+        if barrier::heavy(name) {
+            return;
+        }
+        self.is_eager.store(true, Ordering::Relaxed);
+        for cache in caches(state) {
+            cache.own.shut();
+            cache.away.shut();
+        }
+        pause();
+        // ORDERING: what was stored before is seen from here on.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Puts an object into the cache of the current thread; gives it back where that has no room. `home`
+    /// is the node that it belongs to.
+    ///
+    /// # Safety
+    /// Only the owner of the cache calls this.
+    #[inline(always)]
+    pub unsafe fn put_cached(
+        &self,
+        cache: &Cache,
+        object: Object,
+        home: usize,
+    ) -> Result<(), Object> {
+        if home == cache.home() {
+            // SAFETY: as the caller says.
+            return unsafe { self.put_own(cache, object) };
+        }
+        // SAFETY: as the caller says.
+        unsafe { cache.away.push(object)? };
+        self.after_push(cache);
+        Ok(())
+    }
+
+    /// The same, of an object that belongs to the node of the cache.
+    ///
+    /// # Safety
+    /// Only the owner of the cache calls this.
+    #[inline(always)]
+    pub unsafe fn put_own(&self, cache: &Cache, object: Object) -> Result<(), Object> {
+        // SAFETY: as the caller says.
+        unsafe { cache.own.push(object)? };
+        self.after_push(cache);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn after_push(&self, cache: &Cache) {
+        // ORDERING: with the dear fence in `make_sure`: either it finds the object, or we see that such
+        // are scarce.
+        barrier::light("put fence");
+        if self.is_scarce() {
+            self.give_up(cache);
+        }
+    }
+}
+
+/// What threads cache.
+fn caches(state: &State) -> impl Iterator<Item = &Cache> {
+    // SAFETY: they live as long as the store.
+    state.caches.iter().map(|cache| unsafe { cache.as_ref() })
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // A model that has failed has no locks any more.
+        #[cfg(reiver_loom)]
+        if std::thread::panicking() {
+            return;
+        }
+        let state = std::mem::take(&mut *self.state());
+        for cache in state.caches.into_iter().chain(state.unused) {
+            // SAFETY: it lives until here.
+            let is_placed = unsafe { cache.as_ref() }.is_placed;
+            // SAFETY: it was placed by `join`, and nobody uses it any more.
+            unsafe { drop_placed(cache, 1, is_placed) };
+        }
+        for node in &self.nodes {
+            // ORDERING: relaxed: it is ours alone.
+            let node = node.load(Ordering::Relaxed);
+            if !node.is_null() {
+                // SAFETY: it was made by `add_node`, and nobody uses it any more.
+                drop(unsafe { Box::from_raw(node) });
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Capacity, and who waits for room.
+
+use std::sync::Arc;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use reiver_pool::{Pool, Pooled};
+use reiver_topology::Topology;
+
+use crate::objects::Counted;
+use crate::watchdog::watched;
+
+/// A pool of one node.
+fn small(capacity: usize) -> Pool<u64> {
+    Pool::builder(|| 0)
+        .capacity_per_node(capacity)
+        .topology(Topology::synthetic("PU:4").unwrap())
+        .build()
+}
+
+#[test]
+fn at_capacity_there_is_nothing_to_be_had() {
+    for capacity in [1, 2, 3, 64, 65, 1000] {
+        let pool = small(capacity);
+        let held: Vec<_> = (0..capacity).map(|_| pool.try_get().unwrap()).collect();
+        let error = pool.try_get().unwrap_err();
+        assert!(error.to_string().contains("capacity_per_node"), "{error}");
+        assert_eq!(pool.stats().outstanding, capacity);
+        drop(held);
+        assert_eq!(pool.stats().cached, capacity);
+        assert!(pool.try_get().is_ok());
+    }
+}
+
+#[test]
+fn a_pool_without_room_never_has_anything() {
+    let pool = small(0);
+    assert!(pool.try_get().is_err());
+    let panic = std::panic::catch_unwind(|| drop(pool.get())).unwrap_err();
+    let words = panic.downcast_ref::<&str>().unwrap();
+    assert!(words.contains("capacity of 0"), "{words}");
+}
+
+#[test]
+fn what_an_idle_thread_caches_is_not_out_of_reach() {
+    watched();
+    let pool = small(100);
+    let (done, go_on) = (Barrier::new(2), Barrier::new(2));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let held: Vec<_> = (0..100).map(|_| pool.get()).collect();
+            drop(held);
+            done.wait();
+            // It sleeps on its cache.
+            go_on.wait();
+            assert!(pool.try_get().is_err());
+            go_on.wait();
+        });
+        done.wait();
+        let held: Vec<_> = (0..100)
+            .map(|_| pool.try_get().expect("it is idle"))
+            .collect();
+        assert_eq!(pool.stats().created, 100);
+        go_on.wait();
+        go_on.wait();
+        drop(held);
+    });
+}
+
+#[test]
+fn who_waits_gets_what_an_idle_thread_returned_last() {
+    watched();
+    let pool = small(1);
+    for _ in 0..200 {
+        let held = pool.get();
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| *pool.get());
+            drop(held);
+            waiter.join().unwrap();
+        });
+    }
+}
+
+#[test]
+fn all_who_wait_get_their_turn() {
+    watched();
+    let pool = small(2);
+    let turns = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                for _ in 0..500 {
+                    let mut held = pool.get();
+                    *held += 1;
+                    turns.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!(turns.into_inner(), 3000);
+    let stats = pool.stats();
+    assert_eq!((stats.outstanding, stats.cached as u64), (0, stats.created));
+    let (first, second) = (pool.get(), pool.get());
+    assert_eq!(*first + *second, 3000);
+}
+
+#[test]
+fn who_waits_is_served_also_by_what_leaves_the_pool() {
+    watched();
+    let pool = Pool::builder(|| 1)
+        .recycle(|_| reiver_pool::Recycle::Discard)
+        .capacity_per_node(1)
+        .topology(Topology::synthetic("PU:1").unwrap())
+        .build();
+    for detaches in [true, false] {
+        let held = pool.get();
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| *pool.get());
+            // Long enough for most runs that it waits by then; it holds in any case.
+            thread::sleep(Duration::from_millis(5));
+            if detaches {
+                assert_eq!(Pooled::detach(held), 1);
+            } else {
+                drop(held);
+            }
+            assert_eq!(waiter.join().unwrap(), 1);
+        });
+    }
+}
+
+#[test]
+fn never_do_more_objects_live_than_there_may_be() {
+    watched();
+    let live = Arc::new(AtomicUsize::new(0));
+    let alive = Arc::clone(&live);
+    let pool = Pool::builder(move || {
+        let counted = Counted::new(&alive);
+        assert!(alive.load(Ordering::SeqCst) <= 5);
+        counted
+    })
+    .capacity_per_node(5)
+    .topology(Topology::synthetic("PU:1").unwrap())
+    .build();
+    thread::scope(|scope| {
+        for number in 0..4 {
+            let pool = &pool;
+            scope.spawn(move || {
+                for round in 0..2000 {
+                    let held: Vec<_> = (0..number + 1)
+                        .filter_map(|_| pool.try_get().ok())
+                        .collect();
+                    if round % 97 == 0 {
+                        pool.trim();
+                    }
+                    drop(held);
+                }
+            });
+        }
+    });
+    assert!(pool.stats().cached <= 5);
+}
+
+#[test]
+fn as_many_threads_as_objects_never_find_the_pool_exhausted() {
+    watched();
+    let pool = small(4);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..5000 {
+                    drop(pool.try_get().expect("one of four is free all the time"));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn idle_objects_age_and_used_ones_do_not() {
+    watched();
+    let live = Arc::new(AtomicUsize::new(0));
+    let alive = Arc::clone(&live);
+    let pool = Pool::builder(move || Counted::new(&alive))
+        .epoch(Duration::from_millis(20))
+        .build();
+    let held: Vec<_> = (0..500).map(|_| pool.get()).collect();
+    let (mut lent, used): (Vec<_>, Vec<_>) = held
+        .into_iter()
+        .enumerate()
+        .partition(|(at, _)| at % 100 == 0);
+    drop(used);
+    // Until all that is idle is gone, in the caches too.
+    while live.load(Ordering::SeqCst) > lent.len() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let stats = pool.stats();
+    assert_eq!((stats.outstanding, stats.cached), (5, 0));
+    lent.clear();
+}
+
+#[test]
+fn a_producer_and_a_consumer_share_few_objects() {
+    watched();
+    let pool = small(usize::MAX);
+    thread::scope(|scope| {
+        let (give, take) = mpsc::sync_channel::<Pooled<'_, u64>>(16);
+        scope.spawn(move || take.into_iter().for_each(drop));
+        for number in 0..100_000 {
+            let mut held = pool.get();
+            *held = number;
+            give.send(held).unwrap();
+        }
+    });
+    let stats = pool.stats();
+    assert_eq!(stats.outstanding, 0);
+    assert!(stats.created < 2000, "{stats:?}");
+}

@@ -1,0 +1,10 @@
+//! What pools promise, on this machine and with described nodes.
+
+mod buffers;
+mod counters;
+mod history;
+mod limits;
+mod nodes;
+mod objects;
+mod threads;
+mod watchdog;

@@ -1,0 +1,174 @@
+//! Objects belong to nodes, and go home. The nodes are described ones: what the kernel says of real ones is
+//! in `numa-tests`.
+
+use std::sync::mpsc;
+use std::thread;
+
+use reiver_pool::{Pool, Pooled, park_hook};
+use reiver_topology::here::{self, Here};
+use reiver_topology::{NodeId, Topology};
+
+use crate::watchdog::watched;
+
+/// Runs on a thread that works for a node.
+fn at<T: Send>(node: u32, body: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            let node = NodeId(node);
+            here::set(Some(Here { node, worker: 0 }));
+            body()
+        });
+        worker.join().unwrap()
+    })
+}
+
+fn described(capacity: usize) -> Pool<u64> {
+    Pool::builder(|| 0)
+        .capacity_per_node(capacity)
+        .topology(Topology::synthetic("NUMANode:3 PU:1").unwrap())
+        .build()
+}
+
+#[test]
+fn what_is_returned_elsewhere_goes_home() {
+    let pool = described(100);
+    let held: Vec<_> = at(0, || (0..50).map(|_| pool.get()).collect());
+    let addresses: Vec<_> = held.iter().map(|held| (&raw const **held).addr()).collect();
+    at(1, || {
+        drop(held);
+        assert_eq!(pool.stats().remote_returns, 50);
+        // What is on its way is not handed out here.
+        let own = pool.get();
+        assert!(!addresses.contains(&(&raw const *own).addr()));
+        park_hook();
+    });
+    let stats = pool.stats();
+    assert_eq!(
+        (stats.outstanding, stats.cached, stats.remote_returns),
+        (0, 51, 50)
+    );
+    at(0, || {
+        let again: Vec<_> = (0..50).map(|_| pool.get()).collect();
+        for held in &again {
+            assert!(addresses.contains(&(&raw const **held).addr()));
+        }
+    });
+    assert_eq!(pool.stats().created, 51);
+}
+
+#[test]
+fn batches_are_not_stranded_with_who_sleeps() {
+    watched();
+    // The worker that got them ends, or parks, or just sleeps.
+    for ends in [true, false] {
+        let pool = described(10);
+        let held: Vec<_> = at(0, || (0..10).map(|_| pool.get()).collect());
+        let (done, is_done) = mpsc::channel();
+        let (sleep, sleeps) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            let pool = &pool;
+            scope.spawn(move || {
+                here::set(Some(Here {
+                    node: NodeId(1),
+                    worker: 1,
+                }));
+                drop(held);
+                if ends {
+                    park_hook();
+                }
+                done.send(()).unwrap();
+                let _ = sleeps.recv();
+            });
+            is_done.recv().unwrap();
+            let all: Vec<_> = at(0, || (0..10).map(|_| pool.get()).collect());
+            assert_eq!(pool.stats().outstanding, 10);
+            drop(all);
+            drop(sleep);
+        });
+        // Without the hook nobody has asked for what was on its way: there was room for others elsewhere.
+        assert!(pool.stats().created <= 20);
+    }
+}
+
+#[test]
+fn a_full_node_takes_from_its_neighbours_up_to_all_there_is() {
+    watched();
+    let pool = described(4);
+    at(2, || {
+        let held: Vec<_> = (0..12).map(|_| pool.try_get().unwrap()).collect();
+        assert!(pool.try_get().is_err());
+        drop(held);
+    });
+    assert_eq!(pool.stats().cached, 12);
+    // Eight of them were not node 2's.
+    assert_eq!(pool.stats().remote_returns, 8);
+    at(0, || {
+        let held: Vec<_> = (0..12).map(|_| pool.try_get().unwrap()).collect();
+        assert!(pool.try_get().is_err());
+        drop(held);
+    });
+    assert_eq!(pool.stats().created, 12);
+}
+
+#[test]
+fn a_node_that_died_strands_nothing() {
+    watched();
+    let pool = described(5);
+    at(1, || {
+        let held: Vec<_> = (0..5).map(|_| pool.get()).collect();
+        drop(held);
+    });
+    // Nobody works for node 1 any more.
+    at(0, || {
+        let held: Vec<_> = (0..15).map(|_| pool.try_get().unwrap()).collect();
+        assert_eq!(held.len(), 15);
+    });
+    assert_eq!(pool.stats().created, 15);
+    pool.trim();
+    assert_eq!(pool.stats().cached, 0);
+}
+
+#[test]
+fn nodes_that_nobody_has_heard_of_are_groups() {
+    let pool = Pool::builder(|| 0_u8).capacity_per_node(4).build();
+    let nodes = Topology::detect().unwrap().nodes().count();
+    let held: Vec<_> = at(700, || (0..4).map(|_| pool.get()).collect());
+    at(701, || drop(held));
+    assert_eq!(pool.stats().remote_returns, 4);
+    at(700, || {
+        let all: Vec<_> = std::iter::from_fn(|| pool.try_get().ok()).collect();
+        assert_eq!(all.len(), 4 * (nodes + 2));
+    });
+    // More of them than there are groups for.
+    let pool = Pool::builder(|| 0_u8).build();
+    for node in 1000..1200 {
+        let held = at(node, || Pooled::detach(pool.get()));
+        at(node + 1, || drop(pool.get()));
+        assert_eq!(held, 0);
+    }
+    assert_eq!(pool.stats().outstanding, 0);
+}
+
+#[test]
+fn a_thread_that_moves_takes_the_objects_of_its_new_node() {
+    let pool = described(100);
+    at(0, || {
+        drop(pool.get());
+        here::set(Some(Here {
+            node: NodeId(2),
+            worker: 0,
+        }));
+        let held = [pool.get(), pool.get()];
+        here::set(Some(Here {
+            node: NodeId(1),
+            worker: 0,
+        }));
+        let other = pool.get();
+        drop((held, other));
+    });
+    let stats = pool.stats();
+    assert_eq!(
+        (stats.outstanding, stats.cached),
+        (0, usize::try_from(stats.created).unwrap())
+    );
+}
