@@ -6,9 +6,12 @@ use std::sync::{Arc, OnceLock};
 use reiver_topology::{Seat, Topology};
 
 use crate::Class;
+use crate::admission::Rules;
+use crate::breaker::Breaker;
 use crate::engine::Engine;
 use crate::error::BuildError;
 use crate::io::Io;
+use crate::limit::HybridLimiter;
 use crate::machine::Machine;
 use crate::metrics::Counters;
 use crate::protocol::barrier;
@@ -48,6 +51,7 @@ pub struct EngineBuilder {
     pinning: Pinning,
     capacity: [Option<usize>; 2],
     when_full: [WhenFull; 2],
+    rules: Rules,
 }
 
 /// All of an engine but its threads.
@@ -129,6 +133,7 @@ impl EngineBuilder {
             pinning: Pinning::default(),
             capacity: [None, Some(IO_QUEUE)],
             when_full: Default::default(),
+            rules: Rules::default(),
         }
     }
 
@@ -182,6 +187,66 @@ impl EngineBuilder {
     /// ```
     pub fn when_full(mut self, class: Class, when_full: WhenFull) -> Self {
         self.when_full[class as usize] = when_full;
+        self
+    }
+
+    /// Jobs of a class pass this limiter before they are taken, with their
+    /// [`weight`](crate::JobBuilder::weight), and leave it when they have ended. One that it refuses is
+    /// refused ([`SubmitError::Limited`](crate::SubmitError::Limited)), or, where
+    /// [`when_full`](EngineBuilder::when_full) of its class is another than `Reject`, its submitter waits:
+    /// a limit is not got around by running the job elsewhere. A [`batch`](Engine::batch) waits too.
+    ///
+    /// So the concurrency of the limiter is that of jobs which wait and run. A job that waits for a limit
+    /// which it holds itself waits for ever. What a job refused by one of several limits has taken of the
+    /// others' tokens is lost.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use reiver::limit::{HybridLimiter, Refused};
+    /// use reiver::{Class, Engine, SubmitError};
+    ///
+    /// let disk = Arc::new(HybridLimiter::new(1000, 1, 8));
+    /// let engine = Engine::builder().limit(Class::Io, disk).build()?;
+    /// engine.job().class(Class::Io).submit(|_| ())?.join()?;
+    /// let heavy = engine.job().class(Class::Io).weight(2).submit(|_| ());
+    /// assert_eq!(heavy.unwrap_err(), SubmitError::Limited(Refused::Rate));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn limit(mut self, class: Class, limiter: Arc<HybridLimiter>) -> Self {
+        self.rules.limit(class, limiter);
+        self
+    }
+
+    /// As [`limit`](EngineBuilder::limit), for jobs of this name; those of its class hold too, and are
+    /// asked after it.
+    pub fn limit_name(mut self, name: &str, limiter: Arc<HybridLimiter>) -> Self {
+        self.rules.limit_name(name, limiter);
+        self
+    }
+
+    /// Refuses jobs of this name for a while ([`SubmitError::BreakerOpen`](crate::SubmitError::BreakerOpen))
+    /// once too many of them have failed: have panicked, or called
+    /// [`report_failure`](crate::JobContext::report_failure). Jobs that are cancelled, late or shut down
+    /// count neither way, unless they have reported a failure.
+    ///
+    /// After `open_for` it lets one job through as a probe: one that succeeds closes it, one that fails
+    /// opens it again. [`Metrics::breakers`](crate::Metrics::breakers) shows the states.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use reiver::{Breaker, Engine, SubmitError};
+    ///
+    /// let breaker = Breaker { failures: 0.5, window: 4, open_for: Duration::from_secs(30) };
+    /// let engine = Engine::builder().breaker("mirror", breaker).build()?;
+    /// let fetch = || engine.job().name("mirror").submit(|ctx| ctx.report_failure());
+    /// for _ in 0..4 {
+    ///     fetch()?.join()?;
+    /// }
+    /// assert_eq!(fetch().unwrap_err(), SubmitError::BreakerOpen);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn breaker(mut self, name: &str, breaker: Breaker) -> Self {
+        self.rules.breaker(name, breaker);
         self
     }
 
@@ -239,6 +304,7 @@ impl EngineBuilder {
             crew.sleepers,
             self.pinning,
             rooms,
+            Some(self.rules.begun()).filter(|rules| !rules.is_empty()),
             Io::new(nodes, self.io_workers),
             Timer::default(),
             Counters::new(wanted, with_spares),
@@ -286,7 +352,7 @@ impl EngineBuilder {
         if self.capacity.contains(&Some(0)) {
             return refuse("queue_capacity", "0".into(), "1 or more");
         }
-        Ok(())
+        self.rules.check()
     }
 }
 

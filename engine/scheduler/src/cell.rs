@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
+use crate::admission::Pass;
+use crate::breaker::Verdict;
 use crate::clock::Stamp;
 use crate::current::Current;
 use crate::error::{Interrupted, JobError, Phase};
@@ -38,6 +40,7 @@ pub(crate) struct Rare {
     pub(crate) name: Option<Cow<'static, str>>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) token: Option<CancellationToken>,
+    pub(crate) pass: Option<Arc<Pass>>,
     /// For who ends it from outside. Weak: a queued job does not keep its engine.
     pub(crate) engine: Weak<Shared>,
 }
@@ -49,6 +52,23 @@ impl Meta {
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.rare.as_ref()?.deadline
+    }
+
+    /// What it has to pass before it is taken.
+    pub(crate) fn pass(&self) -> Option<&Pass> {
+        self.rare.as_ref()?.pass.as_deref()
+    }
+
+    /// Passes all that it has to, if it may at once.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.pass().is_none_or(|pass| pass.try_take().is_ok())
+    }
+
+    /// The job is over, and leaves what it has passed.
+    pub(crate) fn leave(&self, verdict: impl FnOnce() -> Verdict) {
+        if let Some(pass) = self.pass() {
+            pass.leave(verdict());
+        }
     }
 
     /// The same, for another one.
@@ -69,6 +89,7 @@ impl Meta {
         wake: impl FnOnce(),
     ) {
         let error = JobError::unrun(why);
+        self.leave(|| Verdict::None);
         if let Some((engine, lane)) = engine {
             engine.note_end(lane, self, Some(&error), Phase::Queued);
         }
@@ -186,6 +207,7 @@ where
         let context = JobContext::new(meta, current);
         let (outcome, ended) = current.running(meta, started, || context.call(body));
         shared.note_run_time(lane, meta, ended.since(started), 1);
+        meta.leave(|| context.verdict(&outcome));
         // Whoever has joined a job finds it in the metrics.
         shared.note_end(lane, meta, outcome.as_ref().err(), Phase::Running);
         self.slot

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use reiver_topology::{NodeId, place};
 
+use crate::breaker::Verdict;
 use crate::cell::{AnyJob, JobCell, Meta, Outcome, Place, Rare};
 use crate::clock::Stamp;
 use crate::current::{Current, block_until};
@@ -19,7 +20,7 @@ use crate::engine::Engine;
 use crate::error::{Interrupted, JobError, PanicPayload, SubmitError};
 use crate::many::{Many, Outcomes};
 use crate::panics::contain;
-use crate::protocol::sync::{AtomicU8, Ordering};
+use crate::protocol::sync::{AtomicBool, AtomicU8, Ordering};
 use crate::slot::Slot;
 use crate::token::CancellationToken;
 use crate::{Class, Priority};
@@ -36,6 +37,7 @@ pub struct JobBuilder<'e> {
     near: Option<NodeId>,
     deadline: Option<Duration>,
     token: Option<CancellationToken>,
+    weight: u32,
 }
 
 impl<'e> JobBuilder<'e> {
@@ -49,6 +51,7 @@ impl<'e> JobBuilder<'e> {
             near: None,
             deadline: None,
             token: None,
+            weight: 1,
         }
     }
 
@@ -98,11 +101,18 @@ impl<'e> JobBuilder<'e> {
         self
     }
 
+    /// How much of the limits of its class and its name it takes, if there are any. Default 1; with 0 it
+    /// passes them all.
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
+        self
+    }
+
     /// Hands it over. Costs one allocation and, where a worker sleeps, waking it.
     ///
     /// # Errors
-    /// [`SubmitError::QueueFull`], [`SubmitError::ShutDown`] or [`SubmitError::UnknownNode`]; the
-    /// closure is dropped.
+    /// [`SubmitError::QueueFull`], [`SubmitError::Limited`], [`SubmitError::BreakerOpen`],
+    /// [`SubmitError::ShutDown`] or [`SubmitError::UnknownNode`]; the closure is dropped.
     pub fn submit<T, F>(self, body: F) -> Result<JobHandle<T>, SubmitError>
     where
         F: FnOnce(&JobContext) -> T + Send + 'static,
@@ -131,7 +141,7 @@ impl<'e> JobBuilder<'e> {
         let shared = self.engine.shared();
         let index = |home| u32::try_from(home).expect("nodes have numbers of 32 bits");
         let place = match (self.node, self.near) {
-            (Some(node), _) => Place::Strict(index(shared.machine.home(node)?)),
+            (Some(node), _) => Place::Strict(index(self.home(node)?)),
             (None, Some(near)) => {
                 let home = shared.machine.home(near);
                 home.map_or(Place::Any, |home| Place::Prefer(index(home)))
@@ -143,12 +153,18 @@ impl<'e> JobBuilder<'e> {
             .deadline
             .and_then(|deadline| Instant::now().checked_add(deadline));
         let deadline = own.into_iter().chain(inherited).min();
-        let is_rare = self.name.is_some() || deadline.is_some() || self.token.is_some();
+        let pass = shared.rules.as_ref().and_then(|rules| {
+            let name = self.name.as_deref();
+            rules.pass(self.class, name, self.weight)
+        });
+        let is_rare =
+            self.name.is_some() || deadline.is_some() || self.token.is_some() || pass.is_some();
         let rare = is_rare.then(|| {
             Box::new(Rare {
                 name: self.name,
                 deadline,
                 token: self.token,
+                pass,
                 engine: Arc::downgrade(shared),
             })
         });
@@ -160,6 +176,18 @@ impl<'e> JobBuilder<'e> {
             engine: Arc::as_ptr(shared),
             rare,
         })
+    }
+
+    /// The home of the node that it asks for.
+    fn home(&self, node: NodeId) -> Result<usize, SubmitError> {
+        let shared = self.engine.shared();
+        let home = shared.machine.home(node);
+        if let Err(error) = &home {
+            shared
+                .metrics
+                .note_rejected(self.class, self.priority, error, 1);
+        }
+        home
     }
 
     /// Submits these, each as described; no node is named.
@@ -312,6 +340,7 @@ pub struct JobContext {
     node: NodeId,
     /// What a checkpoint has returned: 0 for nothing yet.
     seen: AtomicU8,
+    has_failed: AtomicBool,
 }
 
 // SAFETY: what it points to may be used by any thread.
@@ -333,6 +362,7 @@ impl JobContext {
             engine: current.engine(),
             node: current.node(),
             seen: AtomicU8::new(0),
+            has_failed: AtomicBool::new(false),
         }
     }
 
@@ -385,6 +415,23 @@ impl JobContext {
         self.meta()
             .token()
             .is_some_and(CancellationToken::is_cancelled)
+    }
+
+    /// For the [`breaker`](crate::EngineBuilder::breaker) of its name the job counts as failed, whatever
+    /// it returns. A job that panics does so anyway.
+    pub fn report_failure(&self) {
+        // ORDERING: relaxed: read by the thread that runs the job, after the closure has returned.
+        self.has_failed.store(true, Ordering::Relaxed);
+    }
+
+    /// What its breaker makes of a job that came out like this.
+    pub(crate) fn verdict<T>(&self, outcome: &Result<T, JobError>) -> Verdict {
+        match outcome {
+            _ if self.has_failed.load(Ordering::Relaxed) => Verdict::Failure,
+            Err(JobError::Panicked(_)) => Verdict::Failure,
+            Err(_) => Verdict::None,
+            Ok(_) => Verdict::Success,
+        }
     }
 
     /// When it should have ended.

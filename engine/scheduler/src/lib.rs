@@ -24,9 +24,13 @@
 //! worker, and never moves memory by itself.
 
 #[cfg(not(reiver_loom))]
+mod admission;
+#[cfg(not(reiver_loom))]
 mod affinity;
 #[cfg(not(reiver_loom))]
 mod batch;
+#[cfg(not(reiver_loom))]
+mod breaker;
 #[cfg(not(reiver_loom))]
 mod builder;
 #[cfg(not(reiver_loom))]
@@ -48,6 +52,8 @@ mod histogram;
 mod io;
 #[cfg(not(reiver_loom))]
 mod job;
+#[cfg(not(reiver_loom))]
+pub mod limit;
 #[cfg(not(reiver_loom))]
 mod machine;
 #[cfg(not(reiver_loom))]
@@ -99,13 +105,14 @@ pub use reiver_topology::{NodeId, Topology, TopologyError};
 #[cfg(not(reiver_loom))]
 pub use {
     batch::{Batch, BatchError, BatchRun, TryBatchRun},
+    breaker::{Breaker, BreakerMetrics, BreakerState},
     builder::{EngineBuilder, Pinning},
     engine::{Engine, ShutdownReport},
     error::{BuildError, Interrupted, JobError, PanicPayload, Phase, SubmitError},
     fork::join,
     histogram::Histogram,
     job::{JobBuilder, JobContext, JobHandle},
-    metrics::{JobCounts, Metrics, Steals},
+    metrics::{JobCounts, Metrics, Rejections, Steals},
     numa_vec::numa_vec,
     parallel::{par_chunks_mut, par_for, par_for_ranges, par_map_reduce, par_reduce},
     room::WhenFull,
@@ -123,6 +130,7 @@ pub mod model {
     pub use crate::protocol::drain::Drain;
     pub use crate::protocol::latch::{Latch, Waits};
     pub use crate::protocol::notice::Notice;
+    pub use crate::protocol::permits::Permits;
     pub use crate::protocol::private::{PrivateList, Robber};
     pub use crate::protocol::shown::Shown;
     pub use crate::protocol::sleep::{Demand, Sleep, Sleepers};

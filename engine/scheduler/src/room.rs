@@ -83,6 +83,10 @@ impl Room {
         self.capacity.is_some()
     }
 
+    pub(crate) fn when_full(&self) -> WhenFull {
+        self.when_full
+    }
+
     /// How many jobs wait; counted only where there may be too many.
     pub(crate) fn queued(&self) -> usize {
         // ORDERING: relaxed: a count that bounds memory and publishes nothing; here and below.
@@ -289,7 +293,7 @@ impl Shared {
     }
 
     /// Enters the room of a class, or does what is to be done where it is full.
-    pub(crate) fn enter(&self, class: Class) -> Result<Entry, SubmitError> {
+    pub(crate) fn enter_room(&self, class: Class) -> Result<Entry, SubmitError> {
         let room = self.room(class);
         if room.try_enter() {
             return Ok(Entry::Queued);

@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::admission::{Closing, Rules};
+use crate::breaker::Verdict;
 use crate::builder::Pinning;
 use crate::cell::{AnyJob, Meta, Place};
 use crate::current::{Current, block_until};
@@ -54,6 +56,9 @@ pub(crate) struct Shared {
     pub(crate) threadless: bool,
     /// By class: the jobs that wait.
     pub(crate) rooms: [Room; 2],
+    /// What jobs have to pass before that, if there is anything.
+    pub(crate) rules: Option<Rules>,
+    pub(crate) closing: Closing,
     /// By class: jobs that have left their queue other than by its end. What they left there is swept
     /// out when it is most of it.
     dead: [AtomicUsize; 2],
@@ -81,6 +86,7 @@ impl Shared {
         sleepers: Sleepers,
         pinning: Pinning,
         rooms: [Room; 2],
+        rules: Option<Rules>,
         io: Io,
         timer: Timer,
         metrics: Counters,
@@ -111,6 +117,8 @@ impl Shared {
             spawner,
             threadless,
             rooms,
+            rules,
+            closing: Closing::default(),
             round_robin: AtomicUsize::new(0),
             hurrying: AtomicBool::new(false),
             displaced: AtomicUsize::new(0),
@@ -121,13 +129,13 @@ impl Shared {
     /// Takes a job, or says why not.
     pub(crate) fn submit(self: &Arc<Self>, job: Arc<dyn AnyJob>) -> Result<(), SubmitError> {
         let meta = job.meta();
-        let entered = self.enter(meta.class);
+        let entered = self.enter(meta);
         let admitted = entered.and_then(|entry| self.admit(meta.class, entry).map(|()| entry));
         match admitted {
             Ok(Entry::Queued) => self.take(job),
             Ok(Entry::Caller) => self.run_on_caller(job),
             Err(error) => {
-                self.metrics.note_rejected(meta.class, meta.priority, 1);
+                self.note_rejected(meta, &error);
                 return Err(error);
             }
         }
@@ -143,9 +151,18 @@ impl Shared {
         let admitted = self.admit(meta.class, Entry::Queued);
         match &admitted {
             Ok(()) => self.take(job),
-            Err(_) => self.metrics.note_rejected(meta.class, meta.priority, 1),
+            Err(error) => self.note_rejected(meta, error),
         }
         admitted
+    }
+
+    /// A job is not taken: it leaves what it has passed.
+    pub(crate) fn note_rejected(&self, meta: &Meta, why: &SubmitError) {
+        if let Some(pass) = meta.pass() {
+            pass.leave(Verdict::None);
+        }
+        self.metrics
+            .note_rejected(meta.class, meta.priority, why, 1);
     }
 
     /// Queues a job that was admitted.
@@ -203,8 +220,10 @@ impl Shared {
     ) -> Result<(), SubmitError> {
         let (class, priority) = (meta.class, meta.priority);
         if !self.drain.admit(jobs) {
-            self.metrics.note_rejected(class, priority, jobs as u64);
-            return Err(SubmitError::ShutDown);
+            let why = SubmitError::ShutDown;
+            self.metrics
+                .note_rejected(class, priority, &why, jobs as u64);
+            return Err(why);
         }
         self.metrics.note_submitted(class, priority, jobs as u64);
         let node = self.node_of_caller();
@@ -477,6 +496,7 @@ impl Shared {
     pub(crate) fn close(&self) {
         self.drain.close();
         self.rooms.iter().for_each(Room::wake_all);
+        self.closing.tell();
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -40,6 +40,11 @@ fn examples_run_and_print_what_is_true() {
     );
     says("numa_array", "4194304 numbers on ");
     says("mixed", "bulk: 306944 primes");
+    says("limits", "downloaded 12 files");
+    says(
+        "limits",
+        "after 4 attempts: the breaker of the job's name is open",
+    );
 }
 
 #[cfg(feature = "rayon")]

@@ -7,6 +7,7 @@ pub(crate) mod count;
 pub(crate) mod drain;
 pub(crate) mod latch;
 pub(crate) mod notice;
+pub(crate) mod permits;
 pub(crate) mod private;
 pub(crate) mod shown;
 pub(crate) mod sleep;

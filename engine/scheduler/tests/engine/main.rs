@@ -1,12 +1,14 @@
 //! What an engine promises, held on real threads.
 
 mod batches;
+mod breakers;
 mod depth;
 mod ends;
 mod engines;
 mod forks;
 mod full;
 mod jobs;
+mod limits;
 mod many;
 mod metrics;
 mod nodes;
