@@ -336,7 +336,11 @@ impl Shared {
     /// True if jobs of a class come in one by one only.
     pub(crate) fn is_single(&self, class: Class) -> bool {
         let rules = self.rules.as_ref();
-        self.room(class).is_bounded() || rules.is_some_and(|rules| rules.concern(class))
+        // One that others hide would seem to be as old as they are.
+        let is_watched = self.watchdog.is_some();
+        is_watched
+            || self.room(class).is_bounded()
+            || rules.is_some_and(|rules| rules.concern(class))
     }
 
     /// Passes what a job has to pass and enters the room of its class, if both may be at once; false if

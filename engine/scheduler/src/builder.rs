@@ -2,6 +2,7 @@
 
 use std::ops::{Range, RangeInclusive};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use reiver_topology::{Seat, Topology};
 
@@ -17,10 +18,12 @@ use crate::metrics::Counters;
 use crate::protocol::barrier;
 use crate::protocol::sleep::Sleepers;
 use crate::room::{Room, WhenFull};
+use crate::running::RunningJob;
 use crate::shared::Shared;
 use crate::spares::{Spares, spares_for};
-use crate::spawner::Spawner;
+use crate::spawner::{Request, Spawner};
 use crate::timer::Timer;
+use crate::watchdog::{Limit, Watchdog};
 use crate::worker::{Worker, WorkerFace};
 
 /// What workers are confined to.
@@ -52,6 +55,7 @@ pub struct EngineBuilder {
     capacity: [Option<usize>; 2],
     when_full: [WhenFull; 2],
     rules: Rules,
+    watchdog: Option<Limit>,
 }
 
 /// All of an engine but its threads.
@@ -134,6 +138,7 @@ impl EngineBuilder {
             capacity: [None, Some(IO_QUEUE)],
             when_full: Default::default(),
             rules: Rules::default(),
+            watchdog: None,
         }
     }
 
@@ -224,6 +229,40 @@ impl EngineBuilder {
         self
     }
 
+    /// Calls `report` once for each job that runs for longer than `age`, on a thread of the engine that does
+    /// nothing else. It is told soon after that age: as soon as the thread is given a CPU, and at most a
+    /// millisecond later. What it does is up to it: log, count, cancel; the job goes on. If it panics, that
+    /// is reported as panics are, and nothing else happens; while it blocks, no other job is reported.
+    ///
+    /// Costs a job some nanoseconds at its submission, and nothing while it runs; a look at what runs
+    /// costs some 10 µs, at most one for each `age` while there are jobs. With an age of zero each job is
+    /// reported that is still running when the thread looks, every millisecond.
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    /// use std::time::Duration;
+    /// use reiver::Engine;
+    ///
+    /// let (says, hears) = channel();
+    /// let engine = Engine::builder()
+    ///     .watchdog(Duration::from_millis(5), move |job| {
+    ///         let _ = says.send(job.name().map(str::to_owned));
+    ///     })
+    ///     .build()?;
+    /// let stuck = engine.job().name("stuck").submit(move |_| hears.recv())?;
+    /// assert_eq!(stuck.join()??.as_deref(), Some("stuck"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn watchdog(
+        mut self,
+        age: Duration,
+        report: impl Fn(&RunningJob) + Send + Sync + 'static,
+    ) -> Self {
+        let report = Arc::new(report);
+        self.watchdog = Some(Limit { age, report });
+        self
+    }
+
     /// Refuses jobs of this name for a while ([`SubmitError::BreakerOpen`](crate::SubmitError::BreakerOpen))
     /// once too many of them have failed: have panicked, or called
     /// [`report_failure`](crate::JobContext::report_failure). Jobs that are cancelled, late or shut down
@@ -277,6 +316,10 @@ impl EngineBuilder {
             wanted,
             source,
         })?;
+        if shared.watchdog.is_some() {
+            let watches = Request::Watchdog(Arc::downgrade(&shared));
+            shared.spawner.ask(watches);
+        }
         Ok(engine)
     }
 
@@ -305,6 +348,7 @@ impl EngineBuilder {
             self.pinning,
             rooms,
             Some(self.rules.begun()).filter(|rules| !rules.is_empty()),
+            self.watchdog.map(Watchdog::new),
             Io::new(nodes, self.io_workers),
             Timer::default(),
             Counters::new(wanted, with_spares),

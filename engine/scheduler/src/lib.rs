@@ -39,6 +39,8 @@ mod class;
 #[cfg(not(reiver_loom))]
 mod clock;
 #[cfg(not(reiver_loom))]
+mod cpu_time;
+#[cfg(not(reiver_loom))]
 mod current;
 #[cfg(not(reiver_loom))]
 mod engine;
@@ -68,6 +70,8 @@ mod orders;
 mod panics;
 #[cfg(not(reiver_loom))]
 mod parallel;
+#[cfg(all(feature = "metrics", not(reiver_loom)))]
+mod prometheus;
 #[cfg_attr(
     not(reiver_loom),
     expect(unreachable_pub, reason = "the models reach it")
@@ -97,6 +101,8 @@ mod timer;
 #[cfg(not(reiver_loom))]
 mod token;
 #[cfg(not(reiver_loom))]
+mod watchdog;
+#[cfg(not(reiver_loom))]
 mod worker;
 
 pub use class::{Class, Priority};
@@ -121,12 +127,16 @@ pub use {
     token::CancellationToken,
 };
 
+#[cfg(all(feature = "metrics", not(reiver_loom)))]
+pub use prometheus::EngineCollector;
+
 /// What the models in `tests/loom_*.rs` are about.
 #[cfg(reiver_loom)]
 #[doc(hidden)]
 pub mod model {
     pub use crate::protocol::arena::Arena;
     pub use crate::protocol::count::Count;
+    pub use crate::protocol::doze::Doze;
     pub use crate::protocol::drain::Drain;
     pub use crate::protocol::latch::{Latch, Waits};
     pub use crate::protocol::notice::Notice;

@@ -11,11 +11,12 @@
 //! running are differences that cannot be negative, and the sum in [`JobCounts`] always holds.
 
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 
 use crate::breaker::BreakerMetrics;
+use crate::cpu_time::CpuTimes;
 use crate::error::{JobError, Phase, SubmitError};
 use crate::histogram::{Histogram, Recorder};
 use crate::limit::Refused;
@@ -118,7 +119,7 @@ fn reason(why: &SubmitError) -> usize {
     }
 }
 
-const CLASSES: [Class; 2] = [Class::Cpu, Class::Io];
+pub(crate) const CLASSES: [Class; 2] = [Class::Cpu, Class::Io];
 const KINDS: usize = CLASSES.len() * 3;
 const ENDS: usize = 5;
 
@@ -177,6 +178,9 @@ pub(crate) struct Counters {
     submitted: [CachePadded<AtomicU64>; KINDS],
     /// By kind, then by reason.
     rejected: [[AtomicU64; REASONS]; KINDS],
+    begun: Instant,
+    /// Of the threads that compute.
+    pub(crate) cpu_times: CpuTimes,
     wakes: AtomicU64,
 }
 
@@ -187,6 +191,8 @@ impl Counters {
             blocks: (0..=with_spares).map(|_| CachePadded::default()).collect(),
             submitted: Default::default(),
             rejected: Default::default(),
+            begun: Instant::now(),
+            cpu_times: CpuTimes::default(),
             wakes: AtomicU64::new(0),
         }
     }
@@ -302,6 +308,8 @@ impl Counters {
     pub(crate) fn snapshot(&self) -> Metrics {
         let mut metrics = Metrics {
             workers: self.workers,
+            cpu_time: self.cpu_times.sum(),
+            uptime: self.begun.elapsed(),
             ..Metrics::default()
         };
         // ORDERING: acquire, with the releases in `note_*`: ends first, then starts, then
@@ -368,6 +376,8 @@ pub struct Metrics {
     promotions: u64,
     workers: usize,
     pub(crate) breakers: Vec<BreakerMetrics>,
+    cpu_time: Duration,
+    uptime: Duration,
 }
 
 impl Metrics {
@@ -438,6 +448,36 @@ impl Metrics {
     /// The breakers of all names that have one, in the order of the names.
     pub fn breakers(&self) -> &[BreakerMetrics] {
         &self.breakers
+    }
+
+    /// How much CPU time the threads have used that compute: for jobs, for forks, and for finding them.
+    /// Those of class Io are not among them.
+    pub fn cpu_time(&self) -> Duration {
+        self.cpu_time
+    }
+
+    /// How long the engine has been there.
+    pub fn uptime(&self) -> Duration {
+        self.uptime
+    }
+
+    /// The share of the CPUs of all workers that was used since the engine was built: 1.0 where each has
+    /// been busy all the time. Above it where spare workers have run beside those that wait.
+    pub fn utilisation(&self) -> f64 {
+        self.utilisation_since(&Metrics::default())
+    }
+
+    /// As [`utilisation`](Metrics::utilisation), since an earlier moment of the same engine. 0.0 if no time
+    /// has passed.
+    pub fn utilisation_since(&self, earlier: &Metrics) -> f64 {
+        let used = self.cpu_time.saturating_sub(earlier.cpu_time);
+        let passed = self.uptime.saturating_sub(earlier.uptime);
+        let available = passed.as_secs_f64() * self.workers as f64;
+        if available > 0.0 {
+            used.as_secs_f64() / available
+        } else {
+            0.0
+        }
     }
 
     /// CPU workers.

@@ -330,6 +330,7 @@ impl Shared {
         let meta = job.meta();
         self.room(meta.class).enter_anyway();
         self.metrics.note_submitted(meta.class, meta.priority, 1);
+        self.note_watched();
         let token = meta.token();
         if token.is_some_and(|token| token.register(&job)) {
             return;

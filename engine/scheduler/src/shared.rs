@@ -26,6 +26,7 @@ use crate::running::AllRunning;
 use crate::spares::Spares;
 use crate::spawner::{Request, Spawner};
 use crate::timer::Timer;
+use crate::watchdog::Watchdog;
 use crate::worker::{WorkerFace, run};
 use crate::{Class, Priority};
 
@@ -59,6 +60,7 @@ pub(crate) struct Shared {
     /// What jobs have to pass before that, if there is anything.
     pub(crate) rules: Option<Rules>,
     pub(crate) closing: Closing,
+    pub(crate) watchdog: Option<Watchdog>,
     /// By class: jobs that have left their queue other than by its end. What they left there is swept
     /// out when it is most of it.
     dead: [AtomicUsize; 2],
@@ -87,6 +89,7 @@ impl Shared {
         pinning: Pinning,
         rooms: [Room; 2],
         rules: Option<Rules>,
+        watchdog: Option<Watchdog>,
         io: Io,
         timer: Timer,
         metrics: Counters,
@@ -119,6 +122,7 @@ impl Shared {
             rooms,
             rules,
             closing: Closing::default(),
+            watchdog,
             round_robin: AtomicUsize::new(0),
             hurrying: AtomicBool::new(false),
             displaced: AtomicUsize::new(0),
@@ -170,6 +174,7 @@ impl Shared {
         let meta = job.meta();
         let (class, priority) = (meta.class, meta.priority);
         self.metrics.note_submitted(class, priority, 1);
+        self.note_watched();
         let (node, strict) = match meta.place {
             Place::Any => (self.node_of_caller(), false),
             Place::Prefer(node) => (node as usize, false),
@@ -251,6 +256,18 @@ impl Shared {
             self.end_queued();
         }
         Ok(())
+    }
+
+    /// A job was counted in, which the watchdog is to watch if there is one.
+    pub(crate) fn note_watched(&self) {
+        if let Some(watchdog) = &self.watchdog {
+            watchdog.note_job();
+        }
+    }
+
+    /// True if all jobs that were taken have ended.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.drain.is_idle()
     }
 
     /// Counts a job in for which its room was entered, if the engine takes jobs.
@@ -577,6 +594,7 @@ impl Shared {
             .for_each(|worker| worker.unparker.unpark());
         self.io.stop();
         self.timer.stop();
+        self.watchdog.iter().for_each(Watchdog::wake);
         self.spawner.ask(Request::Stop);
     }
 }

@@ -64,6 +64,8 @@ pub(crate) enum Request {
     Io(Weak<Shared>, usize),
     /// The thread that watches deadlines.
     Timer(Weak<Shared>),
+    /// The thread that looks for jobs that run for too long.
+    Watchdog(Weak<Shared>),
     Stop,
 }
 
@@ -221,6 +223,22 @@ fn serve(requests: &Receiver<Request>) {
                 };
                 if !start_io(&shared, node) {
                     stand_in(&shared, requests, &mut put_off);
+                }
+            }
+            Request::Watchdog(engine) => {
+                let Some(shared) = engine.upgrade() else {
+                    continue;
+                };
+                let watched = Arc::clone(&shared);
+                let started = thread("reiver-watchdog".into(), &shared, move || {
+                    if let Some(watchdog) = &watched.watchdog {
+                        watchdog.live(&watched);
+                    }
+                });
+                if let Err(error) = started {
+                    tracing::warn!(
+                        "the system refuses a thread ({error}); the watchdog reports nothing"
+                    );
                 }
             }
             Request::Timer(engine) => {

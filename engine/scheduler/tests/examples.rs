@@ -40,6 +40,7 @@ fn examples_run_and_print_what_is_true() {
     );
     says("numa_array", "4194304 numbers on ");
     says("mixed", "bulk: 306944 primes");
+    says("watching", "watchdog: stuck still runs");
     says("limits", "downloaded 12 files");
     says(
         "limits",

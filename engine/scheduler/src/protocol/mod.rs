@@ -4,6 +4,7 @@
 pub(crate) mod arena;
 pub(crate) mod barrier;
 pub(crate) mod count;
+pub(crate) mod doze;
 pub(crate) mod drain;
 pub(crate) mod latch;
 pub(crate) mod notice;

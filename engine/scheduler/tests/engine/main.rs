@@ -19,6 +19,7 @@ mod scopes;
 mod size;
 mod waits;
 mod watchdog;
+mod watched;
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
