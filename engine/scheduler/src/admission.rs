@@ -386,6 +386,19 @@ impl Shared {
         }
     }
 
+    /// As [`enter`](Shared::enter), for what its submitter cannot run.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn enter_to_wait(&self, meta: &Meta) -> Result<(), SubmitError> {
+        let entered = match self.enter(meta)? {
+            Entry::Queued => Entry::Queued,
+            Entry::Caller => self.wait_for_room(self.room(meta.class))?,
+        };
+        match entered {
+            Entry::Queued => Ok(()),
+            Entry::Caller => Err(SubmitError::QueueFull),
+        }
+    }
+
     /// Passes what a job has to pass and enters the room of its class; or does what is to be done where
     /// it is full, or a limit refuses.
     pub(crate) fn enter(&self, meta: &Meta) -> Result<Entry, SubmitError> {

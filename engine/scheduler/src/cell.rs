@@ -140,6 +140,9 @@ pub(crate) trait AnyJob: Send + Sync + fmt::Debug {
     /// Ends it without running it, if it is still queued; gives how many jobs that were. Where `engine`
     /// is not given it is the [`Rare`] one.
     fn end_queued(&self, why: Interrupted, engine: Option<&Shared>) -> usize;
+    /// Sees to it that a future looks whether it is to end.
+    #[cfg(feature = "tokio")]
+    fn wake(&self) {}
 }
 
 /// A job as its handle sees it.

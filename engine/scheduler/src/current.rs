@@ -16,6 +16,8 @@ use crossbeam_utils::sync::Unparker;
 use reiver_topology::NodeId;
 
 use crate::Class;
+#[cfg(feature = "tokio")]
+use crate::asyncs::blocking;
 use crate::cell::{AnyJob, Meta, Place};
 use crate::clock::Stamp;
 use crate::engine::Engine;
@@ -307,6 +309,12 @@ impl Current {
         result
     }
 
+    /// Calls `body`, which does not unwind, as a part of a job that is shown elsewhere.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn within_job<R>(&self, job: &Meta, body: impl FnOnce() -> R) -> R {
+        self.within(Some(JobFrame(job)), body)
+    }
+
     /// Where what it counts goes.
     #[inline]
     pub(crate) fn lane(&self) -> usize {
@@ -396,7 +404,7 @@ pub(crate) fn block_until(until: Option<Instant>, mut is_done: impl FnMut(&Waker
     Current::with(
         |current| match current.and_then(|current| Some((current, current.worker()?))) {
             Some((current, worker)) => worker.work_until(current, Takes::Own, until, is_done),
-            None => {
+            None => blocking(|| {
                 let waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
                 while !is_done(&waker) {
                     match until.map(|until| until.saturating_duration_since(Instant::now())) {
@@ -406,9 +414,15 @@ pub(crate) fn block_until(until: Option<Instant>, mut is_done: impl FnMut(&Waker
                     }
                 }
                 true
-            }
+            }),
         },
     )
+}
+
+/// Runs what blocks.
+#[cfg(not(feature = "tokio"))]
+fn blocking<R>(body: impl FnOnce() -> R) -> R {
+    body()
 }
 
 impl JobFrame {

@@ -134,7 +134,7 @@ impl Engine {
 
     /// The jobs that run just now.
     pub fn running(&self) -> Vec<RunningJob> {
-        self.shared.running.jobs()
+        self.shared.running_jobs()
     }
 
     /// What the engine has done since it was built.
@@ -161,7 +161,7 @@ impl Engine {
         }
         let queued = shared.end_queued();
         let own = shared.jobs_of_thread();
-        let mut running = shared.running.jobs();
+        let mut running = shared.running_jobs();
         running.retain(|running| !own.contains(&running.job));
         // Whoever is told may be gone at once, and was not to be left out of the report.
         shared.hurry();
@@ -182,6 +182,8 @@ impl Drop for Engine {
         shared.stop();
         let on_own_thread =
             Current::with(|current| current.is_some_and(|c| c.is_thread_of(shared)));
+        #[cfg(feature = "tokio")]
+        shared.asyncs.stop(!on_own_thread);
         if on_own_thread {
             return;
         }

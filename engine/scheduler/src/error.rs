@@ -57,6 +57,12 @@ pub enum SubmitError {
     /// The job asks for a node that the machine does not have.
     #[error("the machine has no such node; `Topology::nodes` lists those it has")]
     UnknownNode,
+    /// The system refuses the threads that would poll a future (crate feature `tokio`).
+    #[error(
+        "the system refuses the threads on which futures run; raise its limit (`ulimit -u`, \
+         `ulimit -n`, `pids.max`)"
+    )]
+    NoRuntime,
     /// Jobs of its name have failed too often of late.
     #[error(
         "the breaker of the job's name is open, because too many jobs of it have failed; try again \

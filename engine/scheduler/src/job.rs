@@ -21,6 +21,8 @@ use crate::error::{Interrupted, JobError, PanicPayload, SubmitError};
 use crate::many::{Many, Outcomes};
 use crate::panics::contain;
 use crate::protocol::sync::{AtomicBool, AtomicU8, Ordering};
+#[cfg(feature = "tokio")]
+use crate::shared::Shared;
 use crate::slot::Slot;
 use crate::token::CancellationToken;
 use crate::{Class, Priority};
@@ -178,6 +180,13 @@ impl<'e> JobBuilder<'e> {
         })
     }
 
+    /// The engine, and the job, stamped.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn into_shared_and_meta(self) -> Result<(&'e Arc<Shared>, Meta), SubmitError> {
+        let shared = self.engine.shared();
+        Ok((shared, self.into_meta()?))
+    }
+
     /// The home of the node that it asks for.
     fn home(&self, node: NodeId) -> Result<usize, SubmitError> {
         let shared = self.engine.shared();
@@ -238,6 +247,12 @@ impl<T> JobHandle<T> {
         JobHandle {
             inner: Inner::Never(Some(Box::new(error))),
         }
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn of(job: Arc<dyn Outcome<T>>) -> JobHandle<T> {
+        let inner = Inner::Job(job);
+        JobHandle { inner }
     }
 
     /// True once the job has ended.

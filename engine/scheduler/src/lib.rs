@@ -27,6 +27,8 @@
 mod admission;
 #[cfg(not(reiver_loom))]
 mod affinity;
+#[cfg(all(feature = "tokio", not(reiver_loom)))]
+mod asyncs;
 #[cfg(not(reiver_loom))]
 mod batch;
 #[cfg(not(reiver_loom))]

@@ -75,6 +75,8 @@ pub struct Rejections {
     pub concurrency: u64,
     /// The breaker of the name was open.
     pub breaker_open: u64,
+    /// The system refused the threads of a runtime for futures.
+    pub no_runtime: u64,
 }
 
 impl Rejections {
@@ -87,6 +89,7 @@ impl Rejections {
             rate,
             concurrency,
             breaker_open,
+            no_runtime,
         ] = words.each_ref().map(|word| word.load(Ordering::Relaxed));
         Rejections {
             queue_full,
@@ -95,17 +98,18 @@ impl Rejections {
             rate,
             concurrency,
             breaker_open,
+            no_runtime,
         }
     }
 
     /// All of them.
     pub fn total(&self) -> u64 {
-        let limited = self.rate + self.concurrency + self.breaker_open;
+        let limited = self.rate + self.concurrency + self.breaker_open + self.no_runtime;
         self.queue_full + self.shut_down + self.unknown_node + limited
     }
 }
 
-const REASONS: usize = 6;
+const REASONS: usize = 7;
 
 /// Why a job was not taken, as an index into [`Counters::rejected`].
 fn reason(why: &SubmitError) -> usize {
@@ -116,6 +120,7 @@ fn reason(why: &SubmitError) -> usize {
         SubmitError::Limited(Refused::Rate) => 3,
         SubmitError::Limited(Refused::Concurrency) => 4,
         SubmitError::BreakerOpen => 5,
+        SubmitError::NoRuntime => 6,
     }
 }
 

@@ -37,7 +37,7 @@ impl Engine {
     /// | --- | --- | --- |
     /// | `jobs_submitted_total`, `jobs_ended_total` | class, priority; how | jobs taken, jobs ended: completed, panicked, cancelled, deadline_exceeded, shut_down |
     /// | `jobs_queued`, `jobs_running` | class, priority | now |
-    /// | `jobs_rejected_total` | class, priority, why | queue_full, shut_down, unknown_node, rate, concurrency, breaker_open |
+    /// | `jobs_rejected_total` | class, priority, why | queue_full, shut_down, unknown_node, rate, concurrency, breaker_open, no_runtime |
     /// | `queue_wait_seconds`, `run_time_seconds` | class, priority | histograms |
     /// | `breaker_state` | name, state | 1 for the state it is in, 0 for the others |
     /// | `breaker_opened_total` | name | |
@@ -176,7 +176,7 @@ fn ends(jobs: &JobCounts) -> [(&'static str, u64); 5] {
     ]
 }
 
-fn reasons(rejections: &Rejections) -> [(&'static str, u64); 6] {
+fn reasons(rejections: &Rejections) -> [(&'static str, u64); 7] {
     [
         ("queue_full", rejections.queue_full),
         ("shut_down", rejections.shut_down),
@@ -184,6 +184,7 @@ fn reasons(rejections: &Rejections) -> [(&'static str, u64); 6] {
         ("rate", rejections.rate),
         ("concurrency", rejections.concurrency),
         ("breaker_open", rejections.breaker_open),
+        ("no_runtime", rejections.no_runtime),
     ]
 }
 

@@ -308,7 +308,7 @@ impl Shared {
         }
     }
 
-    fn wait_for_room(&self, room: &Room) -> Result<Entry, SubmitError> {
+    pub(crate) fn wait_for_room(&self, room: &Room) -> Result<Entry, SubmitError> {
         let Some(_stands) = Stands::by() else {
             return Ok(Entry::Caller);
         };

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::admission::{Closing, Rules};
+#[cfg(feature = "tokio")]
+use crate::asyncs::Asyncs;
 use crate::breaker::Verdict;
 use crate::builder::Pinning;
 use crate::cell::{AnyJob, Meta, Place};
@@ -22,7 +24,7 @@ use crate::protocol::stop::Stop;
 use crate::protocol::sync::{AtomicBool, AtomicUsize, Ordering};
 use crate::queues::{NodeQueues, PRIORITIES, Task};
 use crate::room::{Entry, Room};
-use crate::running::AllRunning;
+use crate::running::{AllRunning, RunningJob};
 use crate::spares::Spares;
 use crate::spawner::{Request, Spawner};
 use crate::timer::Timer;
@@ -61,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) rules: Option<Rules>,
     pub(crate) closing: Closing,
     pub(crate) watchdog: Option<Watchdog>,
+    #[cfg(feature = "tokio")]
+    pub(crate) asyncs: Asyncs,
     /// By class: jobs that have left their queue other than by its end. What they left there is swept
     /// out when it is most of it.
     dead: [AtomicUsize; 2],
@@ -123,6 +127,8 @@ impl Shared {
             rules,
             closing: Closing::default(),
             watchdog,
+            #[cfg(feature = "tokio")]
+            asyncs: Asyncs::default(),
             round_robin: AtomicUsize::new(0),
             hurrying: AtomicBool::new(false),
             displaced: AtomicUsize::new(0),
@@ -562,7 +568,10 @@ impl Shared {
             });
             ended
         });
-        ended.sum()
+        let ended: usize = ended.sum();
+        #[cfg(feature = "tokio")]
+        let ended = ended + self.asyncs.end_queued(self);
+        ended
     }
 
     /// A worker has lost the CPUs that it was put on, or has them again; gives how many have not.
@@ -575,10 +584,20 @@ impl Shared {
         }
     }
 
+    /// The jobs that run just now.
+    pub(crate) fn running_jobs(&self) -> Vec<RunningJob> {
+        let jobs = self.running.jobs();
+        #[cfg(feature = "tokio")]
+        let jobs = [jobs, self.asyncs.running(self)].concat();
+        jobs
+    }
+
     /// From now on checkpoints tell running jobs to end.
     pub(crate) fn hurry(&self) {
         // ORDERING: relaxed: a wish; nothing is published by it.
         self.hurrying.store(true, Ordering::Relaxed);
+        #[cfg(feature = "tokio")]
+        self.asyncs.wake_all();
     }
 
     pub(crate) fn is_hurrying(&self) -> bool {

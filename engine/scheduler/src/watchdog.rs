@@ -88,7 +88,7 @@ impl Watchdog {
 
     /// Reports what is too old; gives when something else may be.
     fn look(&self, engine: &Shared, reported: &mut HashSet<Seen>) -> Duration {
-        let running = engine.running.jobs();
+        let running = engine.running_jobs();
         reported.retain(|seen| running.iter().any(|job| Seen::of(job) == *seen));
         let mut next = self.limit.age;
         for job in &running {

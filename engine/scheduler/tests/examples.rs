@@ -48,6 +48,16 @@ fn examples_run_and_print_what_is_true() {
     );
 }
 
+#[cfg(feature = "tokio")]
+#[test]
+fn the_example_of_futures_runs() {
+    says("futures", "the squares below 100 add up to 328350");
+    says(
+        "futures",
+        "an hour of sleep: the job's deadline passed while it was running",
+    );
+}
+
 #[cfg(feature = "rayon")]
 #[test]
 fn the_example_of_rayon_runs() {

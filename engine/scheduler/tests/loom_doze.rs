@@ -18,7 +18,10 @@ struct Shared {
 }
 
 fn jobs_beside_a_rest(bringers: usize) {
-    loom::model(move || {
+    let mut model = loom::model::Builder::new();
+    // All of it takes minutes where there are two.
+    model.preemption_bound = (bringers > 1).then_some(3);
+    model.check(move || {
         let shared = Arc::new(Shared {
             doze: Doze::default(),
             jobs: AtomicUsize::new(0),

@@ -104,11 +104,13 @@ fn all_that_is_counted_is_given_by_class_and_priority() {
     let metrics = engine.metrics();
     let waits = metrics.queue_wait(Class::Cpu, Priority::P0);
     assert_eq!(of("queue_wait_seconds_count", ""), 10.0);
-    assert_eq!(of("queue_wait_seconds_bucket", ",le=\"+Inf\""), 10.0);
+    let bucket = "reiver_queue_wait_seconds_bucket{le=\"+Inf\",class=\"cpu\",priority=\"p0\"}";
+    assert_eq!(get(bucket), 10.0);
     let sum = of("queue_wait_seconds_sum", "");
     assert!((sum - waits.sum().as_secs_f64()).abs() < 1e-9);
     let buckets = series.iter().filter(|(name, _)| {
-        name.starts_with("reiver_queue_wait_seconds_bucket{class=\"cpu\",priority=\"p0\"")
+        name.starts_with("reiver_queue_wait_seconds_bucket")
+            && name.ends_with("class=\"cpu\",priority=\"p0\"}")
     });
     let end = |name: &str| -> f64 {
         let (_, rest) = name.split_once("le=\"").unwrap();
