@@ -16,7 +16,7 @@ use crate::Class;
 use crate::breaker::{Breaker, BreakerMetrics, Gate, Round, Verdict};
 use crate::cell::Meta;
 use crate::error::{BuildError, SubmitError};
-use crate::limit::{HybridLimiter, Short, Waiting};
+use crate::limit::{HybridLimiter, Refused, Short, Waiting};
 use crate::protocol::sync::{AtomicU8, AtomicU64, Ordering};
 use crate::room::{Entry, Stands, Waiter, WhenFull};
 use crate::shared::Shared;
@@ -121,6 +121,14 @@ pub(crate) struct Pass {
     held: AtomicU8,
 }
 
+/// Why somebody who waits for limits has no place at them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NotTaken {
+    GaveUp,
+    Late,
+    Never(Refused),
+}
+
 const NO_ROUND: u64 = u64::MAX;
 
 impl Pass {
@@ -160,18 +168,25 @@ impl Pass {
         Ok(())
     }
 
-    /// Waits for a place at each limit, one after the other; gives `Err(None)` if it gives up.
-    fn take(&self, mut gives_up: impl FnMut(&Waker) -> bool) -> Result<(), Option<SubmitError>> {
+    /// Waits for a place at each limit, one after the other, by `until` if that is given.
+    fn take(
+        &self,
+        until: Option<Instant>,
+        mut gives_up: impl FnMut(&Waker) -> bool,
+    ) -> Result<(), NotTaken> {
+        let is_over = || until.is_some_and(|until| Instant::now() >= until);
         for (bit, limit) in self.missing() {
             let mut has_given_up = false;
-            let taken = limit.take_until(self.weight, None, |waker| {
+            let taken = limit.take_until(self.weight, until, |waker| {
                 has_given_up = gives_up(waker);
                 has_given_up
             });
             match taken {
                 Ok(()) => self.note_held(bit),
-                Err(_) if has_given_up => return Err(None),
-                Err(refused) => return Err(Some(SubmitError::Limited(refused))),
+                Err(_) if has_given_up => return Err(NotTaken::GaveUp),
+                Err(_) if is_over() => return Err(NotTaken::Late),
+                // Also tokens that cannot come in time.
+                Err(refused) => return Err(NotTaken::Never(refused)),
             }
         }
         Ok(())
@@ -336,6 +351,10 @@ impl Shared {
     /// True if jobs of a class come in one by one only.
     pub(crate) fn is_single(&self, class: Class) -> bool {
         let rules = self.rules.as_ref();
+        #[cfg(feature = "tracing")]
+        if crate::trace::is_recorded() {
+            return true;
+        }
         // One that others hide would seem to be as old as they are.
         let is_watched = self.watchdog.is_some();
         is_watched
@@ -388,14 +407,14 @@ impl Shared {
 
     /// As [`enter`](Shared::enter), for what its submitter cannot run.
     #[cfg(feature = "tokio")]
-    pub(crate) fn enter_to_wait(&self, meta: &Meta) -> Result<(), SubmitError> {
+    pub(crate) fn enter_to_wait(&self, meta: &Meta) -> Result<Entry, SubmitError> {
         let entered = match self.enter(meta)? {
-            Entry::Queued => Entry::Queued,
-            Entry::Caller => self.wait_for_room(self.room(meta.class))?,
+            Entry::Caller => self.wait_for_room(self.room(meta.class), meta.deadline())?,
+            entered => entered,
         };
         match entered {
-            Entry::Queued => Ok(()),
             Entry::Caller => Err(SubmitError::QueueFull),
+            entered => Ok(entered),
         }
     }
 
@@ -403,22 +422,32 @@ impl Shared {
     /// it is full, or a limit refuses.
     pub(crate) fn enter(&self, meta: &Meta) -> Result<Entry, SubmitError> {
         match meta.pass() {
-            None => self.enter_room(meta.class),
-            Some(pass) => self.enter_by(pass, meta.class),
+            None => self.enter_room(meta.class, meta.deadline()),
+            Some(pass) => self.enter_by(pass, meta.class, meta.deadline()),
         }
     }
 
     #[cold]
-    fn enter_by(&self, pass: &Pass, class: Class) -> Result<Entry, SubmitError> {
+    fn enter_by(
+        &self,
+        pass: &Pass,
+        class: Class,
+        until: Option<Instant>,
+    ) -> Result<Entry, SubmitError> {
         // A shut-down engine refuses for that, and nothing is a probe.
         if self.is_closed() {
             return Err(SubmitError::ShutDown);
         }
         pass.pass_gate()?;
-        self.enter_past(pass, class)
+        self.enter_past(pass, class, until)
     }
 
-    fn enter_past(&self, pass: &Pass, class: Class) -> Result<Entry, SubmitError> {
+    fn enter_past(
+        &self,
+        pass: &Pass,
+        class: Class,
+        until: Option<Instant>,
+    ) -> Result<Entry, SubmitError> {
         let room = self.room(class);
         let refused = if room.try_enter() {
             let Err(short) = pass.try_take() else {
@@ -439,9 +468,14 @@ impl Shared {
             // Nobody may be left to do what would make place: then it is not waited for.
             let _stands = Stands::by().ok_or(refused)?;
             let mut listener = self.closing.listener();
-            let taken = pass.take(|waker| listener.is_said(waker, || self.is_closed()));
-            taken.map_err(|refused| refused.unwrap_or(SubmitError::ShutDown))?;
+            let taken = pass.take(until, |waker| listener.is_said(waker, || self.is_closed()));
+            match taken {
+                Ok(()) => {}
+                Err(NotTaken::GaveUp) => return Err(SubmitError::ShutDown),
+                Err(NotTaken::Late) => return Ok(Entry::Late),
+                Err(NotTaken::Never(refused)) => return Err(SubmitError::Limited(refused)),
+            }
         }
-        self.enter_room(class)
+        self.enter_room(class, until)
     }
 }

@@ -20,7 +20,6 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::thread;
-use std::time::Instant;
 
 use reiver_topology::here;
 use tokio::runtime::{self, Handle, Runtime};
@@ -248,15 +247,8 @@ where
 
     /// Why it should end, if it should.
     fn interrupt(&self, shared: &Shared) -> Option<Interrupted> {
-        let is_cancelled = self.meta.token().is_some_and(|token| token.is_cancelled());
-        let is_late = || self.meta.deadline().is_some_and(|at| Instant::now() >= at);
-        if is_cancelled {
-            Some(Interrupted::Cancelled)
-        } else if is_late() {
-            Some(Interrupted::DeadlineExceeded)
-        } else {
-            shared.is_hurrying().then_some(Interrupted::ShutDown)
-        }
+        let shut_down = || shared.is_hurrying().then_some(Interrupted::ShutDown);
+        self.meta.interrupt().or_else(shut_down)
     }
 
     /// Ends it unrun; the caller has claimed it.
@@ -292,7 +284,16 @@ where
         drop(shared);
 
         let mut body = Some(Box::pin(body));
-        let outcome = poll_fn(|context| self.poll(&mut body, &engine, context)).await;
+        #[cfg(feature = "tracing")]
+        let span = crate::trace::span(&self.meta);
+        let outcome = poll_fn(|context| {
+            #[cfg(feature = "tracing")]
+            let _within = span.enter();
+            self.poll(&mut body, &engine, context)
+        });
+        let outcome = outcome.await;
+        #[cfg(feature = "tracing")]
+        crate::trace::note_end(&span, &outcome);
         // A future that was told to end is dropped like this one.
         contain(|| drop(body.take()));
         let shared = engine.upgrade();
@@ -437,12 +438,16 @@ impl Shared {
             Place::Prefer(node) | Place::Strict(node) => node as usize,
         };
         let runtime = self.runtime(node).and_then(|runtime| {
-            self.enter_to_wait(meta)?;
-            self.admit(meta.class, Entry::Queued)?;
-            Ok(runtime)
+            let entry = self.enter_to_wait(meta)?;
+            self.admit(meta.class, entry)?;
+            Ok((runtime, entry))
         });
         let runtime = match runtime {
-            Ok(runtime) => runtime,
+            Ok((_, Entry::Late)) => {
+                self.end_late(&**job);
+                return Ok(());
+            }
+            Ok((runtime, _)) => runtime,
             Err(error) => {
                 self.note_rejected(meta, &error);
                 return Err(error);

@@ -202,7 +202,8 @@ impl EngineBuilder {
     /// a limit is not got around by running the job elsewhere. A [`batch`](Engine::batch) waits too.
     ///
     /// So the concurrency of the limiter is that of jobs which wait and run. A job that waits for a limit
-    /// which it holds itself waits for ever. What a job refused by one of several limits has taken of the
+    /// which it holds itself waits for ever. Who
+    /// waits does so up to the job's deadline; tokens that cannot come by then are refused at once. What a job refused by one of several limits has taken of the
     /// others' tokens is lost.
     ///
     /// ```

@@ -15,6 +15,8 @@ use crate::job::JobContext;
 use crate::shared::Shared;
 use crate::slot::Slot;
 use crate::token::CancellationToken;
+#[cfg(feature = "tracing")]
+use crate::trace::{self, Trace};
 use crate::{Class, Priority};
 
 /// What everybody may know of a job.
@@ -41,6 +43,8 @@ pub(crate) struct Rare {
     pub(crate) deadline: Option<Instant>,
     pub(crate) token: Option<CancellationToken>,
     pub(crate) pass: Option<Arc<Pass>>,
+    #[cfg(feature = "tracing")]
+    pub(crate) trace: Option<Trace>,
     /// For who ends it from outside. Weak: a queued job does not keep its engine.
     pub(crate) engine: Weak<Shared>,
 }
@@ -59,6 +63,30 @@ impl Meta {
         self.rare.as_ref()?.pass.as_deref()
     }
 
+    /// Its place in a trace, if somebody records that.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn trace(&self) -> Option<&Trace> {
+        self.rare.as_ref()?.trace.as_ref()
+    }
+
+    /// Calls `body`, the job, in a span of its own.
+    #[cfg(feature = "tracing")]
+    fn traced<T>(&self, body: impl FnOnce() -> Result<T, JobError>) -> Result<T, JobError> {
+        if self.trace().is_none() {
+            return body();
+        }
+        let span = trace::span(self);
+        let outcome = span.in_scope(body);
+        trace::note_end(&span, &outcome);
+        outcome
+    }
+
+    #[cfg(not(feature = "tracing"))]
+    #[inline]
+    fn traced<T>(&self, body: impl FnOnce() -> Result<T, JobError>) -> Result<T, JobError> {
+        body()
+    }
+
     /// Passes all that it has to, if it may at once.
     pub(crate) fn may_pass(&self) -> bool {
         self.pass().is_none_or(|pass| pass.try_take().is_ok())
@@ -69,6 +97,18 @@ impl Meta {
         if let Some(pass) = self.pass() {
             pass.leave(verdict());
         }
+    }
+
+    /// Why it is not to begin, if it is not: whoever cancels it may not have come to it yet, and the
+    /// timer neither.
+    pub(crate) fn interrupt(&self) -> Option<Interrupted> {
+        let rare = self.rare.as_ref()?;
+        let is_cancelled = |token: &CancellationToken| token.is_cancelled();
+        if rare.token.as_ref().is_some_and(is_cancelled) {
+            return Some(Interrupted::Cancelled);
+        }
+        let is_late = rare.deadline.is_some_and(|at| Instant::now() >= at);
+        is_late.then_some(Interrupted::DeadlineExceeded)
     }
 
     /// The same, for another one.
@@ -198,9 +238,7 @@ where
         let shared = current.engine().shared();
         let (meta, lane) = (&self.meta, current.lane());
         let started = current.stamp();
-        let deadline = meta.deadline();
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            let why = Interrupted::DeadlineExceeded;
+        if let Some(why) = meta.interrupt() {
             let end = (&self.slot, body);
             meta.end_unrun(end, why, Some((shared, lane)), || self.wake());
             return true;
@@ -208,7 +246,8 @@ where
         shared.note_start(lane, meta);
         shared.note_wait(lane, meta, started.since(meta.submitted), 1);
         let context = JobContext::new(meta, current);
-        let (outcome, ended) = current.running(meta, started, || context.call(body));
+        let (outcome, ended) =
+            current.running(meta, started, || meta.traced(|| context.call(body)));
         shared.note_run_time(lane, meta, ended.since(started), 1);
         meta.leave(|| context.verdict(&outcome));
         // Whoever has joined a job finds it in the metrics.

@@ -26,6 +26,8 @@ use crate::protocol::arena::Arena;
 use crate::running::Own;
 use crate::scope::Ends;
 use crate::shared::Shared;
+#[cfg(feature = "tracing")]
+use crate::trace::Trace;
 use crate::worker::{Takes, Worker};
 
 /// One thread of an engine.
@@ -269,6 +271,12 @@ impl Current {
     /// The deadline of the job that the thread is in.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.innermost().and_then(|job| job.meta().deadline())
+    }
+
+    /// The place in a trace of the job that the thread is in.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn trace(&self) -> Option<Trace> {
+        self.innermost()?.meta().trace().cloned()
     }
 
     /// How much the thread is in, one within the other.

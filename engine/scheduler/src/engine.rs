@@ -110,7 +110,8 @@ impl Engine {
     ///
     /// Costs some 7 ns a job to submit and some 30 until all have run, on two cores. Where class Cpu has a
     /// [`queue_capacity`](crate::EngineBuilder::queue_capacity) or a
-    /// [`limit`](crate::EngineBuilder::limit), or the engine a [`watchdog`](crate::EngineBuilder::watchdog), they are submitted one by one.
+    /// [`limit`](crate::EngineBuilder::limit), or the engine a [`watchdog`](crate::EngineBuilder::watchdog), and
+    /// where their spans are recorded (crate feature `tracing`), they are submitted one by one.
     ///
     /// ```
     /// use reiver::{Engine, JobContext};

@@ -25,6 +25,8 @@ use crate::protocol::sync::{AtomicBool, AtomicU8, Ordering};
 use crate::shared::Shared;
 use crate::slot::Slot;
 use crate::token::CancellationToken;
+#[cfg(feature = "tracing")]
+use crate::trace::{self, Trace, TraceParent};
 use crate::{Class, Priority};
 
 /// A job about to be submitted; made by [`Engine::job`].
@@ -40,6 +42,8 @@ pub struct JobBuilder<'e> {
     deadline: Option<Duration>,
     token: Option<CancellationToken>,
     weight: u32,
+    #[cfg(feature = "tracing")]
+    trace_parent: Option<TraceParent>,
 }
 
 impl<'e> JobBuilder<'e> {
@@ -54,6 +58,8 @@ impl<'e> JobBuilder<'e> {
             deadline: None,
             token: None,
             weight: 1,
+            #[cfg(feature = "tracing")]
+            trace_parent: None,
         }
     }
 
@@ -110,6 +116,15 @@ impl<'e> JobBuilder<'e> {
         self
     }
 
+    /// The trace that it belongs to, as the W3C's header `traceparent` has it (crate feature `tracing`):
+    /// that of a request, say. Default: that of the job that submits it, else what the environment names
+    /// in `TRACEPARENT`, else one of its own. What is no such text is as if it were not given.
+    #[cfg(feature = "tracing")]
+    pub fn traceparent(mut self, header: &str) -> Self {
+        self.trace_parent = TraceParent::parse(header);
+        self
+    }
+
     /// Hands it over. Costs one allocation and, where a worker sleeps, waking it.
     ///
     /// # Errors
@@ -161,12 +176,18 @@ impl<'e> JobBuilder<'e> {
         });
         let is_rare =
             self.name.is_some() || deadline.is_some() || self.token.is_some() || pass.is_some();
+        #[cfg(feature = "tracing")]
+        let trace = Trace::of_submission(self.trace_parent);
+        #[cfg(feature = "tracing")]
+        let is_rare = is_rare || trace.is_some();
         let rare = is_rare.then(|| {
             Box::new(Rare {
                 name: self.name,
                 deadline,
                 token: self.token,
                 pass,
+                #[cfg(feature = "tracing")]
+                trace,
                 engine: Arc::downgrade(shared),
             })
         });
@@ -452,6 +473,15 @@ impl JobContext {
     /// When it should have ended.
     pub fn deadline(&self) -> Option<Instant> {
         self.meta().deadline()
+    }
+
+    /// The job's place in its trace, as the header `traceparent` or `TRACEPARENT` has it (crate feature
+    /// `tracing`): for a request that it sends, or a process that it starts. Where nobody records the
+    /// spans of jobs, what the environment names, if it does.
+    #[cfg(feature = "tracing")]
+    pub fn traceparent(&self) -> Option<String> {
+        let own = self.meta().trace().map(Trace::own);
+        own.or_else(trace::of_process).map(|own| own.to_string())
     }
 
     /// The node of the thread that runs it.

@@ -102,6 +102,8 @@ pub mod steal_order;
 mod timer;
 #[cfg(not(reiver_loom))]
 mod token;
+#[cfg(all(feature = "tracing", not(reiver_loom)))]
+mod trace;
 #[cfg(not(reiver_loom))]
 mod watchdog;
 #[cfg(not(reiver_loom))]

@@ -144,6 +144,7 @@ impl Shared {
         match admitted {
             Ok(Entry::Queued) => self.take(job),
             Ok(Entry::Caller) => self.run_on_caller(job),
+            Ok(Entry::Late) => self.end_late(&*job),
             Err(error) => {
                 self.note_rejected(meta, &error);
                 return Err(error);
