@@ -236,7 +236,7 @@ impl EngineBuilder {
     /// is reported as panics are, and nothing else happens; while it blocks, no other job is reported.
     ///
     /// Costs a job some nanoseconds at its submission, and nothing while it runs; a look at what runs
-    /// costs some 10 µs, at most one for each `age` while there are jobs. With an age of zero each job is
+    /// costs a few µs, and there is at most one for each `age`, while there are jobs. With an age of zero each job is
     /// reported that is still running when the thread looks, every millisecond.
     ///
     /// ```

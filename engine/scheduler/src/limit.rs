@@ -1,8 +1,8 @@
 //! How much may begin in a second, and how much may be under way at once: one limiter for both.
 //!
-//! Concurrency is a weighted semaphore ([`permits`](crate::protocol::permits)), rate a token bucket (crate
-//! `governor`, whose state is one word, too). So nobody who takes or gives waits for a thread that holds a
-//! lock, however low that thread's priority is.
+//! Concurrency is a weighted semaphore, rate a token bucket (crate `governor`); the state of each is one
+//! word. So nobody who takes or gives waits for a thread that holds a lock, however low that thread's
+//! priority is.
 //!
 //! The permit is taken first, then the tokens, for a permit can be given back and a token cannot.
 
@@ -28,8 +28,8 @@ use crate::protocol::sync::{AtomicUsize, Ordering};
 /// ([`limit_name`](crate::EngineBuilder::limit_name)). One limiter may serve several of these, and several
 /// engines: then they share it.
 ///
-/// Costs some 50 ns to acquire and some 10 to give back. Neither limit is ever exceeded: in any time `t`, in seconds, no more than
-/// `burst + per_second * t` tokens are given out.
+/// Costs some 50 ns to acquire and give back, half of it to read the clock. Neither limit is ever
+/// exceeded: in any time `t`, in seconds, no more than `burst + per_second * t` tokens are given out.
 ///
 /// ```
 /// use reiver::limit::{HybridLimiter, Refused};
