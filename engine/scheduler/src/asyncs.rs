@@ -35,6 +35,7 @@ use crate::error::{Interrupted, JobError, PanicPayload, Phase, SubmitError};
 use crate::io::settle;
 use crate::job::{JobBuilder, JobHandle};
 use crate::panics::contain;
+use crate::protocol::refs::{Inner, Ref};
 use crate::room::Entry;
 use crate::running::RunningJob;
 use crate::shared::Shared;
@@ -57,7 +58,7 @@ struct Runtimes {
 
 #[derive(Debug)]
 struct Live {
-    job: Arc<dyn AnyJob>,
+    job: Ref<dyn AnyJob>,
     /// The index of its node, and since when it runs.
     started: Option<(usize, Stamp)>,
 }
@@ -97,11 +98,7 @@ impl Asyncs {
 
     /// Ends those that have not begun, and wakes the others; gives how many were ended.
     pub(crate) fn end_queued(&self, shared: &Shared) -> usize {
-        let jobs: Vec<_> = self
-            .live()
-            .values()
-            .map(|live| Arc::clone(&live.job))
-            .collect();
+        let jobs: Vec<_> = self.live().values().map(|live| live.job.clone()).collect();
         let ended = jobs.into_iter().map(|job| {
             let mut ended = 0;
             contain(|| {
@@ -115,11 +112,7 @@ impl Asyncs {
 
     /// Has all futures polled, to see what they are told.
     pub(crate) fn wake_all(&self) {
-        let jobs: Vec<_> = self
-            .live()
-            .values()
-            .map(|live| Arc::clone(&live.job))
-            .collect();
+        let jobs: Vec<_> = self.live().values().map(|live| live.job.clone()).collect();
         jobs.into_iter().for_each(|job| contain(|| job.wake()));
     }
 
@@ -241,6 +234,18 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
+    /// The job as all see it.
+    fn any(job: &Ref<Self>) -> Ref<dyn AnyJob> {
+        // SAFETY: the same pointer.
+        unsafe { job.clone().cast(|job| job as *mut Inner<dyn AnyJob>) }
+    }
+
+    /// The job as its handle sees it.
+    fn outcome(job: Ref<Self>) -> Ref<dyn Outcome<F::Output>> {
+        // SAFETY: the same pointer.
+        unsafe { job.cast(|job| job as *mut Inner<dyn Outcome<F::Output>>) }
+    }
+
     fn key(&self) -> usize {
         (&raw const self.meta).addr()
     }
@@ -263,33 +268,33 @@ where
     }
 
     /// The task of the runtime.
-    async fn drive(self: Arc<Self>, engine: Weak<Shared>, node: usize) {
+    async fn drive(job: Ref<Self>, engine: Weak<Shared>, node: usize) {
         // Ended while it was queued, and the engine may be gone.
-        let Some(body) = self.slot.claim() else {
+        let Some(body) = job.slot.claim() else {
             return;
         };
         let Some(shared) = engine.upgrade() else {
-            return self.end_unrun(body, Interrupted::ShutDown, None);
+            return job.end_unrun(body, Interrupted::ShutDown, None);
         };
-        if let Some(why) = self.interrupt(&shared) {
-            return self.end_unrun(body, why, Some(&shared));
+        if let Some(why) = job.interrupt(&shared) {
+            return job.end_unrun(body, why, Some(&shared));
         }
         let lane = shared.lane_of_strangers();
         let started = Stamp::now();
-        if let Some(live) = shared.asyncs.live().get_mut(&self.key()) {
+        if let Some(live) = shared.asyncs.live().get_mut(&job.key()) {
             live.started = Some((node, started));
         }
-        shared.note_start(lane, &self.meta);
-        shared.note_wait(lane, &self.meta, started.since(self.meta.submitted), 1);
+        shared.note_start(lane, &job.meta);
+        shared.note_wait(lane, &job.meta, started.since(job.meta.submitted), 1);
         drop(shared);
 
         let mut body = Some(Box::pin(body));
         #[cfg(feature = "tracing")]
-        let span = crate::trace::span(&self.meta);
+        let span = crate::trace::span(&job.meta);
         let outcome = poll_fn(|context| {
             #[cfg(feature = "tracing")]
             let _within = span.enter();
-            self.poll(&mut body, &engine, context)
+            job.poll(&mut body, &engine, context)
         });
         let outcome = outcome.await;
         #[cfg(feature = "tracing")]
@@ -298,18 +303,18 @@ where
         contain(|| drop(body.take()));
         let shared = engine.upgrade();
         let run_time = started.elapsed();
-        self.meta.leave(|| match &outcome {
+        job.meta.leave(|| match &outcome {
             Ok(_) => Verdict::Success,
             Err(JobError::Panicked(_)) => Verdict::Failure,
             Err(_) => Verdict::None,
         });
         if let Some(shared) = &shared {
-            shared.asyncs.live().remove(&self.key());
-            shared.note_run_time(lane, &self.meta, run_time, 1);
-            shared.note_end(lane, &self.meta, outcome.as_ref().err(), Phase::Running);
+            shared.asyncs.live().remove(&job.key());
+            shared.note_run_time(lane, &job.meta, run_time, 1);
+            shared.note_end(lane, &job.meta, outcome.as_ref().err(), Phase::Running);
         }
         let gone = || shared.iter().for_each(|shared| shared.note_gone(lane));
-        self.slot.end(outcome, gone, || wake(&self.waiter));
+        job.slot.end(outcome, gone, || wake(&job.waiter));
     }
 
     fn poll(
@@ -358,7 +363,7 @@ where
     }
 
     /// Only its task runs it.
-    fn run(self: Arc<Self>, _current: &Current) -> bool {
+    fn run(&self, _job: &Ref<dyn AnyJob>, _current: &Current) -> bool {
         false
     }
 
@@ -427,7 +432,7 @@ impl Shared {
         }
     }
 
-    fn submit_future<F>(self: &Arc<Self>, job: &Arc<FutureJob<F>>) -> Result<(), SubmitError>
+    fn submit_future<F>(self: &Arc<Self>, job: &Ref<FutureJob<F>>) -> Result<(), SubmitError>
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
@@ -454,9 +459,9 @@ impl Shared {
             }
         };
         self.metrics.note_submitted(meta.class, meta.priority, 1);
-        let any = Arc::clone(job) as Arc<dyn AnyJob>;
+        let any = FutureJob::any(job);
         let live = Live {
-            job: Arc::clone(&any),
+            job: any.clone(),
             started: None,
         };
         self.asyncs.live().insert(job.key(), live);
@@ -467,7 +472,7 @@ impl Shared {
         if meta.deadline().is_some_and(|at| self.timer.watch(at, &any)) {
             self.spawner.ask(Request::Timer(Arc::downgrade(self)));
         }
-        drop(runtime.spawn(Arc::clone(job).drive(Arc::downgrade(self), node)));
+        drop(runtime.spawn(FutureJob::drive(job.clone(), Arc::downgrade(self), node)));
         self.end_queued_if_ending();
         Ok(())
     }
@@ -523,13 +528,13 @@ impl JobBuilder<'_> {
         F::Output: Send + 'static,
     {
         let (shared, meta) = self.class(Class::Io).into_shared_and_meta()?;
-        let job = Arc::new(FutureJob {
+        let job = Ref::new(FutureJob {
             meta,
             slot: Slot::new(future),
             waiter: Mutex::default(),
             task: Mutex::default(),
         });
         shared.submit_future(&job)?;
-        Ok(JobHandle::of(job))
+        Ok(JobHandle::of(FutureJob::outcome(job)))
     }
 }

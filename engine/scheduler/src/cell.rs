@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -12,6 +12,8 @@ use crate::clock::Stamp;
 use crate::current::Current;
 use crate::error::{Interrupted, JobError, Phase};
 use crate::job::JobContext;
+use crate::protocol::left::Left;
+use crate::protocol::refs::{Inner, Ref};
 use crate::shared::Shared;
 use crate::slot::Slot;
 use crate::token::CancellationToken;
@@ -165,9 +167,9 @@ pub(crate) enum Place {
     /// Near whoever submits it.
     Any,
     /// There first, elsewhere once those have nothing of their own.
-    Prefer(u32),
+    Prefer(u16),
     /// There only.
-    Strict(u32),
+    Strict(u16),
 }
 
 /// A job whose type is forgotten: what queues hold.
@@ -175,8 +177,10 @@ pub(crate) trait AnyJob: Send + Sync + fmt::Debug {
     fn meta(&self) -> &Meta;
     /// A hint: false once somebody runs it, or it has ended.
     fn is_queued(&self) -> bool;
-    /// Runs it, unless it has ended or runs already. Never panics.
-    fn run(self: Arc<Self>, current: &Current) -> bool;
+    /// Runs it, which is `job`, unless it has ended or runs already. Never panics.
+    fn run(&self, job: &Ref<dyn AnyJob>, current: &Current) -> bool;
+    /// Of a chunk that another worker has taken: runs jobs of it, from the end on, until none is left.
+    fn help(&self, _current: &Current) {}
     /// Ends it without running it, if it is still queued; gives how many jobs that were. Where `engine`
     /// is not given it is the [`Rare`] one.
     fn end_queued(&self, why: Interrupted, engine: Option<&Shared>) -> usize;
@@ -192,30 +196,50 @@ pub(crate) trait Outcome<T>: AnyJob {
     fn is_ended(&self) -> bool;
 }
 
-/// Small: with 120 bytes and less a job that another thread frees costs its allocator no lock.
+/// One whose closure and value are a word each fills a cache line.
 pub(crate) struct JobCell<T, F> {
     meta: Meta,
     slot: Slot<T, F>,
-    waker: Mutex<Option<Waker>>,
+    waker: Left<Waker>,
 }
+
+const _: () = assert!(size_of::<Inner<JobCell<(), [usize; 1]>>>() == 64);
 
 impl<T, F> JobCell<T, F> {
     pub(crate) fn new(meta: Meta, body: F) -> JobCell<T, F> {
         JobCell {
             meta,
             slot: Slot::new(body),
-            waker: Mutex::new(None),
+            waker: Left::nothing(),
         }
     }
 
-    fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn wake(&self) {
-        let waker = self.waker().take();
-        waker.into_iter().for_each(Waker::wake);
+        self.waker.take().into_iter().for_each(Waker::wake);
     }
+}
+
+impl<T, F> JobCell<T, F>
+where
+    T: Send + 'static,
+    F: FnOnce(&JobContext) -> T + Send + 'static,
+{
+    /// The job as queues hold it, and as its handle does.
+    pub(crate) fn split(self) -> (Ref<dyn AnyJob>, Ref<dyn Outcome<T>>) {
+        let is_watchable = self.meta.rare.is_some();
+        let (queued, handle) = Ref::pair(self, is_watchable);
+        // SAFETY: the same pointer.
+        let queued = unsafe { queued.cast(|job| job as *mut Inner<dyn AnyJob>) };
+        // SAFETY: the same pointer.
+        let handle = unsafe { handle.cast(|job| job as *mut Inner<dyn Outcome<T>>) };
+        (queued, handle)
+    }
+}
+
+/// A job as queues hold it.
+pub(crate) fn any<T: 'static>(job: &Ref<dyn Outcome<T>>) -> Ref<dyn AnyJob> {
+    // SAFETY: the same pointer.
+    unsafe { job.clone().cast(|job| job as *mut Inner<dyn AnyJob>) }
 }
 
 impl<T, F> AnyJob for JobCell<T, F>
@@ -231,8 +255,13 @@ where
         self.slot.is_queued()
     }
 
-    fn run(self: Arc<Self>, current: &Current) -> bool {
-        let Some(body) = self.slot.claim() else {
+    fn run(&self, job: &Ref<dyn AnyJob>, current: &Current) -> bool {
+        // Nobody has a handle any more, so nobody gets one.
+        let claimed = match Ref::is_alone(job) {
+            true => self.slot.claim_alone(),
+            false => self.slot.claim(),
+        };
+        let Some(body) = claimed else {
             return false;
         };
         let shared = current.engine().shared();
@@ -252,8 +281,11 @@ where
         meta.leave(|| context.verdict(&outcome));
         // Whoever has joined a job finds it in the metrics.
         shared.note_end(lane, meta, outcome.as_ref().err(), Phase::Running);
-        self.slot
-            .end(outcome, || shared.note_gone(lane), || self.wake());
+        let gone = || shared.note_gone(lane);
+        match Ref::is_alone(job) {
+            true => self.slot.end_alone(outcome, gone),
+            false => self.slot.end(outcome, gone, || self.wake()),
+        }
         true
     }
 
@@ -279,14 +311,7 @@ where
     F: FnOnce(&JobContext) -> T + Send + 'static,
 {
     fn take(&self, waker: Option<&Waker>) -> Option<Result<T, JobError>> {
-        // A waker is somebody else's code: cloned and dropped outside of the lock.
-        let leave = waker.map(|waker| {
-            || {
-                let mut waker = Some(waker.clone());
-                std::mem::swap(&mut *self.waker(), &mut waker);
-                drop(waker);
-            }
-        });
+        let leave = waker.map(|waker| || drop(self.waker.leave(waker.clone())));
         self.slot.take(leave)
     }
 

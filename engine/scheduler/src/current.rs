@@ -23,6 +23,7 @@ use crate::clock::Stamp;
 use crate::engine::Engine;
 use crate::panics::NoUnwind;
 use crate::protocol::arena::Arena;
+use crate::protocol::refs::Ref;
 use crate::running::Own;
 use crate::scope::Ends;
 use crate::shared::Shared;
@@ -374,7 +375,7 @@ impl Current {
 
     /// Runs a job that somebody here waits for, if it is still queued and this thread is of the
     /// kind and on the node that it asks for. So waiting threads never run out of threads.
-    pub(crate) fn run_if_queued(&self, job: Arc<dyn AnyJob>) {
+    pub(crate) fn run_if_queued(&self, job: &Ref<dyn AnyJob>) {
         let meta = job.meta();
         let shared = self.engine.shared();
         let is_engine = ptr::eq(meta.engine, Arc::as_ptr(shared));
@@ -383,21 +384,19 @@ impl Current {
         }
         let ran = match (&self.role, meta.class, meta.place) {
             (Role::Cpu(worker), Class::Cpu, Place::Strict(node)) => {
-                node as usize == worker.node() && Arc::clone(&job).run(self)
+                node as usize == worker.node() && job.run(job, self)
             }
             // I/O threads go where their jobs are.
             (Role::Io(at), Class::Io, Place::Strict(node)) if node as usize != at.get() => {
                 let node = node as usize;
                 let home = at.replace(node);
                 crate::io::settle(shared, node);
-                let ran = Arc::clone(&job).run(self);
+                let ran = job.run(job, self);
                 at.set(home);
                 crate::io::settle(shared, home);
                 ran
             }
-            (Role::Cpu(_), Class::Cpu, _) | (Role::Io(_), Class::Io, _) => {
-                Arc::clone(&job).run(self)
-            }
+            (Role::Cpu(_), Class::Cpu, _) | (Role::Io(_), Class::Io, _) => job.run(job, self),
             (Role::Cpu(_), Class::Io, _) | (Role::Io(_), Class::Cpu, _) => false,
         };
         if ran {

@@ -20,6 +20,7 @@ use crate::builder::Pinning;
 use crate::cell::{AnyJob, Place};
 use crate::current::Current;
 use crate::panics::contain;
+use crate::protocol::refs::Ref;
 use crate::protocol::sync::{AtomicBool, Ordering};
 use crate::queues::Task;
 use crate::shared::Shared;
@@ -56,7 +57,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Node {
     /// By priority.
-    jobs: [VecDeque<Arc<dyn AnyJob>>; 3],
+    jobs: [VecDeque<Ref<dyn AnyJob>>; 3],
     /// Threads that wait here and that nobody has woken yet.
     idle: usize,
     /// Wakes that no thread has taken up yet.
@@ -74,7 +75,7 @@ impl State {
     fn most_urgent(
         &mut self,
         nodes: impl Iterator<Item = usize> + Clone,
-    ) -> Option<(usize, Arc<dyn AnyJob>)> {
+    ) -> Option<(usize, Ref<dyn AnyJob>)> {
         (0..3).find_map(|priority| {
             nodes.clone().find_map(|node| {
                 let job = self.nodes[node].jobs[priority].pop_front()?;
@@ -125,7 +126,7 @@ impl Io {
     }
 
     /// Queues a job at a node; `near` are all nodes, nearest to it first.
-    pub(crate) fn push(&self, near: &[usize], job: Arc<dyn AnyJob>) -> Wanted {
+    pub(crate) fn push(&self, near: &[usize], job: Ref<dyn AnyJob>) -> Wanted {
         let home = near[0];
         let mut state = self.state();
         state.nodes[home].jobs[job.meta().priority as usize].push_back(job);
@@ -164,7 +165,7 @@ impl Io {
 
     /// A thread that was asked for cannot be had. Gives a job that no other thread would come to,
     /// for whoever asks to run; `None` once there is none, and the thread is no longer counted.
-    fn next_without_threads(&self) -> Option<Arc<dyn AnyJob>> {
+    fn next_without_threads(&self) -> Option<Ref<dyn AnyJob>> {
         let mut state = self.state();
         let is_alone = state.threads.saturating_sub(state.replaced) <= 1;
         let job = is_alone.then(|| state.most_urgent(0..self.woken.len()));
@@ -212,7 +213,7 @@ impl Io {
     }
 
     /// The next job, for a thread that waits and nobody else could take the place of.
-    pub(crate) fn take(&self, near: &[usize]) -> Option<Arc<dyn AnyJob>> {
+    pub(crate) fn take(&self, near: &[usize]) -> Option<Ref<dyn AnyJob>> {
         let found = self.state().most_urgent(near.iter().copied());
         found.map(|(_, job)| job)
     }
@@ -246,7 +247,7 @@ impl Io {
     }
 
     /// Takes all that waits.
-    pub(crate) fn drain(&self) -> Vec<Arc<dyn AnyJob>> {
+    pub(crate) fn drain(&self) -> Vec<Ref<dyn AnyJob>> {
         let mut state = self.state();
         state
             .nodes
@@ -263,7 +264,7 @@ impl Io {
 
     /// The next job for a thread, the most urgent first, and the node it belongs to; `None` when
     /// the thread is to end.
-    fn next(&self, near: &[usize]) -> Option<(usize, Arc<dyn AnyJob>)> {
+    fn next(&self, near: &[usize]) -> Option<(usize, Ref<dyn AnyJob>)> {
         let here = near[0];
         let mut state = self.state();
         loop {

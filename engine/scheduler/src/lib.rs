@@ -63,6 +63,8 @@ mod machine;
 #[cfg(not(reiver_loom))]
 mod many;
 #[cfg(not(reiver_loom))]
+mod memory;
+#[cfg(not(reiver_loom))]
 mod metrics;
 #[cfg(not(reiver_loom))]
 mod numa_vec;
@@ -142,10 +144,13 @@ pub mod model {
     pub use crate::protocol::count::Count;
     pub use crate::protocol::doze::Doze;
     pub use crate::protocol::drain::Drain;
+    pub use crate::protocol::holding::Holding;
     pub use crate::protocol::latch::{Latch, Waits};
+    pub use crate::protocol::left::Left;
     pub use crate::protocol::notice::Notice;
     pub use crate::protocol::permits::Permits;
     pub use crate::protocol::private::{PrivateList, Robber};
+    pub use crate::protocol::refs::{Ref, Watch};
     pub use crate::protocol::shown::Shown;
     pub use crate::protocol::sleep::{Demand, Sleep, Sleepers};
     pub use crate::protocol::state::State;

@@ -17,7 +17,7 @@ use crate::cell::{AnyJob, Meta};
 use crate::current::Current;
 use crate::error::{Interrupted, JobError, Phase};
 use crate::job::JobContext;
-use crate::protocol::sync::{AtomicBool, Ordering};
+use crate::protocol::refs::{Inner, Ref};
 use crate::shared::Shared;
 use crate::slot::Slot;
 
@@ -55,12 +55,6 @@ struct Chunk<T, F> {
     jobs: Range<usize>,
 }
 
-/// A chunk that a worker has taken, as others see it.
-pub(crate) trait Held: AnyJob {
-    /// Runs jobs of it, from the end on, until none is left.
-    fn help(&self, current: &Current);
-}
-
 impl<T, F> Many<T, F>
 where
     T: Send + 'static,
@@ -82,13 +76,15 @@ where
     pub(crate) fn chunks(
         self: &Arc<Self>,
         workers: usize,
-    ) -> impl Iterator<Item = Arc<dyn AnyJob>> {
+    ) -> impl Iterator<Item = Ref<dyn AnyJob>> {
         let jobs = self.slots.len();
         let size = (jobs / (workers * CHUNKS_PER_WORKER)).clamp(1, CHUNK);
         (0..jobs).step_by(size).map(move |first| {
             let many = Arc::clone(self);
             let jobs = first..jobs.min(first + size);
-            Arc::new(Chunk { many, jobs }) as Arc<dyn AnyJob>
+            let chunk = Ref::new(Chunk { many, jobs });
+            // SAFETY: the same pointer.
+            unsafe { chunk.cast(|chunk| chunk as *mut Inner<dyn AnyJob>) }
         })
     }
 
@@ -202,13 +198,13 @@ where
             .any(Slot::is_queued)
     }
 
-    fn run(self: Arc<Self>, current: &Current) -> bool {
+    fn run(&self, job: &Ref<dyn AnyJob>, current: &Current) -> bool {
         let shared = current.engine().shared();
         // Guests are not known to others.
         let holding = shared.workers.get(current.lane());
         let holding = holding.filter(|_| self.jobs.len() > 1);
         if let Some(worker) = holding {
-            worker.holding.push(Arc::clone(&self) as Arc<dyn Held>);
+            worker.holding.push(job.clone());
             shared.wake_one(current.node_index());
             shared.end_queued_if_ending();
         }
@@ -218,7 +214,7 @@ where
         }
         if self.is_queued() {
             // Something more urgent has come: the rest waits again.
-            shared.push_again(current.node_index(), self);
+            shared.push_again(current.node_index(), job.clone());
         }
         ran > 0
     }
@@ -242,13 +238,7 @@ where
             ended
         })
     }
-}
 
-impl<T, F> Held for Chunk<T, F>
-where
-    T: Send + 'static,
-    F: FnOnce(&JobContext) -> T + Send + 'static,
-{
     fn help(&self, current: &Current) {
         let left = self.jobs.clone().rev();
         let left = left.filter(|&job| self.many.slots[job].is_queued());
@@ -262,58 +252,5 @@ impl<T, F> fmt::Debug for Chunk<T, F> {
             .field("meta", &self.many.meta)
             .field("jobs", &self.jobs)
             .finish()
-    }
-}
-
-/// Where a worker shows the chunks that it is in.
-#[derive(Debug, Default)]
-pub(crate) struct Holding {
-    /// A hint, for who looks at many.
-    is_any: AtomicBool,
-    chunks: Mutex<Vec<Arc<dyn Held>>>,
-}
-
-impl Holding {
-    fn chunks(&self) -> MutexGuard<'_, Vec<Arc<dyn Held>>> {
-        self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn push(&self, chunk: Arc<dyn Held>) {
-        let mut chunks = self.chunks();
-        chunks.push(chunk);
-        // ORDERING: relaxed: whoever must not miss it has a fence before it looks, and whoever sets it
-        // has one before it asks who sleeps.
-        self.is_any.store(true, Ordering::Relaxed);
-    }
-
-    fn pop(&self) {
-        let mut chunks = self.chunks();
-        let last = chunks.pop();
-        // ORDERING: relaxed: who still reads true looks in vain.
-        self.is_any.store(!chunks.is_empty(), Ordering::Relaxed);
-        drop(chunks);
-        drop(last);
-    }
-
-    /// True if there may be jobs that others could run.
-    pub(crate) fn is_any(&self) -> bool {
-        // ORDERING: relaxed, see `push`.
-        self.is_any.load(Ordering::Relaxed)
-    }
-
-    /// True if there is a chunk with jobs that nobody has begun.
-    pub(crate) fn has_queued(&self) -> bool {
-        self.is_any() && self.chunks().iter().any(|chunk| chunk.is_queued())
-    }
-
-    /// A chunk with jobs that nobody has begun.
-    pub(crate) fn get(&self) -> Option<Arc<dyn Held>> {
-        let chunks = self.chunks();
-        chunks.iter().find(|chunk| chunk.is_queued()).cloned()
-    }
-
-    /// All of them.
-    pub(crate) fn all(&self) -> Vec<Arc<dyn Held>> {
-        self.chunks().clone()
     }
 }

@@ -5,23 +5,21 @@
 //! Workers' own deques hold forks only, never jobs: so a job that waits is seen by every worker at
 //! every search, and priorities hold over the whole machine.
 
-use std::sync::Arc;
-
 use crossbeam_deque::{Injector, Steal};
 
 use crate::Priority;
 use crate::cell::{AnyJob, Place};
 use crate::fork::Fork;
-use crate::many::Held;
 use crate::panics::contain;
+use crate::protocol::refs::Ref;
 
 /// Something for a CPU worker to do.
 #[derive(Debug)]
 pub(crate) enum Task {
     /// A submitted job, or several.
-    Job(Arc<dyn AnyJob>),
+    Job(Ref<dyn AnyJob>),
     /// Jobs that another worker has taken and not begun.
-    Help(Arc<dyn Held>),
+    Help(Ref<dyn AnyJob>),
     /// A part of a join, scope or install.
     Fork(Fork),
 }
@@ -30,14 +28,14 @@ pub(crate) enum Task {
 #[derive(Debug, Default)]
 pub(crate) struct NodeQueues {
     forks: Injector<Fork>,
-    shared: [Injector<Arc<dyn AnyJob>>; 3],
-    strict: [Injector<Arc<dyn AnyJob>>; 3],
+    shared: [Injector<Ref<dyn AnyJob>>; 3],
+    strict: [Injector<Ref<dyn AnyJob>>; 3],
 }
 
 pub(crate) const PRIORITIES: [Priority; 3] = [Priority::P0, Priority::P1, Priority::P2];
 
 impl NodeQueues {
-    pub(crate) fn push(&self, priority: Priority, strict: bool, job: Arc<dyn AnyJob>) {
+    pub(crate) fn push(&self, priority: Priority, strict: bool, job: Ref<dyn AnyJob>) {
         let queues = if strict { &self.strict } else { &self.shared };
         queues[priority as usize].push(job);
     }
@@ -74,7 +72,7 @@ impl NodeQueues {
 
     /// Takes out what `is_live` is not, and gives how many are left. The order stays, but for jobs
     /// that come or are taken meanwhile.
-    pub(crate) fn sweep(&self, is_live: impl Fn(&Arc<dyn AnyJob>) -> bool) -> usize {
+    pub(crate) fn sweep(&self, is_live: impl Fn(&Ref<dyn AnyJob>) -> bool) -> usize {
         let mut left = 0;
         for queue in self.shared.iter().chain(&self.strict) {
             for _ in 0..queue.len() {
@@ -118,11 +116,19 @@ impl NodeQueues {
     }
 
     /// The next job of a priority; of the node's own only for its own workers.
-    pub(crate) fn take(&self, priority: Priority, strict_too: bool) -> Option<Arc<dyn AnyJob>> {
+    pub(crate) fn take(&self, priority: Priority, strict_too: bool) -> Option<Ref<dyn AnyJob>> {
         let strict = strict_too
             .then(|| take(&self.strict[priority as usize]))
             .flatten();
         strict.or_else(|| take(&self.shared[priority as usize]))
+    }
+
+    /// As [`take`](NodeQueues::take) of P1, by one of the node's own workers that has just found a job
+    /// there: to look first whether there is another costs more than the job, for whoever brings jobs
+    /// writes what that looks at.
+    pub(crate) fn take_next(&self) -> Option<Ref<dyn AnyJob>> {
+        let priority = Priority::P1 as usize;
+        take(&self.strict[priority]).or_else(|| steal(&self.shared[priority]))
     }
 }
 
@@ -131,6 +137,10 @@ fn take<T>(injector: &Injector<T>) -> Option<T> {
     if injector.is_empty() {
         return None;
     }
+    steal(injector)
+}
+
+fn steal<T>(injector: &Injector<T>) -> Option<T> {
     loop {
         match injector.steal() {
             Steal::Success(taken) => return Some(taken),

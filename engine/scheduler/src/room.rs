@@ -29,6 +29,7 @@ use crate::cell::AnyJob;
 use crate::current::{Current, block_until};
 use crate::error::{Interrupted, SubmitError};
 use crate::panics::contain;
+use crate::protocol::refs::Ref;
 use crate::protocol::sync::{AtomicUsize, Ordering, fence};
 use crate::shared::Shared;
 use crate::spawner::Request;
@@ -345,7 +346,7 @@ impl Shared {
     }
 
     /// Runs a job that was counted in on the current thread, at once, as the job it is.
-    pub(crate) fn run_on_caller(self: &Arc<Self>, job: Arc<dyn AnyJob>) {
+    pub(crate) fn run_on_caller(self: &Arc<Self>, job: Ref<dyn AnyJob>) {
         let meta = job.meta();
         self.room(meta.class).enter_anyway();
         self.metrics.note_submitted(meta.class, meta.priority, 1);
@@ -357,7 +358,7 @@ impl Shared {
         let class = meta.class;
         let run = |current: &Current| {
             contain(|| {
-                job.run(current);
+                job.run(&job, current);
             })
         };
         Current::with(|current| match current {

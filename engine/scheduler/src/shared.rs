@@ -19,6 +19,7 @@ use crate::machine::{Machine, WorkerNode};
 use crate::metrics::Counters;
 use crate::panics::contain;
 use crate::protocol::drain::Drain;
+use crate::protocol::refs::Ref;
 use crate::protocol::sleep::Sleepers;
 use crate::protocol::stop::Stop;
 use crate::protocol::sync::{AtomicBool, AtomicUsize, Ordering};
@@ -137,7 +138,7 @@ impl Shared {
     }
 
     /// Takes a job, or says why not.
-    pub(crate) fn submit(self: &Arc<Self>, job: Arc<dyn AnyJob>) -> Result<(), SubmitError> {
+    pub(crate) fn submit(self: &Arc<Self>, job: Ref<dyn AnyJob>) -> Result<(), SubmitError> {
         let meta = job.meta();
         let entered = self.enter(meta);
         let admitted = entered.and_then(|entry| self.admit(meta.class, entry).map(|()| entry));
@@ -156,7 +157,7 @@ impl Shared {
     /// Takes a job for which its room was entered, or says why not.
     pub(crate) fn submit_entered(
         self: &Arc<Self>,
-        job: Arc<dyn AnyJob>,
+        job: Ref<dyn AnyJob>,
     ) -> Result<(), SubmitError> {
         let meta = job.meta();
         let admitted = self.admit(meta.class, Entry::Queued);
@@ -177,7 +178,7 @@ impl Shared {
     }
 
     /// Queues a job that was admitted.
-    fn take(self: &Arc<Self>, job: Arc<dyn AnyJob>) {
+    fn take(self: &Arc<Self>, job: Ref<dyn AnyJob>) {
         let meta = job.meta();
         let (class, priority) = (meta.class, meta.priority);
         self.metrics.note_submitted(class, priority, 1);
@@ -192,7 +193,7 @@ impl Shared {
             return;
         }
         if self.threadless {
-            Current::as_worker(self, |current, _| job.run(current));
+            Current::as_worker(self, |current, _| job.run(&job, current));
             return;
         }
         if meta
@@ -228,7 +229,7 @@ impl Shared {
         self: &Arc<Self>,
         meta: &Meta,
         jobs: usize,
-        entries: impl Iterator<Item = Arc<dyn AnyJob>>,
+        entries: impl Iterator<Item = Ref<dyn AnyJob>>,
     ) -> Result<(), SubmitError> {
         let (class, priority) = (meta.class, meta.priority);
         if !self.drain.admit(jobs) {
@@ -336,8 +337,7 @@ impl Shared {
     fn has_work(&self) -> bool {
         let lies = |queues: &NodeQueues| queues.has_forks() || queues.has_jobs(false);
         // The look at a private list disturbs its owner, and so comes last.
-        let is_held =
-            |worker: &WorkerFace| worker.holding.has_queued() || worker.robber.is_worth_it();
+        let is_held = |worker: &WorkerFace| worker.has_chunk() || worker.robber.is_worth_it();
         let mut nodes = 0..self.queues.len();
         self.queues.iter().any(lies)
             || nodes.clone().any(|node| self.has_forks(node))
@@ -359,8 +359,7 @@ impl Shared {
 
     /// True if a worker of the node, or a spare, has forks in its deque.
     pub(crate) fn has_forks(&self, node: usize) -> bool {
-        self.workers_of(node)
-            .any(|worker| !worker.stealer.is_empty())
+        self.workers_of(node).any(WorkerFace::has_forks)
     }
 
     /// True if a worker or a spare has forks that nobody has asked for.
@@ -391,7 +390,7 @@ impl Shared {
     }
 
     /// What was taken from a queue and is not done goes back, or to the queue of another node.
-    pub(crate) fn push_again(&self, node: usize, job: Arc<dyn AnyJob>) {
+    pub(crate) fn push_again(&self, node: usize, job: Ref<dyn AnyJob>) {
         let priority = job.meta().priority;
         self.queues[node].push(priority, false, job);
         self.wake_one(node);
@@ -560,7 +559,7 @@ impl Shared {
             }
         }
         let held = self.workers.iter().flat_map(|worker| worker.holding.all());
-        jobs.extend(held.map(|chunk| chunk as Arc<dyn AnyJob>));
+        jobs.extend(held);
         let ended = jobs.into_iter().map(|job| {
             let mut ended = 0;
             contain(|| {

@@ -52,6 +52,26 @@ impl<T, F> Slot<T, F> {
         self.state.claim().then(|| unsafe { self.body() })
     }
 
+    /// As [`claim`](Slot::claim), of a job that nobody else can reach.
+    pub(crate) fn claim_alone(&self) -> Option<F> {
+        // SAFETY: as above.
+        self.state.claim_alone().then(|| unsafe { self.body() })
+    }
+
+    /// As [`end`](Slot::end), of a job that nobody else can reach.
+    pub(crate) fn end_alone(&self, outcome: Result<T, JobError>, gone: impl FnOnce()) {
+        self.put(outcome);
+        self.state.end_alone();
+        gone();
+    }
+
+    /// In the place of the closure, by whoever has claimed the job.
+    fn put(&self, outcome: Result<T, JobError>) {
+        let outcome = ManuallyDrop::new(outcome.map_err(Box::new));
+        // SAFETY: whoever has claimed it alone touches the content until it has ended.
+        unsafe { self.content.get().write(Content { outcome }) };
+    }
+
     /// # Safety
     /// Nobody else touches the content, which is still the closure, and never is again.
     unsafe fn body(&self) -> F {
@@ -83,9 +103,7 @@ impl<T, F> Slot<T, F> {
         gone: impl FnOnce(),
         wake: impl FnOnce(),
     ) {
-        let outcome = ManuallyDrop::new(outcome.map_err(Box::new));
-        // SAFETY: whoever has claimed it alone touches the content until it has ended.
-        unsafe { self.content.get().write(Content { outcome }) };
+        self.put(outcome);
         let is_waited_for = self.state.end();
         gone();
         if is_waited_for {

@@ -4,12 +4,13 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::cell::AnyJob;
 use crate::error::Interrupted;
 use crate::panics::contain;
+use crate::protocol::refs::{Ref, Watch};
 use crate::shared::Shared;
 
 #[derive(Debug, Default)]
@@ -30,26 +31,26 @@ struct Deadlines {
 struct Deadline {
     at: Instant,
     number: u64,
-    job: Weak<dyn AnyJob>,
+    job: Watch<dyn AnyJob>,
 }
 
 impl Timer {
     /// Watches the deadline of a job. True if the thread that does it must be started.
-    pub(crate) fn watch(&self, at: Instant, job: &Arc<dyn AnyJob>) -> bool {
+    pub(crate) fn watch(&self, at: Instant, job: &Ref<dyn AnyJob>) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.count += 1;
         let number = state.count;
         let is_next = state.next.peek().is_none_or(|Reverse(next)| at < next.at);
         if state.next.len() == state.next.capacity() {
             // Those of jobs that have ended, before it would grow.
-            state.next.retain(|Reverse(due)| due.job.strong_count() > 0);
+            state.next.retain(|Reverse(due)| due.job.is_alive());
             let left = state.next.len();
             state.next.reserve(left + 1);
         }
         state.next.push(Reverse(Deadline {
             at,
             number,
-            job: Arc::downgrade(job),
+            job: Ref::watched(job),
         }));
         if is_next {
             self.earlier.notify_one();

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use crate::cell::AnyJob;
 use crate::panics::contain;
 use crate::protocol::notice::Notice;
+use crate::protocol::refs::{Ref, Watch};
 
 /// Cancels the jobs that were given it, and those of its children. Clones are the same token.
 ///
@@ -36,7 +37,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Dependents {
     children: Vec<Weak<Inner>>,
-    jobs: Vec<Weak<dyn AnyJob>>,
+    jobs: Vec<Watch<dyn AnyJob>>,
 }
 
 impl CancellationToken {
@@ -73,10 +74,10 @@ impl CancellationToken {
     }
 
     /// Sees to it that `job` is told. One that is queued ends here if the token is cancelled: true.
-    pub(crate) fn register(&self, job: &Arc<dyn AnyJob>) -> bool {
+    pub(crate) fn register(&self, job: &Ref<dyn AnyJob>) -> bool {
         let is_added = self.inner.cancelled.listen(|dependents| {
-            retain_amortised(&mut dependents.jobs, |job| job.strong_count() > 0);
-            dependents.jobs.push(Arc::downgrade(job));
+            retain_amortised(&mut dependents.jobs, Watch::is_alive);
+            dependents.jobs.push(Ref::watched(job));
         });
         !is_added && job.end_queued(crate::Interrupted::Cancelled, None) > 0
     }
@@ -89,7 +90,7 @@ impl Inner {
         while let Some(token) = pending.pop() {
             let dependents = token.cancelled.say();
             pending.extend(dependents.children.iter().filter_map(Weak::upgrade));
-            for job in dependents.jobs.iter().filter_map(Weak::upgrade) {
+            for job in dependents.jobs.iter().filter_map(Watch::upgrade) {
                 // It may be the last to hold the job, and its value.
                 contain(move || {
                     job.end_queued(crate::Interrupted::Cancelled, None);

@@ -121,6 +121,21 @@ fn a_trim_leaves_what_is_still_used() {
     });
 }
 
+/// An arena leaves a chunk that it has used up while others, and it itself, give back of it.
+#[test]
+fn a_chunk_that_is_left_is_freed_once() {
+    loom::model(|| {
+        let arena = Arena::leaving();
+        let blocks = [1, 0].map(|value| Pointer::taken_from(&arena, value));
+        let other = given_back_elsewhere(vec![blocks[1]]);
+        let third = Pointer::taken_from(&arena, 3);
+        assert_eq!(blocks[0].give_back(&arena), 1);
+        assert_eq!(third.give_back(&arena), 3);
+        drop(arena);
+        other.join().unwrap();
+    });
+}
+
 #[test]
 fn who_gives_back_has_to_release() {
     fails_without("arena count release", a_full_chunk_beside_who_gives_it_back);

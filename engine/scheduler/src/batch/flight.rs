@@ -12,11 +12,12 @@ use std::task::{Wake, Waker};
 
 use super::Batch;
 use crate::admission::{Entering, Step};
-use crate::cell::{AnyJob, Outcome};
+use crate::cell::{Outcome, any};
 use crate::current::{Current, block_until};
 use crate::engine::Engine;
 use crate::error::JobError;
 use crate::job::JobContext;
+use crate::protocol::refs::Ref;
 use crate::room::{Entry, Stands};
 use crate::token::CancellationToken;
 use crate::worker::MOST_NESTED;
@@ -44,7 +45,7 @@ pub(super) struct Flight<I: Iterator, F, U> {
     /// How many inputs have been pulled.
     pulled: usize,
     /// Pulled, made a job, and without room in the queue.
-    stuck: Option<(usize, Arc<dyn Outcome<U>>)>,
+    stuck: Option<(usize, Ref<dyn Outcome<U>>)>,
     places: Vec<Place<U>>,
     /// Places that are free.
     free: Vec<usize>,
@@ -57,7 +58,7 @@ pub(super) struct Flight<I: Iterator, F, U> {
 
 /// A job in flight, and how its end is told.
 struct Place<U> {
-    job: Option<(usize, Arc<dyn Outcome<U>>)>,
+    job: Option<(usize, Ref<dyn Outcome<U>>)>,
     waker: Waker,
 }
 
@@ -218,7 +219,7 @@ where
     }
 
     /// Makes a job of the next input.
-    fn next_job(&mut self) -> Option<(usize, Arc<dyn Outcome<U>>)> {
+    fn next_job(&mut self) -> Option<(usize, Ref<dyn Outcome<U>>)> {
         // Somebody else's code: if it panics there are no more inputs.
         let mut inputs = self.inputs.take()?;
         let input = inputs.next()?;
@@ -229,13 +230,14 @@ where
         let job = self.engine.job().class(self.class).priority(self.priority);
         let job = job.cancel_with(&self.token);
         let cell = job.into_cell(move |ctx: &JobContext| body(ctx, input));
-        Some((index, cell.expect("it asks for no node")))
+        let (_, job) = cell.expect("it asks for no node").split();
+        Some((index, job))
     }
 
     /// Submits a job for which the room of its class was entered, if the engine takes any.
-    fn hand_over(&mut self, index: usize, job: Arc<dyn Outcome<U>>) {
+    fn hand_over(&mut self, index: usize, job: Ref<dyn Outcome<U>>) {
         let shared = self.engine.shared();
-        let taken = Arc::clone(&job) as Arc<dyn AnyJob>;
+        let taken = any(&job);
         match shared.submit_entered(taken) {
             Ok(()) => self.watch(index, job),
             Err(error) => self.ready.push_back((index, Err(JobError::untaken(error)))),
@@ -243,7 +245,7 @@ where
     }
 
     /// Sees to it that the end of a job is told.
-    fn watch(&mut self, index: usize, job: Arc<dyn Outcome<U>>) {
+    fn watch(&mut self, index: usize, job: Ref<dyn Outcome<U>>) {
         let place = self.free.pop().unwrap_or_else(|| {
             let place = self.places.len();
             let ended = Arc::clone(&self.ended);
@@ -276,9 +278,9 @@ where
             if self.run_own() {
                 return;
             }
-            let may_pass = |job: &mut (usize, Arc<dyn Outcome<U>>)| job.1.meta().may_pass();
+            let may_pass = |job: &mut (usize, Ref<dyn Outcome<U>>)| job.1.meta().may_pass();
             if let Some((index, job)) = self.stuck.take_if(may_pass) {
-                let taken = Arc::clone(&job) as Arc<dyn AnyJob>;
+                let taken = any(&job);
                 match shared.admit(self.class, Entry::Caller) {
                     Ok(()) => {
                         shared.run_on_caller(taken);
@@ -292,7 +294,7 @@ where
                 return;
             }
         }
-        let stuck = self.stuck.as_ref().map(|(_, job)| Arc::clone(job));
+        let stuck = self.stuck.as_ref().map(|(_, job)| job.clone());
         let mut entering = stuck.as_ref().map(|job| shared.entering(job.meta()));
         let until = entering.as_ref().and_then(Entering::until);
         let wanted = self.wanted(goal);
@@ -353,13 +355,13 @@ where
         for place in round {
             let job = self.places[place].job.as_ref();
             let queued = job.filter(|(_, job)| job.is_queued());
-            let Some(job) = queued.map(|(_, job)| Arc::clone(job) as Arc<dyn AnyJob>) else {
+            let Some(job) = queued.map(|(_, job)| any(job)) else {
                 continue;
             };
             is_left = true;
             Current::with(|current| {
                 if let Some(current) = current {
-                    current.run_if_queued(Arc::clone(&job));
+                    current.run_if_queued(&job);
                 }
             });
             if job.is_queued() {
@@ -396,7 +398,7 @@ fn run_any_io() -> bool {
         let job = shared.io.take(&shared.machine.near[current.node_index()]);
         let is_some = job.is_some();
         if let Some(job) = job {
-            current.run_if_queued(job);
+            current.run_if_queued(&job);
         }
         is_some
     })

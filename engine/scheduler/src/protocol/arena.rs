@@ -22,6 +22,7 @@ use crate::protocol::sync::{AtomicUsize, Ordering, alloc, both, dealloc, needed}
 /// Also what chunks are aligned to, so that a block finds its chunk.
 const CHUNK_BYTES: usize = if cfg!(reiver_loom) { 512 } else { 32 << 10 };
 const BLOCK_ALIGN: usize = 16;
+const LINE: usize = 64;
 /// Larger blocks are the allocator's.
 pub(crate) const MOST_BYTES: usize = if cfg!(reiver_loom) { 128 } else { 1 << 10 };
 /// So many old chunks are looked at before a new one is allocated.
@@ -39,6 +40,8 @@ pub struct Arena {
     used: RefCell<VecDeque<NonNull<Chunk>>>,
     /// A chunk of another arena, and how much of it was given back here and is not yet counted.
     foreign: Cell<(*const Chunk, usize)>,
+    /// It keeps its chunks to use them again.
+    keeps: bool,
 }
 
 /// What stands at the beginning of a chunk.
@@ -61,7 +64,7 @@ struct Chunk {
 /// In what others have given back: the arena is gone, and what its own thread had given back is added.
 const ORPHAN: usize = 1 << 63;
 
-const FIRST_BLOCK: usize = size_of::<Chunk>().next_multiple_of(BLOCK_ALIGN);
+const FIRST_BLOCK: usize = size_of::<Chunk>().next_multiple_of(LINE);
 const LAYOUT: Layout = match Layout::from_size_align(CHUNK_BYTES, CHUNK_BYTES) {
     Ok(layout) => layout,
     Err(_) => panic!("a power of two"),
@@ -73,18 +76,35 @@ pub(crate) const fn fits<T>() -> bool {
     size_of::<T>() <= MOST_BYTES && align_of::<T>() <= BLOCK_ALIGN
 }
 
+/// True if [`take_lines`](Arena::take_lines) has memory for it.
+#[cfg(not(reiver_loom))]
+pub(crate) const fn fits_lines(layout: Layout) -> bool {
+    layout.size() <= MOST_BYTES && layout.align() == LINE
+}
+
 const fn block_bytes<T>() -> usize {
     size_of::<T>().next_multiple_of(BLOCK_ALIGN)
 }
 
 impl Arena {
-    /// An empty one.
-    pub fn new() -> Arena {
+    /// An empty one, for a thread that is told when to [`trim`](Arena::trim) it.
+    pub const fn new() -> Arena {
+        Arena::empty(true)
+    }
+
+    /// An empty one, which leaves its chunks when they are used up: as if it was gone then, whoever
+    /// gives the last block back frees them. It may move.
+    pub const fn leaving() -> Arena {
+        Arena::empty(false)
+    }
+
+    const fn empty(keeps: bool) -> Arena {
         Arena {
             at: Cell::new(ptr::null_mut()),
             end: Cell::new(ptr::null_mut()),
-            used: RefCell::default(),
+            used: RefCell::new(VecDeque::new()),
             foreign: Cell::new((ptr::null(), 0)),
+            keeps,
         }
     }
 
@@ -94,18 +114,31 @@ impl Arena {
     pub fn take<T>(&self, value: T) -> NonNull<T> {
         // Not when it is compiled: the branch that spawns what does not fit elsewhere is compiled too.
         assert!(const { fits::<T>() });
-        let bytes = block_bytes::<T>();
+        let block = self.take_bytes(block_bytes::<T>()).cast::<T>();
+        // SAFETY: aligned and large enough, and nobody else's.
+        unsafe { block.write(value) };
+        block
+    }
+
+    /// Memory for a value of a layout that [`fits_lines`], in cache lines of its own. All that is taken of
+    /// such an arena is taken so.
+    #[inline]
+    pub fn take_lines(&self, layout: Layout) -> NonNull<u8> {
+        let block = self.take_bytes(layout.size());
+        debug_assert!(block.addr().get().is_multiple_of(layout.align()));
+        block
+    }
+
+    #[inline]
+    fn take_bytes(&self, bytes: usize) -> NonNull<u8> {
         if self.end.get().addr() - self.at.get().addr() < bytes {
             self.next_chunk();
         }
         let at = self.at.get();
         // SAFETY: there is so much left of the chunk.
         self.at.set(unsafe { at.add(bytes) });
-        let block = at.cast::<T>();
-        // SAFETY: aligned and large enough, and nobody else's.
-        unsafe { block.write(value) };
         // SAFETY: it lies in a chunk.
-        unsafe { NonNull::new_unchecked(block) }
+        unsafe { NonNull::new_unchecked(at) }
     }
 
     /// Moves the value out of a block of any arena and gives the block back; this is the arena of the
@@ -117,19 +150,37 @@ impl Arena {
     pub unsafe fn give_back<T>(&self, block: NonNull<T>) -> T {
         // SAFETY: it holds a value, which is moved out once.
         let value = unsafe { block.read() };
+        // SAFETY: as the caller says.
+        unsafe { self.give_back_bytes(block.cast(), block_bytes::<T>()) };
+        value
+    }
+
+    /// As [`give_back`](Arena::give_back), of memory whose value is gone.
+    ///
+    /// # Safety
+    /// It came from [`take_lines`](Arena::take_lines) for this layout, and is given back once.
+    #[inline]
+    pub unsafe fn give_back_lines(&self, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: as the caller says.
+        unsafe { self.give_back_bytes(block, layout.size()) };
+    }
+
+    /// # Safety
+    /// It is a block of some arena, so large, and is given back once.
+    #[inline]
+    unsafe fn give_back_bytes(&self, block: NonNull<u8>, bytes: usize) {
         let chunk = block
             .as_ptr()
             .map_addr(|addr| addr & !(CHUNK_BYTES - 1))
             .cast::<Chunk>()
             .cast_const();
-        let bytes = block_bytes::<T>();
         // SAFETY: chunks are aligned to their size and begin with this; it is freed only after all
         // its blocks have been given back.
         let header = unsafe { &*chunk };
         header.is_used();
         if ptr::eq(header.owner, self) {
             header.own_bytes.set(header.own_bytes.get() + bytes);
-            return value;
+            return;
         }
         let (known, uncounted) = self.foreign.get();
         if ptr::eq(known, chunk) {
@@ -138,7 +189,6 @@ impl Arena {
             self.count_foreign();
             self.foreign.set((chunk, bytes));
         }
-        value
     }
 
     /// Counts what was given back here and belongs to others. Until then they cannot use it.
@@ -163,7 +213,8 @@ impl Arena {
     fn next_chunk(&self) {
         let mut used = self.used.borrow_mut();
         self.put_away(&mut used);
-        for _ in 0..LOOKS.min(used.len()) {
+        let looks = if self.keeps { LOOKS } else { 0 };
+        for _ in 0..looks.min(used.len()) {
             let oldest = used.pop_front().expect("there are so many");
             // SAFETY: chunks of this arena, until it frees them.
             let header = unsafe { oldest.as_ref() };
@@ -172,6 +223,9 @@ impl Arena {
                 return self.begin(oldest);
             }
             used.push_back(oldest);
+        }
+        if !self.keeps {
+            used.drain(..).for_each(leave);
         }
         // SAFETY: the layout is not empty.
         let Some(chunk) = NonNull::new(unsafe { alloc(LAYOUT) }) else {
@@ -198,7 +252,7 @@ impl Arena {
 
     fn begin(&self, chunk: NonNull<Chunk>) {
         let header = Chunk {
-            owner: self,
+            owner: if self.keeps { self } else { ptr::null() },
             taken_bytes: Cell::new(0),
             own_bytes: Cell::new(0),
             others_bytes: CachePadded::new(AtomicUsize::new(0)),
@@ -278,17 +332,20 @@ impl Drop for Arena {
         self.count_foreign();
         let mut used = std::mem::take(self.used.get_mut());
         self.put_away(&mut used);
-        for chunk in used {
-            // SAFETY: chunks of this arena, until it frees them.
-            let header = unsafe { chunk.as_ref() };
-            let (taken, own) = (header.taken_bytes.get(), header.own_bytes.get());
-            // ORDERING: as in `count_foreign`.
-            let both = both("arena orphan release", "arena orphan acquire");
-            let others = header.others_bytes.fetch_add(own | ORPHAN, both);
-            if own + others == taken {
-                // SAFETY: it was allocated so, and nothing of it is used any more.
-                unsafe { free(chunk.as_ptr()) };
-            }
-        }
+        used.into_iter().for_each(leave);
+    }
+}
+
+/// A chunk that is used up no longer belongs to its arena.
+fn leave(chunk: NonNull<Chunk>) {
+    // SAFETY: chunks of an arena stay until it leaves or frees them.
+    let header = unsafe { chunk.as_ref() };
+    let (taken, own) = (header.taken_bytes.get(), header.own_bytes.get());
+    // ORDERING: as in `count_foreign`.
+    let both = both("arena orphan release", "arena orphan acquire");
+    let others = header.others_bytes.fetch_add(own | ORPHAN, both);
+    if own + others == taken {
+        // SAFETY: it was allocated so, and nothing of it is used any more.
+        unsafe { free(chunk.as_ptr()) };
     }
 }

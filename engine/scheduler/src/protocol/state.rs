@@ -27,6 +27,20 @@ impl State {
         self.0.fetch_or(CLAIMED, Ordering::Relaxed) & CLAIMED == 0
     }
 
+    /// As [`claim`](State::claim), where nobody else can reach it before it is gone.
+    pub fn claim_alone(&self) -> bool {
+        // ORDERING: relaxed, here and below: whoever had it has it no more, and has said so.
+        let state = self.0.load(Ordering::Relaxed);
+        self.0.store(state | CLAIMED, Ordering::Relaxed);
+        state & CLAIMED == 0
+    }
+
+    /// As [`end`](State::end), where nobody else can reach it before it is gone: nobody waits.
+    pub fn end_alone(&self) {
+        self.0
+            .store(self.0.load(Ordering::Relaxed) | ENDED, Ordering::Relaxed);
+    }
+
     /// It has ended, says who has claimed it; true if somebody [`wait`](State::wait)s.
     pub fn end(&self) -> bool {
         // ORDERING: release, with the acquires in `wait` and `take`: the outcome is visible. Acquire,

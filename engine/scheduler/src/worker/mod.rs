@@ -18,6 +18,7 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use crossbeam_deque::Stealer;
+use crossbeam_utils::CachePadded;
 use crossbeam_utils::sync::{Parker, Unparker};
 use footing::Footing;
 use reiver_topology::here::{self, Here};
@@ -25,12 +26,16 @@ use reiver_topology::{Seat, place};
 use spell::Spell;
 
 use crate::builder::Pinning;
+use crate::cell::AnyJob;
 use crate::current::Current;
 use crate::fork::Fork;
-use crate::many::Holding;
+use crate::memory;
 use crate::panics::contain;
+use crate::protocol::holding::Holding;
 use crate::protocol::private::{PrivateList, Robber};
+use crate::protocol::refs::Ref;
 use crate::protocol::sleep::{Bit, Demand, Sleep, Sleepers};
+use crate::protocol::sync::{AtomicBool, Ordering};
 use crate::queues::Task;
 use crate::scope::{BUNDLE, bundled, spawned_in};
 use crate::shared::Shared;
@@ -49,9 +54,12 @@ pub(crate) struct Worker {
     /// Those that somebody may take. Newest first for its owner: the fork that is in the cache;
     /// oldest first for thieves.
     deque: crossbeam_deque::Worker<Fork>,
+    shares: Shares,
     demand: Demand,
     /// Not before this does it ask others to share.
     asks_from: Cell<Option<Instant>>,
+    /// The last search has found a job.
+    found_job: Cell<bool>,
     footing: OnceCell<Box<Footing>>,
     parker: Parker,
     unparker: Unparker,
@@ -64,11 +72,52 @@ pub(crate) struct Worker {
 pub(crate) struct WorkerFace {
     pub(crate) seat: Seat,
     pub(crate) stealer: Stealer<Fork>,
+    shares: Shares,
     pub(crate) robber: Robber<Fork>,
     pub(crate) unparker: Unparker,
-    pub(crate) holding: Holding,
+    pub(crate) holding: Holding<Ref<dyn AnyJob>>,
     /// The number of its seat: its own, or of a spare that of its twin.
     pub(crate) seat_number: usize,
+}
+
+impl WorkerFace {
+    /// True if there may be forks to steal.
+    pub(crate) fn has_forks(&self) -> bool {
+        self.shares.may_be() && !self.stealer.is_empty()
+    }
+
+    /// A chunk that it is in, with jobs that nobody has begun.
+    pub(crate) fn chunk(&self) -> Option<Ref<dyn AnyJob>> {
+        self.holding
+            .is_any()
+            .then(|| self.holding.get(|chunk| chunk.is_queued()))?
+    }
+
+    /// True if there is one.
+    pub(crate) fn has_chunk(&self) -> bool {
+        self.holding.has(|chunk| chunk.is_queued())
+    }
+}
+
+/// False while a worker's deque is empty. To ask the deque itself costs a fence, and most workers ask
+/// most others at every search.
+#[derive(Debug, Clone, Default)]
+struct Shares(Arc<CachePadded<AtomicBool>>);
+
+impl Shares {
+    /// By the owner: before it puts something there, or once it has found nothing there.
+    fn note(&self, shares: bool) {
+        // ORDERING: relaxed: nobody else writes it. Who must not miss what lies in the deque passes the
+        // fence that makes it see the deque, and sees this, which is written before.
+        if self.0.load(Ordering::Relaxed) != shares {
+            self.0.store(shares, Ordering::Relaxed);
+        }
+    }
+
+    fn may_be(&self) -> bool {
+        // ORDERING: relaxed, as above.
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 struct WorkerWaker(Unparker);
@@ -92,9 +141,11 @@ impl Worker {
         let waker = Waker::from(Arc::new(WorkerWaker(unparker.clone())));
         let (private, robber) = PrivateList::new(Fork::NONE);
         let deque = crossbeam_deque::Worker::new_lifo();
+        let shares = Shares::default();
         let face = WorkerFace {
             seat,
             stealer: deque.stealer(),
+            shares: shares.clone(),
             robber,
             unparker: unparker.clone(),
             holding: Holding::default(),
@@ -107,8 +158,10 @@ impl Worker {
             twin,
             private,
             deque,
+            shares,
             demand: sleepers.demand(),
             asks_from: Cell::new(None),
+            found_job: Cell::new(false),
             footing: OnceCell::new(),
             parker,
             unparker,
@@ -172,7 +225,11 @@ impl Worker {
     pub(crate) fn pop(&self, shared: &Shared) -> Option<Fork> {
         let fork = self.private.pop();
         if fork.is_none() {
-            return self.deque.pop();
+            let fork = self.deque.pop();
+            if fork.is_none() {
+                self.shares.note(false);
+            }
+            return fork;
         }
         if self.demand.is_any() {
             self.share(shared);
@@ -198,13 +255,19 @@ impl Worker {
             });
             for fork in bundled(taken) {
                 shared.metrics.note_promotion(self.lane);
-                self.deque.push(fork);
+                self.push_shared(fork);
             }
             if !(is_eager && is_some_left) {
                 break;
             }
         }
         shared.wake_one(self.node);
+    }
+
+    /// Puts a fork where it can be stolen.
+    fn push_shared(&self, fork: Fork) {
+        self.shares.note(true);
+        self.deque.push(fork);
     }
 
     /// The life of the thread.
@@ -326,6 +389,7 @@ impl Worker {
                 continue;
             }
             current.arena().count_foreign();
+            memory::rest();
             shared.sleepers.announce(self.bit, sleep);
             // The search after the announcement, see `sleep`.
             let last = self.find(shared, takes, false);
@@ -486,7 +550,8 @@ pub(crate) fn run(task: Task, current: &Current) {
     }
     match task {
         Task::Job(job) => contain(|| {
-            job.run(current);
+            job.run(&job, current);
+            drop(job);
         }),
         Task::Help(chunk) => contain(|| {
             chunk.help(current);

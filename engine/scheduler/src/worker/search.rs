@@ -23,7 +23,6 @@ use super::{Takes, Worker, WorkerFace};
 use crate::Priority;
 use crate::fork::Fork;
 use crate::machine::Machine;
-use crate::many::Holding;
 use crate::queues::{NodeQueues, Task};
 use crate::scope::bundled;
 use crate::shared::Shared;
@@ -47,11 +46,17 @@ impl Worker {
         };
         let forks_of = |node: usize| shared.queues[node].take_fork().map(Task::Fork);
         let far = &shared.machine.near[self.node];
-        far.iter()
+        let found = far
+            .iter()
             .find_map(|&node| jobs(node, Priority::P0))
             .or_else(|| self.steal_from_mates(shared).map(Task::Fork))
             .or_else(|| forks_of(self.node))
-            .or_else(|| jobs(self.node, Priority::P1))
+            .or_else(|| {
+                if !(all && self.found_job.get()) {
+                    return jobs(self.node, Priority::P1);
+                }
+                shared.queues[self.node].take_next().map(Task::Job)
+            })
             .or_else(|| {
                 let has_work = |&node: &usize| shared.has_work_at(node);
                 let order = self.order(shared, || far[1..].iter().any(has_work))?;
@@ -75,7 +80,9 @@ impl Worker {
                     Some(task)
                 })
             })
-            .or_else(|| far.iter().find_map(|&node| jobs(node, Priority::P2)))
+            .or_else(|| far.iter().find_map(|&node| jobs(node, Priority::P2)));
+        self.found_job.set(matches!(found, Some(Task::Job(_))));
+        found
     }
 
     /// Takes private forks of others, who are in long leaves: the last resort, for it costs a barrier.
@@ -103,7 +110,7 @@ impl Worker {
         let mut forks = bundled(taken).into_iter();
         let first = forks.next();
         if forks.len() > 0 {
-            forks.for_each(|fork| self.deque.push(fork));
+            forks.for_each(|fork| self.push_shared(fork));
             shared.wake_one(self.node);
         }
         first.map(Task::Fork)
@@ -119,9 +126,7 @@ impl Worker {
         let after = self.index + 1..shared.workers.len();
         after
             .chain(0..=self.index)
-            .map(|victim| &shared.workers[victim].holding)
-            .filter(|holding| holding.is_any())
-            .find_map(Holding::get)
+            .find_map(|victim| shared.workers[victim].chunk())
             .map(Task::Help)
     }
 
@@ -187,23 +192,22 @@ impl Worker {
         let has_jobs = |(node, queues): (usize, &NodeQueues)| {
             queues.has_jobs(node == self.node) || (takes == Takes::Own && queues.has_forks())
         };
-        let has_fork = |other: &WorkerFace| !other.stealer.is_empty() || other.robber.is_worth_it();
+        let has_fork = |other: &WorkerFace| other.has_forks() || other.robber.is_worth_it();
         let has_forks = || takes == Takes::Own && shared.workers.iter().any(has_fork);
-        let is_in_chunk = |other: &WorkerFace| other.holding.has_queued();
         shared.queues.iter().enumerate().any(has_jobs)
             || has_forks()
-            || shared.workers.iter().any(is_in_chunk)
+            || shared.workers.iter().any(WorkerFace::has_chunk)
     }
 }
 
 fn steal(shared: &Shared, victim: usize) -> Option<Fork> {
-    let stealer = &shared.workers[victim].stealer;
+    let victim = &shared.workers[victim];
     // Cheaper than to steal in vain, and most have nothing at most times.
-    if stealer.is_empty() {
+    if !victim.has_forks() {
         return None;
     }
     loop {
-        match stealer.steal() {
+        match victim.stealer.steal() {
             Steal::Success(fork) => return Some(fork),
             Steal::Empty => return None,
             Steal::Retry => {}
