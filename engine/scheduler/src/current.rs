@@ -16,6 +16,8 @@ use crossbeam_utils::sync::Unparker;
 use reiver_topology::NodeId;
 
 use crate::Class;
+#[cfg(feature = "tokio")]
+use crate::asyncs::blocking;
 use crate::cell::{AnyJob, Meta, Place};
 use crate::clock::Stamp;
 use crate::engine::Engine;
@@ -25,6 +27,8 @@ use crate::protocol::refs::Ref;
 use crate::running::Own;
 use crate::scope::Ends;
 use crate::shared::Shared;
+#[cfg(feature = "tracing")]
+use crate::trace::Trace;
 use crate::worker::{Takes, Worker};
 
 /// One thread of an engine.
@@ -270,6 +274,12 @@ impl Current {
         self.innermost().and_then(|job| job.meta().deadline())
     }
 
+    /// The place in a trace of the job that the thread is in.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn trace(&self) -> Option<Trace> {
+        self.innermost()?.meta().trace().cloned()
+    }
+
     /// How much the thread is in, one within the other.
     pub(crate) fn depth(&self) -> usize {
         self.frames().count()
@@ -306,6 +316,12 @@ impl Current {
         pointed_to.release();
         self.frames.set(below);
         result
+    }
+
+    /// Calls `body`, which does not unwind, as a part of a job that is shown elsewhere.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn within_job<R>(&self, job: &Meta, body: impl FnOnce() -> R) -> R {
+        self.within(Some(JobFrame(job)), body)
     }
 
     /// Where what it counts goes.
@@ -395,7 +411,7 @@ pub(crate) fn block_until(until: Option<Instant>, mut is_done: impl FnMut(&Waker
     Current::with(
         |current| match current.and_then(|current| Some((current, current.worker()?))) {
             Some((current, worker)) => worker.work_until(current, Takes::Own, until, is_done),
-            None => {
+            None => blocking(|| {
                 let waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
                 while !is_done(&waker) {
                     match until.map(|until| until.saturating_duration_since(Instant::now())) {
@@ -405,9 +421,15 @@ pub(crate) fn block_until(until: Option<Instant>, mut is_done: impl FnMut(&Waker
                     }
                 }
                 true
-            }
+            }),
         },
     )
+}
+
+/// Runs what blocks.
+#[cfg(not(feature = "tokio"))]
+fn blocking<R>(body: impl FnOnce() -> R) -> R {
+    body()
 }
 
 impl JobFrame {

@@ -109,7 +109,9 @@ impl Engine {
     /// the age of one that [`runs`](Engine::running) is that of those before it too.
     ///
     /// Costs some 7 ns a job to submit and some 30 until all have run, on two cores. Where class Cpu has a
-    /// [`queue_capacity`](crate::EngineBuilder::queue_capacity) they are submitted one by one.
+    /// [`queue_capacity`](crate::EngineBuilder::queue_capacity) or a
+    /// [`limit`](crate::EngineBuilder::limit), or the engine a [`watchdog`](crate::EngineBuilder::watchdog), and
+    /// where their spans are recorded (crate feature `tracing`), they are submitted one by one.
     ///
     /// ```
     /// use reiver::{Engine, JobContext};
@@ -125,7 +127,7 @@ impl Engine {
         F: FnOnce(&JobContext) -> T + Send + 'static,
         T: Send + 'static,
     {
-        if self.shared.room(Class::Cpu).is_bounded() {
+        if self.shared.is_single(Class::Cpu) {
             return jobs.into_iter().map(|job| self.submit(job)).collect();
         }
         self.job().submit_many(jobs.into_iter())
@@ -133,12 +135,16 @@ impl Engine {
 
     /// The jobs that run just now.
     pub fn running(&self) -> Vec<RunningJob> {
-        self.shared.running.jobs()
+        self.shared.running_jobs()
     }
 
     /// What the engine has done since it was built.
     pub fn metrics(&self) -> Metrics {
-        self.shared.metrics.snapshot()
+        let mut metrics = self.shared.metrics.snapshot();
+        if let Some(rules) = &self.shared.rules {
+            metrics.breakers = rules.breakers();
+        }
+        metrics
     }
 
     /// Stops taking jobs and waits until those that were taken have ended, for `limit` at the most.
@@ -156,7 +162,7 @@ impl Engine {
         }
         let queued = shared.end_queued();
         let own = shared.jobs_of_thread();
-        let mut running = shared.running.jobs();
+        let mut running = shared.running_jobs();
         running.retain(|running| !own.contains(&running.job));
         // Whoever is told may be gone at once, and was not to be left out of the report.
         shared.hurry();
@@ -177,6 +183,8 @@ impl Drop for Engine {
         shared.stop();
         let on_own_thread =
             Current::with(|current| current.is_some_and(|c| c.is_thread_of(shared)));
+        #[cfg(feature = "tokio")]
+        shared.asyncs.stop(!on_own_thread);
         if on_own_thread {
             return;
         }

@@ -64,6 +64,11 @@ pub(crate) enum Request {
     Io(Weak<Shared>, usize),
     /// The thread that watches deadlines.
     Timer(Weak<Shared>),
+    /// The runtime for futures of this node; answers whether there is one.
+    #[cfg(feature = "tokio")]
+    Runtime(Weak<Shared>, usize, Sender<bool>),
+    /// The thread that looks for jobs that run for too long.
+    Watchdog(Weak<Shared>),
     Stop,
 }
 
@@ -138,6 +143,17 @@ impl Spawner {
     pub(crate) fn ask(&self, request: Request) {
         // Refused only once the engine has ended, when nobody needs a thread any more.
         let _ = self.requests().sender.send(request);
+    }
+
+    /// Asks for what whoever asks waits for; false while the spawner runs jobs itself.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn ask_unless_busy(&self, request: Request) -> bool {
+        let requests = self.requests();
+        // Refused only once the engine has ended, as whoever waits for the answer learns.
+        !requests.stands_in && {
+            let _ = requests.sender.send(request);
+            true
+        }
     }
 
     /// Starts the thread of a spare; gives the spare back where there is no thread to be had, nothing
@@ -223,6 +239,24 @@ fn serve(requests: &Receiver<Request>) {
                     stand_in(&shared, requests, &mut put_off);
                 }
             }
+            #[cfg(feature = "tokio")]
+            Request::Runtime(engine, node, answer) => crate::asyncs::start(&engine, node, &answer),
+            Request::Watchdog(engine) => {
+                let Some(shared) = engine.upgrade() else {
+                    continue;
+                };
+                let watched = Arc::clone(&shared);
+                let started = thread("reiver-watchdog".into(), &shared, move || {
+                    if let Some(watchdog) = &watched.watchdog {
+                        watchdog.live(&watched);
+                    }
+                });
+                if let Err(error) = started {
+                    tracing::warn!(
+                        "the system refuses a thread ({error}); the watchdog reports nothing"
+                    );
+                }
+            }
             Request::Timer(engine) => {
                 let Some(shared) = engine.upgrade() else {
                     continue;
@@ -284,6 +318,8 @@ fn stand_in(shared: &Arc<Shared>, requests: &Receiver<Request>, put_off: &mut Ve
     for request in requests.try_iter() {
         match request {
             Request::Spare(_, worker, answer) => drop(answer.send(Some(worker))),
+            #[cfg(feature = "tokio")]
+            Request::Runtime(.., answer) => drop(answer.send(false)),
             other => put_off.push_back(other),
         }
     }

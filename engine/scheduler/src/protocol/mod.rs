@@ -4,11 +4,13 @@
 pub(crate) mod arena;
 pub(crate) mod barrier;
 pub(crate) mod count;
+pub(crate) mod doze;
 pub(crate) mod drain;
 pub(crate) mod holding;
 pub(crate) mod latch;
 pub(crate) mod left;
 pub(crate) mod notice;
+pub(crate) mod permits;
 pub(crate) mod private;
 pub(crate) mod refs;
 pub(crate) mod shown;

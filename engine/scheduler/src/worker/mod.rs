@@ -303,6 +303,7 @@ impl Worker {
         let current = Current::cpu(shared, self);
         let worker = current.worker().expect("this is a CPU worker");
         let shared = current.engine().shared();
+        let _counted = shared.metrics.cpu_times.count();
         current.set_unparker(&shared.workers[worker.index].unparker);
         life(shared, worker, &current);
         shared.stop.before_last_look();

@@ -1,12 +1,14 @@
 //! What an engine promises, held on real threads.
 
 mod batches;
+mod breakers;
 mod depth;
 mod ends;
 mod engines;
 mod forks;
 mod full;
 mod jobs;
+mod limits;
 mod many;
 mod metrics;
 mod nodes;
@@ -18,6 +20,7 @@ mod scopes;
 mod size;
 mod waits;
 mod watchdog;
+mod watched;
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
