@@ -8,17 +8,22 @@ use std::time::Duration;
 use reiver_topology::{CpuSet, NodeId, Seat, Topology};
 
 use crate::Class;
+use crate::admission::Rules;
+use crate::breaker::Breaker;
 use crate::crew::{Crew, Rank};
 use crate::engine::Engine;
 use crate::error::BuildError;
 use crate::io::Io;
+use crate::limit::HybridLimiter;
 use crate::machine::Machine;
 use crate::metrics::Counters;
 use crate::protocol::barrier;
 use crate::room::{Room, WhenFull};
+use crate::running::RunningJob;
 use crate::shared::Shared;
-use crate::spawner::Spawner;
+use crate::spawner::{Request, Spawner};
 use crate::timer::Timer;
+use crate::watchdog::{Limit, Watchdog};
 use crate::worker::Worker;
 
 /// What workers are confined to.
@@ -53,6 +58,8 @@ pub struct EngineBuilder {
     options: Options,
     capacity: [Option<usize>; 2],
     when_full: [WhenFull; 2],
+    rules: Rules,
+    watchdog: Option<Limit>,
 }
 
 /// All of an engine but its threads.
@@ -124,6 +131,8 @@ impl EngineBuilder {
             },
             capacity: [None, Some(IO_QUEUE)],
             when_full: Default::default(),
+            rules: Rules::default(),
+            watchdog: None,
         }
     }
 
@@ -205,6 +214,101 @@ impl EngineBuilder {
         self
     }
 
+    /// Jobs of a class pass this limiter before they are taken, with their
+    /// [`weight`](crate::JobBuilder::weight), and leave it when they have ended. One that it refuses is
+    /// refused ([`SubmitError::Limited`](crate::SubmitError::Limited)), or, where
+    /// [`when_full`](EngineBuilder::when_full) of its class is another than `Reject`, its submitter waits:
+    /// a limit is not got around by running the job elsewhere. A [`batch`](Engine::batch) waits too.
+    ///
+    /// So the concurrency of the limiter is that of jobs which wait and run. A job that waits for a limit
+    /// which it holds itself waits for ever. Who
+    /// waits does so up to the job's deadline; tokens that cannot come by then are refused at once. What a job refused by one of several limits has taken of the
+    /// others' tokens is lost.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use reiver::limit::{HybridLimiter, Refused};
+    /// use reiver::{Class, Engine, SubmitError};
+    ///
+    /// let disk = Arc::new(HybridLimiter::new(1000, 1, 8));
+    /// let engine = Engine::builder().limit(Class::Io, disk).build()?;
+    /// engine.job().class(Class::Io).submit(|_| ())?.join()?;
+    /// let heavy = engine.job().class(Class::Io).weight(2).submit(|_| ());
+    /// assert_eq!(heavy.unwrap_err(), SubmitError::Limited(Refused::Rate));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn limit(mut self, class: Class, limiter: Arc<HybridLimiter>) -> Self {
+        self.rules.limit(class, limiter);
+        self
+    }
+
+    /// As [`limit`](EngineBuilder::limit), for jobs of this name; those of its class hold too, and are
+    /// asked after it.
+    pub fn limit_name(mut self, name: &str, limiter: Arc<HybridLimiter>) -> Self {
+        self.rules.limit_name(name, limiter);
+        self
+    }
+
+    /// Calls `report` once for each job that runs for longer than `age`, on a thread of the engine that does
+    /// nothing else. It is told soon after that age: as soon as the thread is given a CPU, and at most a
+    /// millisecond later. What it does is up to it: log, count, cancel; the job goes on. If it panics, that
+    /// is reported as panics are, and nothing else happens; while it blocks, no other job is reported.
+    ///
+    /// Costs a job some nanoseconds at its submission, and nothing while it runs; a look at what runs
+    /// costs a few µs, and there is at most one for each `age`, while there are jobs. With an age of zero each job is
+    /// reported that is still running when the thread looks, every millisecond.
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    /// use std::time::Duration;
+    /// use reiver::Engine;
+    ///
+    /// let (says, hears) = channel();
+    /// let engine = Engine::builder()
+    ///     .watchdog(Duration::from_millis(5), move |job| {
+    ///         let _ = says.send(job.name().map(str::to_owned));
+    ///     })
+    ///     .build()?;
+    /// let stuck = engine.job().name("stuck").submit(move |_| hears.recv())?;
+    /// assert_eq!(stuck.join()??.as_deref(), Some("stuck"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn watchdog(
+        mut self,
+        age: Duration,
+        report: impl Fn(&RunningJob) + Send + Sync + 'static,
+    ) -> Self {
+        let report = Arc::new(report);
+        self.watchdog = Some(Limit { age, report });
+        self
+    }
+
+    /// Refuses jobs of this name for a while ([`SubmitError::BreakerOpen`](crate::SubmitError::BreakerOpen))
+    /// once too many of them have failed: have panicked, or called
+    /// [`report_failure`](crate::JobContext::report_failure). Jobs that are cancelled, late or shut down
+    /// count neither way, unless they have reported a failure.
+    ///
+    /// After `open_for` it lets one job through as a probe: one that succeeds closes it, one that fails
+    /// opens it again. [`Metrics::breakers`](crate::Metrics::breakers) shows the states.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use reiver::{Breaker, Engine, SubmitError};
+    ///
+    /// let breaker = Breaker { failures: 0.5, window: 4, open_for: Duration::from_secs(30) };
+    /// let engine = Engine::builder().breaker("mirror", breaker).build()?;
+    /// let fetch = || engine.job().name("mirror").submit(|ctx| ctx.report_failure());
+    /// for _ in 0..4 {
+    ///     fetch()?.join()?;
+    /// }
+    /// assert_eq!(fetch().unwrap_err(), SubmitError::BreakerOpen);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn breaker(mut self, name: &str, breaker: Breaker) -> Self {
+        self.rules.breaker(name, breaker);
+        self
+    }
+
     /// Builds the engine and starts its workers.
     ///
     /// # Errors
@@ -232,6 +336,10 @@ impl EngineBuilder {
             wanted,
             source,
         })?;
+        if shared.watchdog.is_some() {
+            let watches = Request::Watchdog(Arc::downgrade(&shared));
+            shared.spawner.ask(watches);
+        }
         Ok(engine)
     }
 
@@ -265,6 +373,8 @@ impl EngineBuilder {
             main,
             options,
             rooms,
+            Some(self.rules.begun()).filter(|rules| !rules.is_empty()),
+            self.watchdog.map(Watchdog::new),
             Io::new(nodes, self.io_workers),
             Timer::default(),
             Counters::new(wanted, with_spares),
@@ -311,7 +421,7 @@ impl EngineBuilder {
         if self.capacity.contains(&Some(0)) {
             return refuse("queue_capacity", "0".into(), "1 or more");
         }
-        Ok(())
+        self.rules.check()
     }
 }
 

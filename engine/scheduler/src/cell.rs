@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Instant;
 
+use crate::admission::Pass;
+use crate::breaker::Verdict;
 use crate::clock::Stamp;
 use crate::current::Current;
 use crate::error::{Interrupted, JobError, Phase};
@@ -15,6 +17,8 @@ use crate::protocol::refs::{Inner, Ref};
 use crate::shared::Shared;
 use crate::slot::Slot;
 use crate::token::CancellationToken;
+#[cfg(feature = "tracing")]
+use crate::trace::{self, Trace};
 use crate::{Class, Priority};
 
 /// What everybody may know of a job.
@@ -40,6 +44,9 @@ pub(crate) struct Rare {
     pub(crate) name: Option<Cow<'static, str>>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) token: Option<CancellationToken>,
+    pub(crate) pass: Option<Arc<Pass>>,
+    #[cfg(feature = "tracing")]
+    pub(crate) trace: Option<Trace>,
     /// For who ends it from outside. Weak: a queued job does not keep its engine.
     pub(crate) engine: Weak<Shared>,
 }
@@ -51,6 +58,59 @@ impl Meta {
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.rare.as_ref()?.deadline
+    }
+
+    /// What it has to pass before it is taken.
+    pub(crate) fn pass(&self) -> Option<&Pass> {
+        self.rare.as_ref()?.pass.as_deref()
+    }
+
+    /// Its place in a trace, if somebody records that.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn trace(&self) -> Option<&Trace> {
+        self.rare.as_ref()?.trace.as_ref()
+    }
+
+    /// Calls `body`, the job, in a span of its own.
+    #[cfg(feature = "tracing")]
+    fn traced<T>(&self, body: impl FnOnce() -> Result<T, JobError>) -> Result<T, JobError> {
+        if self.trace().is_none() {
+            return body();
+        }
+        let span = trace::span(self);
+        let outcome = span.in_scope(body);
+        trace::note_end(&span, &outcome);
+        outcome
+    }
+
+    #[cfg(not(feature = "tracing"))]
+    #[inline]
+    fn traced<T>(&self, body: impl FnOnce() -> Result<T, JobError>) -> Result<T, JobError> {
+        body()
+    }
+
+    /// Passes all that it has to, if it may at once.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.pass().is_none_or(|pass| pass.try_take().is_ok())
+    }
+
+    /// The job is over, and leaves what it has passed.
+    pub(crate) fn leave(&self, verdict: impl FnOnce() -> Verdict) {
+        if let Some(pass) = self.pass() {
+            pass.leave(verdict());
+        }
+    }
+
+    /// Why it is not to begin, if it is not: whoever cancels it may not have come to it yet, and the
+    /// timer neither.
+    pub(crate) fn interrupt(&self) -> Option<Interrupted> {
+        let rare = self.rare.as_ref()?;
+        let is_cancelled = |token: &CancellationToken| token.is_cancelled();
+        if rare.token.as_ref().is_some_and(is_cancelled) {
+            return Some(Interrupted::Cancelled);
+        }
+        let is_late = rare.deadline.is_some_and(|at| Instant::now() >= at);
+        is_late.then_some(Interrupted::DeadlineExceeded)
     }
 
     /// The same, for another one.
@@ -71,6 +131,7 @@ impl Meta {
         wake: impl FnOnce(),
     ) {
         let error = JobError::unrun(why);
+        self.leave(|| Verdict::None);
         if let Some((engine, lane)) = engine {
             engine.note_end(lane, self, Some(&error), Phase::Queued);
         }
@@ -123,6 +184,9 @@ pub(crate) trait AnyJob: Send + Sync + fmt::Debug {
     /// Ends it without running it, if it is still queued; gives how many jobs that were. Where `engine`
     /// is not given it is the [`Rare`] one.
     fn end_queued(&self, why: Interrupted, engine: Option<&Shared>) -> usize;
+    /// Sees to it that a future looks whether it is to end.
+    #[cfg(feature = "tokio")]
+    fn wake(&self) {}
 }
 
 /// A job as its handle sees it.
@@ -203,9 +267,7 @@ where
         let shared = current.engine().shared();
         let (meta, lane) = (&self.meta, current.lane());
         let started = current.stamp();
-        let deadline = meta.deadline();
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            let why = Interrupted::DeadlineExceeded;
+        if let Some(why) = meta.interrupt() {
             let end = (&self.slot, body);
             meta.end_unrun(end, why, Some((shared, lane)), || self.wake());
             return true;
@@ -213,8 +275,10 @@ where
         shared.note_start(lane, meta);
         shared.note_wait(lane, meta, started.since(meta.submitted), 1);
         let context = JobContext::new(meta, current);
-        let (outcome, ended) = current.running(meta, started, || context.call(body));
+        let (outcome, ended) =
+            current.running(meta, started, || meta.traced(|| context.call(body)));
         shared.note_run_time(lane, meta, ended.since(started), 1);
+        meta.leave(|| context.verdict(&outcome));
         // Whoever has joined a job finds it in the metrics.
         shared.note_end(lane, meta, outcome.as_ref().err(), Phase::Running);
         let gone = || shared.note_gone(lane);

@@ -14,6 +14,8 @@ use std::time::Instant;
 
 use reiver_topology::NodeId;
 
+#[cfg(feature = "tokio")]
+use crate::asyncs::blocking;
 use crate::cell::{AnyJob, Meta, Place};
 use crate::clock::Stamp;
 use crate::engine::Engine;
@@ -25,6 +27,8 @@ use crate::running::Own;
 use crate::schedule::is_stoppable;
 use crate::scope::Ends;
 use crate::shared::Shared;
+#[cfg(feature = "tracing")]
+use crate::trace::Trace;
 use crate::worker::{Takes, Worker};
 use crate::{Class, Priority};
 
@@ -288,6 +292,12 @@ impl Current {
         self.innermost().and_then(|job| job.meta().deadline())
     }
 
+    /// The place in a trace of the job that the thread is in.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn trace(&self) -> Option<Trace> {
+        self.innermost()?.meta().trace().cloned()
+    }
+
     /// How much the thread is in, one within the other.
     pub(crate) fn depth(&self) -> usize {
         self.frames().count()
@@ -324,6 +334,12 @@ impl Current {
         pointed_to.release();
         self.frames.set(below);
         result
+    }
+
+    /// Calls `body`, which does not unwind, as a part of a job that is shown elsewhere.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn within_job<R>(&self, job: &Meta, body: impl FnOnce() -> R) -> R {
+        self.within(Some(JobFrame(job)), body)
     }
 
     /// Where what it counts goes.
@@ -421,7 +437,7 @@ pub(crate) fn block_until(until: Option<Instant>, mut is_done: impl FnMut(&Waker
     Current::with(
         |current| match current.and_then(|current| Some((current, current.worker()?))) {
             Some((current, worker)) => worker.work_until(current, Takes::Own, until, is_done),
-            None => {
+            None => blocking(|| {
                 let waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
                 while !is_done(&waker) {
                     match until.map(|until| until.saturating_duration_since(Instant::now())) {
@@ -431,9 +447,15 @@ pub(crate) fn block_until(until: Option<Instant>, mut is_done: impl FnMut(&Waker
                     }
                 }
                 true
-            }
+            }),
         },
     )
+}
+
+/// Runs what blocks.
+#[cfg(not(feature = "tokio"))]
+fn blocking<R>(body: impl FnOnce() -> R) -> R {
+    body()
 }
 
 impl JobFrame {

@@ -109,7 +109,9 @@ impl Engine {
     /// the age of one that [`runs`](Engine::running) is that of those before it too.
     ///
     /// Costs some 7 ns a job to submit and some 30 until all have run, on two cores. Where class Cpu has a
-    /// [`queue_capacity`](crate::EngineBuilder::queue_capacity) they are submitted one by one.
+    /// [`queue_capacity`](crate::EngineBuilder::queue_capacity) or a
+    /// [`limit`](crate::EngineBuilder::limit), or the engine a [`watchdog`](crate::EngineBuilder::watchdog), and
+    /// where their spans are recorded (crate feature `tracing`), they are submitted one by one.
     ///
     /// ```
     /// use reiver::{Engine, JobContext};
@@ -125,7 +127,7 @@ impl Engine {
         F: FnOnce(&JobContext) -> T + Send + 'static,
         T: Send + 'static,
     {
-        if self.shared.room(Class::Cpu).is_bounded() {
+        if self.shared.is_single(Class::Cpu) {
             return jobs.into_iter().map(|job| self.submit(job)).collect();
         }
         self.job().submit_many(jobs.into_iter())
@@ -140,6 +142,9 @@ impl Engine {
     pub fn metrics(&self) -> Metrics {
         let mut metrics = self.shared.metrics.snapshot();
         metrics.nr_throttled = self.shared.machine.topology.nr_throttled();
+        if let Some(rules) = &self.shared.rules {
+            metrics.breakers = rules.breakers();
+        }
         metrics
     }
 
@@ -179,6 +184,8 @@ impl Drop for Engine {
         shared.stop();
         let on_own_thread =
             Current::with(|current| current.is_some_and(|c| c.is_thread_of(shared)));
+        #[cfg(feature = "tokio")]
+        shared.asyncs.stop(!on_own_thread);
         if on_own_thread {
             return;
         }

@@ -7,6 +7,8 @@ use std::sync::Mutex;
 
 use reiver_topology::TopologyError;
 
+use crate::limit::Refused;
+
 /// Why there is no engine.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -55,6 +57,21 @@ pub enum SubmitError {
     /// The job asks for a node that the machine does not have.
     #[error("the machine has no such node; `Topology::nodes` lists those it has")]
     UnknownNode,
+    /// The system refuses the threads that would poll a future (crate feature `tokio`).
+    #[error(
+        "the system refuses the threads on which futures run; raise its limit (`ulimit -u`, \
+         `ulimit -n`, `pids.max`)"
+    )]
+    NoRuntime,
+    /// Jobs of its name have failed too often of late.
+    #[error(
+        "the breaker of the job's name is open, because too many jobs of it have failed; try again \
+         later, see `Breaker::open_for`"
+    )]
+    BreakerOpen,
+    /// A limit of its class or its name refuses it.
+    #[error("a limit of the job's class or name refuses it: {0}")]
+    Limited(#[source] Refused),
 }
 
 /// Why a job has no value.

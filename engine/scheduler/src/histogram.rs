@@ -17,6 +17,7 @@ const _: () = assert!(BUCKETS as u64 == (DOUBLINGS - STEPS.ilog2() as u64 + 1) *
 pub(crate) struct Recorder {
     buckets: Box<[AtomicU64]>,
     max_ns: AtomicU64,
+    sum_ns: AtomicU64,
 }
 
 impl Recorder {
@@ -25,6 +26,7 @@ impl Recorder {
         Recorder {
             buckets,
             max_ns: AtomicU64::new(0),
+            sum_ns: AtomicU64::new(0),
         }
     }
 
@@ -32,11 +34,15 @@ impl Recorder {
     pub(crate) fn record(&self, duration: Duration, times: u64, is_own: bool) {
         let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let bucket = &self.buckets[bucket_of(ns)];
+        let more_ns = ns.saturating_mul(times);
         // ORDERING: relaxed, here and below: counts for people, each true by itself.
         if is_own {
             bucket.store(bucket.load(Ordering::Relaxed) + times, Ordering::Relaxed);
+            let sum_ns = self.sum_ns.load(Ordering::Relaxed).wrapping_add(more_ns);
+            self.sum_ns.store(sum_ns, Ordering::Relaxed);
         } else {
             bucket.fetch_add(times, Ordering::Relaxed);
+            self.sum_ns.fetch_add(more_ns, Ordering::Relaxed);
         }
         if ns > self.max_ns.load(Ordering::Relaxed) {
             self.max_ns.fetch_max(ns, Ordering::Relaxed);
@@ -48,6 +54,9 @@ impl Recorder {
         for (sum, bucket) in histogram.buckets.iter_mut().zip(&self.buckets) {
             *sum += bucket.load(Ordering::Relaxed);
         }
+        histogram.sum_ns = histogram
+            .sum_ns
+            .wrapping_add(self.sum_ns.load(Ordering::Relaxed));
         histogram.max_ns = histogram.max_ns.max(self.max_ns.load(Ordering::Relaxed));
     }
 }
@@ -78,6 +87,7 @@ fn middle_ns(bucket: usize) -> u64 {
 pub struct Histogram {
     buckets: Vec<u64>,
     max_ns: u64,
+    sum_ns: u64,
 }
 
 impl Histogram {
@@ -114,6 +124,18 @@ impl Histogram {
         self.max()
     }
 
+    /// All of them together, exactly; modulo 584 years.
+    pub fn sum(&self) -> Duration {
+        Duration::from_nanos(self.sum_ns)
+    }
+
+    /// How many were shorter than this power of two, in nanoseconds.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn count_below(&self, power: u32) -> u64 {
+        let end = bucket_of(1 << power).min(self.buckets.len());
+        self.buckets[..end].iter().sum()
+    }
+
     /// The longest, exactly.
     pub fn max(&self) -> Duration {
         Duration::from_nanos(self.max_ns)
@@ -138,6 +160,26 @@ mod tests {
             ns *= 2;
         }
         assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    #[cfg(feature = "metrics")]
+    fn what_is_below_a_power_of_two_is_counted_exactly() {
+        let recorder = Recorder::new();
+        let durations: Vec<u64> = (0..200_000).step_by(7).collect();
+        let record = |&ns: &u64| recorder.record(Duration::from_nanos(ns), 1, true);
+        durations.iter().for_each(record);
+        let mut histogram = Histogram::default();
+        assert_eq!(histogram.count_below(20), 0);
+        recorder.add_to(&mut histogram);
+        for power in [3, 5, 6, 10, 16, 40] {
+            let below = durations.iter().filter(|&&ns| ns < 1 << power).count();
+            assert_eq!(histogram.count_below(power), below as u64, "{power}");
+        }
+        assert_eq!(
+            histogram.sum(),
+            Duration::from_nanos(durations.iter().sum())
+        );
     }
 
     #[test]

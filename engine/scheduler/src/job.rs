@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use reiver_topology::{NodeId, place};
 
+use crate::breaker::Verdict;
 use crate::cell::{JobCell, Meta, Outcome, Place, Rare, any};
 use crate::clock::Stamp;
 use crate::current::{Current, block_until};
@@ -20,9 +21,13 @@ use crate::error::{Interrupted, JobError, PanicPayload, SubmitError};
 use crate::many::{Many, Outcomes};
 use crate::panics::contain;
 use crate::protocol::refs::Ref;
-use crate::protocol::sync::{AtomicU8, Ordering};
+use crate::protocol::sync::{AtomicBool, AtomicU8, Ordering};
+#[cfg(feature = "tokio")]
+use crate::shared::Shared;
 use crate::slot::Slot;
 use crate::token::CancellationToken;
+#[cfg(feature = "tracing")]
+use crate::trace::{self, Trace, TraceParent};
 use crate::{Class, Priority};
 
 /// A job about to be submitted; made by [`Engine::job`].
@@ -37,6 +42,9 @@ pub struct JobBuilder<'e> {
     near: Option<NodeId>,
     deadline: Option<Duration>,
     token: Option<CancellationToken>,
+    weight: u32,
+    #[cfg(feature = "tracing")]
+    trace_parent: Option<TraceParent>,
 }
 
 impl<'e> JobBuilder<'e> {
@@ -50,6 +58,9 @@ impl<'e> JobBuilder<'e> {
             near: None,
             deadline: None,
             token: None,
+            weight: 1,
+            #[cfg(feature = "tracing")]
+            trace_parent: None,
         }
     }
 
@@ -99,13 +110,29 @@ impl<'e> JobBuilder<'e> {
         self
     }
 
+    /// How much of the limits of its class and its name it takes, if there are any. Default 1; with 0 it
+    /// passes them all.
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// The trace that it belongs to, as the W3C's header `traceparent` has it (crate feature `tracing`):
+    /// that of a request, say. Default: that of the job that submits it, else what the environment names
+    /// in `TRACEPARENT`, else one of its own. What is no such text is as if it were not given.
+    #[cfg(feature = "tracing")]
+    pub fn traceparent(mut self, header: &str) -> Self {
+        self.trace_parent = TraceParent::parse(header);
+        self
+    }
+
     /// Hands it over. Costs no call of an allocator where what the closure owns is below some 900 bytes,
     /// and, where a worker sleeps, waking it. The memory of jobs that were submitted one after the other
     /// by one thread, some hundreds of small ones, is used again when all of their handles are gone.
     ///
     /// # Errors
-    /// [`SubmitError::QueueFull`], [`SubmitError::ShutDown`] or [`SubmitError::UnknownNode`]; the
-    /// closure is dropped.
+    /// [`SubmitError::QueueFull`], [`SubmitError::Limited`], [`SubmitError::BreakerOpen`],
+    /// [`SubmitError::ShutDown`] or [`SubmitError::UnknownNode`]; the closure is dropped.
     pub fn submit<T, F>(self, body: F) -> Result<JobHandle<T>, SubmitError>
     where
         F: FnOnce(&JobContext) -> T + Send + 'static,
@@ -132,7 +159,7 @@ impl<'e> JobBuilder<'e> {
         let shared = self.engine.shared();
         let index = |home| u16::try_from(home).expect("nodes have numbers of 16 bits");
         let place = match (self.node, self.near) {
-            (Some(node), _) => Place::Strict(index(shared.machine.home(node)?)),
+            (Some(node), _) => Place::Strict(index(self.home(node)?)),
             (None, Some(near)) => {
                 let home = shared.machine.home(near);
                 home.map_or(Place::Any, |home| Place::Prefer(index(home)))
@@ -144,12 +171,24 @@ impl<'e> JobBuilder<'e> {
             .deadline
             .and_then(|deadline| Instant::now().checked_add(deadline));
         let deadline = own.into_iter().chain(inherited).min();
-        let is_rare = self.name.is_some() || deadline.is_some() || self.token.is_some();
+        let pass = shared.rules.as_ref().and_then(|rules| {
+            let name = self.name.as_deref();
+            rules.pass(self.class, name, self.weight)
+        });
+        let is_rare =
+            self.name.is_some() || deadline.is_some() || self.token.is_some() || pass.is_some();
+        #[cfg(feature = "tracing")]
+        let trace = Trace::of_submission(self.trace_parent);
+        #[cfg(feature = "tracing")]
+        let is_rare = is_rare || trace.is_some();
         let rare = is_rare.then(|| {
             Box::new(Rare {
                 name: self.name,
                 deadline,
                 token: self.token,
+                pass,
+                #[cfg(feature = "tracing")]
+                trace,
                 engine: Arc::downgrade(shared),
             })
         });
@@ -161,6 +200,25 @@ impl<'e> JobBuilder<'e> {
             engine: Arc::as_ptr(shared),
             rare,
         })
+    }
+
+    /// The engine, and the job, stamped.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn into_shared_and_meta(self) -> Result<(&'e Arc<Shared>, Meta), SubmitError> {
+        let shared = self.engine.shared();
+        Ok((shared, self.into_meta()?))
+    }
+
+    /// The home of the node that it asks for.
+    fn home(&self, node: NodeId) -> Result<usize, SubmitError> {
+        let shared = self.engine.shared();
+        let home = shared.machine.home(node);
+        if let Err(error) = &home {
+            shared
+                .metrics
+                .note_rejected(self.class, self.priority, error, 1);
+        }
+        home
     }
 
     /// Submits these, each as described; no node is named.
@@ -211,6 +269,12 @@ impl<T> JobHandle<T> {
         JobHandle {
             inner: Inner::Never(Some(Box::new(error))),
         }
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn of(job: Ref<dyn Outcome<T>>) -> JobHandle<T> {
+        let inner = Inner::Job(job);
+        JobHandle { inner }
     }
 
     /// True once the job has ended.
@@ -315,6 +379,7 @@ pub struct JobContext {
     node: NodeId,
     /// What a checkpoint has returned: 0 for nothing yet.
     seen: AtomicU8,
+    has_failed: AtomicBool,
 }
 
 // SAFETY: what it points to may be used by any thread.
@@ -336,6 +401,7 @@ impl JobContext {
             engine: current.engine(),
             node: current.node(),
             seen: AtomicU8::new(0),
+            has_failed: AtomicBool::new(false),
         }
     }
 
@@ -406,9 +472,35 @@ impl JobContext {
             .is_some_and(CancellationToken::is_cancelled)
     }
 
+    /// For the [`breaker`](crate::EngineBuilder::breaker) of its name the job counts as failed, whatever
+    /// it returns. A job that panics does so anyway.
+    pub fn report_failure(&self) {
+        // ORDERING: relaxed: read by the thread that runs the job, after the closure has returned.
+        self.has_failed.store(true, Ordering::Relaxed);
+    }
+
+    /// What its breaker makes of a job that came out like this.
+    pub(crate) fn verdict<T>(&self, outcome: &Result<T, JobError>) -> Verdict {
+        match outcome {
+            _ if self.has_failed.load(Ordering::Relaxed) => Verdict::Failure,
+            Err(JobError::Panicked(_)) => Verdict::Failure,
+            Err(_) => Verdict::None,
+            Ok(_) => Verdict::Success,
+        }
+    }
+
     /// When it should have ended.
     pub fn deadline(&self) -> Option<Instant> {
         self.meta().deadline()
+    }
+
+    /// The job's place in its trace, as the header `traceparent` or `TRACEPARENT` has it (crate feature
+    /// `tracing`): for a request that it sends, or a process that it starts. Where nobody records the
+    /// spans of jobs, what the environment names, if it does.
+    #[cfg(feature = "tracing")]
+    pub fn traceparent(&self) -> Option<String> {
+        let own = self.meta().trace().map(Trace::own);
+        own.or_else(trace::of_process).map(|own| own.to_string())
     }
 
     /// The node of the thread that runs it.

@@ -24,11 +24,17 @@
 //! worker, and never moves memory by itself.
 
 #[cfg(not(reiver_loom))]
+mod admission;
+#[cfg(not(reiver_loom))]
 mod affinity;
 #[cfg(not(reiver_loom))]
 mod ageing;
+#[cfg(all(feature = "tokio", not(reiver_loom)))]
+mod asyncs;
 #[cfg(not(reiver_loom))]
 mod batch;
+#[cfg(not(reiver_loom))]
+mod breaker;
 #[cfg(not(reiver_loom))]
 mod builder;
 #[cfg(not(reiver_loom))]
@@ -36,6 +42,8 @@ mod cell;
 mod class;
 #[cfg(not(reiver_loom))]
 mod clock;
+#[cfg(not(reiver_loom))]
+mod cpu_time;
 #[cfg(not(reiver_loom))]
 mod crew;
 #[cfg(not(reiver_loom))]
@@ -52,6 +60,8 @@ mod histogram;
 mod io;
 #[cfg(not(reiver_loom))]
 mod job;
+#[cfg(not(reiver_loom))]
+pub mod limit;
 #[cfg(not(reiver_loom))]
 mod machine;
 #[cfg(not(reiver_loom))]
@@ -70,6 +80,8 @@ mod panics;
 mod parallel;
 #[cfg(not(reiver_loom))]
 mod parker;
+#[cfg(all(feature = "metrics", not(reiver_loom)))]
+mod prometheus;
 #[cfg_attr(
     not(reiver_loom),
     expect(unreachable_pub, reason = "the models reach it")
@@ -100,6 +112,10 @@ pub mod steal_order;
 mod timer;
 #[cfg(not(reiver_loom))]
 mod token;
+#[cfg(all(feature = "tracing", not(reiver_loom)))]
+mod trace;
+#[cfg(not(reiver_loom))]
+mod watchdog;
 #[cfg(not(reiver_loom))]
 mod worker;
 
@@ -109,13 +125,14 @@ pub use reiver_topology::{NodeId, Topology, TopologyError};
 #[cfg(not(reiver_loom))]
 pub use {
     batch::{Batch, BatchError, BatchRun, TryBatchRun},
+    breaker::{Breaker, BreakerMetrics, BreakerState},
     builder::{EngineBuilder, Pinning},
     engine::{Engine, ShutdownReport},
     error::{BuildError, Interrupted, JobError, PanicPayload, Phase, SubmitError},
     fork::join,
     histogram::Histogram,
     job::{JobBuilder, JobContext, JobHandle},
-    metrics::{JobCounts, Metrics, Steals},
+    metrics::{JobCounts, Metrics, Rejections, Steals},
     numa_vec::numa_vec,
     parallel::{par_chunks_mut, par_for, par_for_ranges, par_map_reduce, par_reduce},
     room::WhenFull,
@@ -123,6 +140,9 @@ pub use {
     scope::{Scope, scope},
     token::CancellationToken,
 };
+
+#[cfg(all(feature = "metrics", not(reiver_loom)))]
+pub use prometheus::EngineCollector;
 
 /// Object pools that stay on their node, and buffers from them.
 #[cfg(not(reiver_loom))]
@@ -144,6 +164,7 @@ pub mod counter {
 pub mod model {
     pub use crate::protocol::arena::Arena;
     pub use crate::protocol::count::Count;
+    pub use crate::protocol::doze::Doze;
     pub use crate::protocol::drain::Drain;
     pub use crate::protocol::hand_over::{HandOver, Mover};
     pub use crate::protocol::holding::Holding;
@@ -151,6 +172,7 @@ pub mod model {
     pub use crate::protocol::left::Left;
     pub use crate::protocol::muster::Muster;
     pub use crate::protocol::notice::Notice;
+    pub use crate::protocol::permits::Permits;
     pub use crate::protocol::private::{PrivateList, Robber};
     pub use crate::protocol::refs::{Ref, Watch};
     pub use crate::protocol::shown::Shown;

@@ -11,12 +11,15 @@
 //! running are differences that cannot be negative, and the sum in [`JobCounts`] always holds.
 
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 
-use crate::error::{JobError, Phase};
+use crate::breaker::BreakerMetrics;
+use crate::cpu_time::CpuTimes;
+use crate::error::{JobError, Phase, SubmitError};
 use crate::histogram::{Histogram, Recorder};
+use crate::limit::Refused;
 use crate::protocol::sync::{AtomicU64, Ordering};
 use crate::steal_order::Distance;
 use crate::{Class, Priority};
@@ -56,7 +59,72 @@ pub struct Steals {
     pub remote: u64,
 }
 
-const CLASSES: [Class; 2] = [Class::Cpu, Class::Io];
+/// Jobs that were not taken, by the reason that their submitters were told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rejections {
+    /// The queue of the class was full.
+    pub queue_full: u64,
+    /// The engine took none any more.
+    pub shut_down: u64,
+    /// The machine has no such node.
+    pub unknown_node: u64,
+    /// A limiter of the class or the name had not enough tokens.
+    pub rate: u64,
+    /// A limiter of the class or the name had not enough permits.
+    pub concurrency: u64,
+    /// The breaker of the name was open.
+    pub breaker_open: u64,
+    /// The system refused the threads of a runtime for futures.
+    pub no_runtime: u64,
+}
+
+impl Rejections {
+    fn of(words: &[AtomicU64; REASONS]) -> Rejections {
+        // ORDERING: relaxed: in no sum with others.
+        let [
+            queue_full,
+            shut_down,
+            unknown_node,
+            rate,
+            concurrency,
+            breaker_open,
+            no_runtime,
+        ] = words.each_ref().map(|word| word.load(Ordering::Relaxed));
+        Rejections {
+            queue_full,
+            shut_down,
+            unknown_node,
+            rate,
+            concurrency,
+            breaker_open,
+            no_runtime,
+        }
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        let limited = self.rate + self.concurrency + self.breaker_open + self.no_runtime;
+        self.queue_full + self.shut_down + self.unknown_node + limited
+    }
+}
+
+const REASONS: usize = 7;
+
+/// Why a job was not taken, as an index into [`Counters::rejected`].
+fn reason(why: &SubmitError) -> usize {
+    match why {
+        SubmitError::QueueFull => 0,
+        SubmitError::ShutDown => 1,
+        SubmitError::UnknownNode => 2,
+        SubmitError::Limited(Refused::Rate) => 3,
+        SubmitError::Limited(Refused::Concurrency) => 4,
+        SubmitError::BreakerOpen => 5,
+        SubmitError::NoRuntime => 6,
+    }
+}
+
+pub(crate) const CLASSES: [Class; 2] = [Class::Cpu, Class::Io];
 const KINDS: usize = CLASSES.len() * 3;
 const ENDS: usize = 5;
 
@@ -113,7 +181,11 @@ pub(crate) struct Counters {
     /// One a worker, spares too, and a last one for everybody else.
     blocks: Box<[CachePadded<Block>]>,
     submitted: [CachePadded<AtomicU64>; KINDS],
-    rejected: [AtomicU64; KINDS],
+    /// By kind, then by reason.
+    rejected: [[AtomicU64; REASONS]; KINDS],
+    begun: Instant,
+    /// Of the threads that compute.
+    pub(crate) cpu_times: CpuTimes,
     wakes: AtomicU64,
 }
 
@@ -124,6 +196,8 @@ impl Counters {
             blocks: (0..=with_spares).map(|_| CachePadded::default()).collect(),
             submitted: Default::default(),
             rejected: Default::default(),
+            begun: Instant::now(),
+            cpu_times: CpuTimes::default(),
             wakes: AtomicU64::new(0),
         }
     }
@@ -138,9 +212,15 @@ impl Counters {
         self.submitted[kind(class, priority)].fetch_add(jobs, Ordering::Release);
     }
 
-    pub(crate) fn note_rejected(&self, class: Class, priority: Priority, jobs: u64) {
+    pub(crate) fn note_rejected(
+        &self,
+        class: Class,
+        priority: Priority,
+        why: &SubmitError,
+        jobs: u64,
+    ) {
         // ORDERING: relaxed: in no sum with others.
-        self.rejected[kind(class, priority)].fetch_add(jobs, Ordering::Relaxed);
+        self.rejected[kind(class, priority)][reason(why)].fetch_add(jobs, Ordering::Relaxed);
     }
 
     /// Makes what threads that may be stopped would else make, while others wait for it.
@@ -240,6 +320,8 @@ impl Counters {
     pub(crate) fn snapshot(&self) -> Metrics {
         let mut metrics = Metrics {
             workers: self.workers,
+            cpu_time: self.cpu_times.sum(),
+            uptime: self.begun.elapsed(),
             ..Metrics::default()
         };
         // ORDERING: acquire, with the releases in `note_*`: ends first, then starts, then
@@ -257,6 +339,7 @@ impl Counters {
             }
             let started = sum(&mut words().map(|words| &words.started));
             let submitted = sum(&mut std::iter::once(&*self.submitted[kind]));
+            metrics.rejections[kind] = Rejections::of(&self.rejected[kind]);
             let ends = |end: usize| of_running[end] + of_queued[end];
             metrics.jobs[kind] = JobCounts {
                 submitted,
@@ -267,7 +350,7 @@ impl Counters {
                 shut_down: ends(4),
                 queued: submitted - started - of_queued.iter().sum::<u64>(),
                 running: started - of_running.iter().sum::<u64>(),
-                rejected: self.rejected[kind].load(Ordering::Relaxed),
+                rejected: metrics.rejections[kind].total(),
             };
             for words in words() {
                 if let Some(recorder) = words.queue_wait.get() {
@@ -295,6 +378,7 @@ impl Counters {
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     jobs: [JobCounts; KINDS],
+    rejections: [Rejections; KINDS],
     queue_wait: [Histogram; KINDS],
     run_time: [Histogram; KINDS],
     steals: Steals,
@@ -304,6 +388,9 @@ pub struct Metrics {
     promotions: u64,
     workers: usize,
     pub(crate) nr_throttled: Option<u64>,
+    pub(crate) breakers: Vec<BreakerMetrics>,
+    cpu_time: Duration,
+    uptime: Duration,
 }
 
 impl Metrics {
@@ -327,6 +414,11 @@ impl Metrics {
                 running: sum.running + jobs.running,
                 rejected: sum.rejected + jobs.rejected,
             })
+    }
+
+    /// Jobs of a class and priority that were not taken, by reason.
+    pub fn rejections(&self, class: Class, priority: Priority) -> Rejections {
+        self.rejections[kind(class, priority)]
     }
 
     /// How long jobs waited, from their submission to their start; those that were never started
@@ -371,6 +463,41 @@ impl Metrics {
     /// time.
     pub fn nr_throttled(&self) -> Option<u64> {
         self.nr_throttled
+    }
+
+    /// The breakers of all names that have one, in the order of the names.
+    pub fn breakers(&self) -> &[BreakerMetrics] {
+        &self.breakers
+    }
+
+    /// How much CPU time the threads have used that compute: for jobs, for forks, and for finding them.
+    /// Those of class Io are not among them.
+    pub fn cpu_time(&self) -> Duration {
+        self.cpu_time
+    }
+
+    /// How long the engine has been there.
+    pub fn uptime(&self) -> Duration {
+        self.uptime
+    }
+
+    /// The share of the CPUs of all workers that was used since the engine was built: 1.0 where each has
+    /// been busy all the time. Above it where spare workers have run beside those that wait.
+    pub fn utilisation(&self) -> f64 {
+        self.utilisation_since(&Metrics::default())
+    }
+
+    /// As [`utilisation`](Metrics::utilisation), since an earlier moment of the same engine. 0.0 if no time
+    /// has passed.
+    pub fn utilisation_since(&self, earlier: &Metrics) -> f64 {
+        let used = self.cpu_time.saturating_sub(earlier.cpu_time);
+        let passed = self.uptime.saturating_sub(earlier.uptime);
+        let available = passed.as_secs_f64() * self.workers as f64;
+        if available > 0.0 {
+            used.as_secs_f64() / available
+        } else {
+            0.0
+        }
     }
 
     /// CPU workers.

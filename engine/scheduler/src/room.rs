@@ -27,7 +27,7 @@ use crossbeam_utils::CachePadded;
 use crate::Class;
 use crate::cell::AnyJob;
 use crate::current::{Current, block_until};
-use crate::error::SubmitError;
+use crate::error::{Interrupted, SubmitError};
 use crate::panics::contain;
 use crate::protocol::refs::Ref;
 use crate::protocol::sync::{AtomicUsize, Ordering, fence};
@@ -44,7 +44,7 @@ pub enum WhenFull {
     /// It is refused: [`SubmitError::QueueFull`].
     #[default]
     Reject,
-    /// Its submitter waits for room. A thread of the engine hands its place on meanwhile, so that
+    /// Its submitter waits for room, but not past the job's deadline: then the job is taken, and ends late. A thread of the engine hands its place on meanwhile, so that
     /// somebody makes room; where nobody is left to take it, as [`CallerRuns`](WhenFull::CallerRuns).
     Block,
     /// Its submitter runs it at once, on its own stack, whatever class and node it asks for; jobs
@@ -87,6 +87,10 @@ impl Room {
     /// True if only so many may wait.
     pub(crate) fn is_bounded(&self) -> bool {
         self.capacity.is_some()
+    }
+
+    pub(crate) fn when_full(&self) -> WhenFull {
+        self.when_full
     }
 
     /// How many jobs wait; counted only where there may be too many.
@@ -286,6 +290,8 @@ pub(crate) enum Entry {
     Queued,
     /// The submitter runs it.
     Caller,
+    /// Its deadline has passed while its submitter waited.
+    Late,
 }
 
 impl Shared {
@@ -294,7 +300,11 @@ impl Shared {
     }
 
     /// Enters the room of a class, or does what is to be done where it is full.
-    pub(crate) fn enter(&self, class: Class) -> Result<Entry, SubmitError> {
+    pub(crate) fn enter_room(
+        &self,
+        class: Class,
+        until: Option<Instant>,
+    ) -> Result<Entry, SubmitError> {
         let room = self.room(class);
         if room.try_enter() {
             return Ok(Entry::Queued);
@@ -305,11 +315,15 @@ impl Shared {
         match room.when_full {
             WhenFull::Reject => Err(SubmitError::QueueFull),
             WhenFull::CallerRuns => Ok(Entry::Caller),
-            WhenFull::Block => self.wait_for_room(room),
+            WhenFull::Block => self.wait_for_room(room, until),
         }
     }
 
-    fn wait_for_room(&self, room: &Room) -> Result<Entry, SubmitError> {
+    pub(crate) fn wait_for_room(
+        &self,
+        room: &Room,
+        until: Option<Instant>,
+    ) -> Result<Entry, SubmitError> {
         let Some(_stands) = Stands::by() else {
             return Ok(Entry::Caller);
         };
@@ -325,15 +339,23 @@ impl Shared {
         }
         let mut waiter = room.waiter();
         let mut entered = false;
-        block_until(None, |waker| {
+        let is_in_time = block_until(until, |waker| {
             entered = entered || waiter.poll(waker);
             entered || self.is_closed()
         });
-        if entered {
-            Ok(Entry::Queued)
-        } else {
-            Err(SubmitError::ShutDown)
+        match (entered, is_in_time) {
+            (true, _) => Ok(Entry::Queued),
+            (false, true) => Err(SubmitError::ShutDown),
+            (false, false) => Ok(Entry::Late),
         }
+    }
+
+    /// Ends a job that was counted in whose deadline has passed before it came in.
+    pub(crate) fn end_late(&self, job: &dyn AnyJob) {
+        let meta = job.meta();
+        self.room(meta.class).enter_anyway();
+        self.metrics.note_submitted(meta.class, meta.priority, 1);
+        job.end_queued(Interrupted::DeadlineExceeded, Some(self));
     }
 
     /// Runs a job that was counted in on the current thread, at once, as the job it is.
@@ -341,6 +363,7 @@ impl Shared {
         let meta = job.meta();
         self.room(meta.class).enter_anyway();
         self.metrics.note_submitted(meta.class, meta.priority, 1);
+        self.note_watched();
         let token = meta.token();
         if token.is_some_and(|token| token.register(&job)) {
             return;

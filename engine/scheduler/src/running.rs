@@ -1,15 +1,16 @@
 //! Which jobs run just now, for whoever asks: each thread shows its own, see [`shown`](crate::protocol::shown).
 
 use std::borrow::Cow;
+use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reiver_topology::NodeId;
 
-use crate::Class;
 use crate::cell::Meta;
 use crate::clock::Stamp;
 use crate::protocol::shown::Shown;
+use crate::{Class, Priority};
 
 /// A job that was running when it was asked for.
 #[derive(Debug, Clone)]
@@ -18,11 +19,23 @@ pub struct RunningJob {
     pub(crate) job: usize,
     name: Option<Cow<'static, str>>,
     class: Class,
+    priority: Priority,
     node: NodeId,
-    started: Stamp,
+    pub(crate) started: Stamp,
 }
 
 impl RunningJob {
+    pub(crate) fn of(meta: &Meta, node: NodeId, started: Stamp) -> RunningJob {
+        RunningJob {
+            job: ptr::from_ref(meta).addr(),
+            name: meta.name().cloned(),
+            class: meta.class,
+            priority: meta.priority,
+            node,
+            started,
+        }
+    }
+
     /// Its name, if it was given one.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
@@ -31,6 +44,11 @@ impl RunningJob {
     /// Its class.
     pub fn class(&self) -> Class {
         self.class
+    }
+
+    /// Its priority.
+    pub fn priority(&self) -> Priority {
+        self.priority
     }
 
     /// The node of the thread that runs it.
@@ -103,13 +121,7 @@ impl AllRunning {
         let see = |running: &Running| {
             // SAFETY: it is shown as long as it lives.
             let meta = unsafe { &*running.job };
-            jobs.push(RunningJob {
-                job: running.job.addr(),
-                name: meta.name().cloned(),
-                class: meta.class,
-                node: running.node,
-                started: running.started,
-            });
+            jobs.push(RunningJob::of(meta, running.node, running.started));
         };
         let mut see = see;
         self.threads().iter().for_each(|own| own.0.read(&mut see));

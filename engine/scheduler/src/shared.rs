@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 
 use reiver_topology::Seat;
 
+use crate::admission::{Closing, Rules};
+#[cfg(feature = "tokio")]
+use crate::asyncs::Asyncs;
+use crate::breaker::Verdict;
 use crate::builder::Options;
 use crate::cell::{AnyJob, Meta, Place};
 use crate::crew::{Crew, Rank};
@@ -27,6 +31,7 @@ use crate::running::{AllRunning, RunningJob};
 use crate::schedule::is_stoppable;
 use crate::spawner::{Request, Spawner};
 use crate::timer::Timer;
+use crate::watchdog::Watchdog;
 use crate::worker::{WorkerFace, run};
 use crate::{Class, Priority};
 
@@ -53,6 +58,12 @@ pub(crate) struct Shared {
     pub(crate) threadless: bool,
     /// By class: the jobs that wait.
     pub(crate) rooms: [Room; 2],
+    /// What jobs have to pass before that, if there is anything.
+    pub(crate) rules: Option<Rules>,
+    pub(crate) closing: Closing,
+    pub(crate) watchdog: Option<Watchdog>,
+    #[cfg(feature = "tokio")]
+    pub(crate) asyncs: Asyncs,
     /// By class: jobs that have left their queue other than by its end. What they left there is swept
     /// out when it is most of it.
     dead: [AtomicUsize; 2],
@@ -79,6 +90,8 @@ impl Shared {
         main: Crew,
         options: Options,
         rooms: [Room; 2],
+        rules: Option<Rules>,
+        watchdog: Option<Watchdog>,
         io: Io,
         timer: Timer,
         metrics: Counters,
@@ -107,6 +120,11 @@ impl Shared {
             spawner,
             threadless,
             rooms,
+            rules,
+            closing: Closing::default(),
+            watchdog,
+            #[cfg(feature = "tokio")]
+            asyncs: Asyncs::default(),
             round_robin: AtomicUsize::new(0),
             hurrying: AtomicBool::new(false),
             displaced: AtomicUsize::new(0),
@@ -244,13 +262,14 @@ impl Shared {
     /// Takes a job, or says why not.
     pub(crate) fn submit(self: &Arc<Self>, job: Ref<dyn AnyJob>) -> Result<(), SubmitError> {
         let meta = job.meta();
-        let entered = self.enter(meta.class);
+        let entered = self.enter(meta);
         let admitted = entered.and_then(|entry| self.admit(meta.class, entry).map(|()| entry));
         match admitted {
             Ok(Entry::Queued) => self.take(job),
             Ok(Entry::Caller) => self.run_on_caller(job),
+            Ok(Entry::Late) => self.end_late(&*job),
             Err(error) => {
-                self.metrics.note_rejected(meta.class, meta.priority, 1);
+                self.note_rejected(meta, &error);
                 return Err(error);
             }
         }
@@ -266,15 +285,25 @@ impl Shared {
         let admitted = self.admit(meta.class, Entry::Queued);
         match &admitted {
             Ok(()) => self.take(job),
-            Err(_) => self.metrics.note_rejected(meta.class, meta.priority, 1),
+            Err(error) => self.note_rejected(meta, error),
         }
         admitted
+    }
+
+    /// A job is not taken: it leaves what it has passed.
+    pub(crate) fn note_rejected(&self, meta: &Meta, why: &SubmitError) {
+        if let Some(pass) = meta.pass() {
+            pass.leave(Verdict::None);
+        }
+        self.metrics
+            .note_rejected(meta.class, meta.priority, why, 1);
     }
 
     /// Queues a job that was admitted.
     fn take(self: &Arc<Self>, job: Ref<dyn AnyJob>) {
         let meta = job.meta();
         self.metrics.note_submitted(meta.class, meta.priority, 1);
+        self.note_watched();
         let (node, strict) = match meta.place {
             Place::Any => (self.node_of_caller(), false),
             Place::Prefer(node) => (node as usize, false),
@@ -344,8 +373,10 @@ impl Shared {
     ) -> Result<(), SubmitError> {
         let (class, priority) = (meta.class, meta.priority);
         if !self.drain.admit(jobs) {
-            self.metrics.note_rejected(class, priority, jobs as u64);
-            return Err(SubmitError::ShutDown);
+            let why = SubmitError::ShutDown;
+            self.metrics
+                .note_rejected(class, priority, &why, jobs as u64);
+            return Err(why);
         }
         self.metrics.note_submitted(class, priority, jobs as u64);
         let node = self.node_of_caller();
@@ -389,6 +420,18 @@ impl Shared {
         while wakes.next().is_some() && crew.wake_one(self, node) {}
         crew.call_for_more(self);
         self.end_queued_if_ending();
+    }
+
+    /// A job was counted in, which the watchdog is to watch if there is one.
+    pub(crate) fn note_watched(&self) {
+        if let Some(watchdog) = &self.watchdog {
+            watchdog.note_job();
+        }
+    }
+
+    /// True if all jobs that were taken have ended.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.drain.is_idle()
     }
 
     /// Counts a job in for which its room was entered, if the engine takes jobs.
@@ -534,9 +577,9 @@ impl Shared {
     pub(crate) fn running_jobs(self: &Arc<Self>) -> Vec<RunningJob> {
         if is_stoppable() && !self.threadless {
             let engine = Arc::clone(self);
-            return self.spawner.on_behalf(move || engine.running.jobs());
+            return self.spawner.on_behalf(move || engine.running_now());
         }
-        self.running.jobs()
+        self.running_now()
     }
 
     /// A job begins on a thread.
@@ -574,6 +617,7 @@ impl Shared {
     pub(crate) fn close(&self) {
         self.drain.close();
         self.rooms.iter().for_each(Room::wake_all);
+        self.closing.tell();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -623,7 +667,10 @@ impl Shared {
             });
             ended
         });
-        ended.sum()
+        let ended: usize = ended.sum();
+        #[cfg(feature = "tokio")]
+        let ended = ended + self.asyncs.end_queued(self);
+        ended
     }
 
     /// A worker has lost the CPUs that it was put on, or has them again; gives how many have not.
@@ -636,10 +683,20 @@ impl Shared {
         }
     }
 
+    /// As [`running_jobs`](Shared::running_jobs), for a thread that the kernel does not stop.
+    pub(crate) fn running_now(&self) -> Vec<RunningJob> {
+        let jobs = self.running.jobs();
+        #[cfg(feature = "tokio")]
+        let jobs = [jobs, self.asyncs.running(self)].concat();
+        jobs
+    }
+
     /// From now on checkpoints tell running jobs to end.
     pub(crate) fn hurry(&self) {
         // ORDERING: relaxed: a wish; nothing is published by it.
         self.hurrying.store(true, Ordering::Relaxed);
+        #[cfg(feature = "tokio")]
+        self.asyncs.wake_all();
     }
 
     pub(crate) fn is_hurrying(&self) -> bool {
@@ -655,6 +712,7 @@ impl Shared {
             .for_each(|worker| worker.unparker.unpark());
         self.io.stop();
         self.timer.stop();
+        self.watchdog.iter().for_each(Watchdog::wake);
         self.spawner.ask(Request::Stop);
     }
 }

@@ -77,6 +77,11 @@ pub(crate) enum Request {
     Timer(Weak<Shared>),
     /// What a thread has for others that must not touch what they wait for.
     Bring(Box<dyn FnOnce() + Send>),
+    /// The runtime for futures of this node; answers whether there is one.
+    #[cfg(feature = "tokio")]
+    Runtime(Weak<Shared>, usize, Sender<bool>),
+    /// The thread that looks for jobs that run for too long.
+    Watchdog(Weak<Shared>),
     Stop,
 }
 
@@ -89,6 +94,9 @@ impl fmt::Debug for Request {
             Request::Io(..) => "Io",
             Request::Timer(_) => "Timer",
             Request::Bring(_) => "Bring",
+            #[cfg(feature = "tokio")]
+            Request::Runtime(..) => "Runtime",
+            Request::Watchdog(_) => "Watchdog",
             Request::Stop => "Stop",
         };
         f.write_str(name)
@@ -267,6 +275,17 @@ impl Spawner {
         }
     }
 
+    /// Asks for what whoever asks waits for; false while the spawner runs jobs itself.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn ask_unless_busy(&self, request: Request) -> bool {
+        self.ask(request);
+        // ORDERING: as in `start_spare`. Where the spawner gives none it answers nobody who waits.
+        fence(Ordering::SeqCst);
+        // ORDERING: relaxed: the fence orders them.
+        !self.requests.stands_in.load(Ordering::Relaxed)
+            && !self.requests.is_over.load(Ordering::Relaxed)
+    }
+
     /// Starts the thread of a spare; gives the spare back where there is no thread to be had, nothing
     /// where the engine ends.
     pub(crate) fn start_spare(
@@ -420,6 +439,24 @@ fn serve(requests: &Requests, parker: &Parker) {
                     stand_in(&shared, requests, &mut next);
                 }
             }
+            #[cfg(feature = "tokio")]
+            Request::Runtime(engine, node, answer) => crate::asyncs::start(&engine, node, &answer),
+            Request::Watchdog(engine) => {
+                let Some(shared) = engine.upgrade() else {
+                    continue;
+                };
+                let watched = Arc::clone(&shared);
+                let started = thread("reiver-watchdog".into(), &shared, move || {
+                    if let Some(watchdog) = &watched.watchdog {
+                        watchdog.live(&watched);
+                    }
+                });
+                if let Err(error) = started {
+                    tracing::warn!(
+                        "the system refuses a thread ({error}); the watchdog reports nothing"
+                    );
+                }
+            }
             Request::Timer(engine) => {
                 let Some(shared) = engine.upgrade() else {
                     continue;
@@ -562,6 +599,11 @@ fn stand_in(shared: &Arc<Shared>, requests: &Requests, next: &mut VecDeque<Reque
     next.retain(|request| match request {
         Request::Spare(_, request) => {
             request.0.say(REFUSED);
+            false
+        }
+        #[cfg(feature = "tokio")]
+        Request::Runtime(.., answer) => {
+            let _ = answer.send(false);
             false
         }
         _ => true,

@@ -40,6 +40,22 @@ fn examples_run_and_print_what_is_true() {
     );
     says("numa_array", "4194304 numbers on ");
     says("mixed", "bulk: 306944 primes");
+    says("watching", "watchdog: stuck still runs");
+    says("limits", "downloaded 12 files");
+    says(
+        "limits",
+        "after 4 attempts: the breaker of the job's name is open",
+    );
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn the_example_of_futures_runs() {
+    says("futures", "the squares below 100 add up to 328350");
+    says(
+        "futures",
+        "an hour of sleep: the job's deadline passed while it was running",
+    );
 }
 
 #[cfg(feature = "rayon")]

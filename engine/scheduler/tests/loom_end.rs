@@ -381,6 +381,60 @@ fn a_child_that_is_made_while_its_token_is_cancelled_is_cancelled() {
     });
 }
 
+/// A worker, a canceller and the timer come to it at once, while somebody waits for its end.
+#[test]
+fn a_job_that_is_run_cancelled_and_late_at_once_has_one_outcome_and_tells_it() {
+    let mut builder = Builder::new();
+    // All of it takes minutes.
+    builder.preemption_bound = Some(2);
+    builder.check(|| {
+        struct Job {
+            state: State,
+            outcome: UnsafeCell<usize>,
+            waiter: loom::sync::Mutex<Option<Arc<Parker>>>,
+            ends: AtomicUsize,
+        }
+        // SAFETY: loom watches the cell.
+        unsafe impl Sync for Job {}
+        // SAFETY: as above.
+        unsafe impl Send for Job {}
+
+        let job = Arc::new(Job {
+            state: State::queued(),
+            outcome: UnsafeCell::new(0),
+            waiter: loom::sync::Mutex::new(None),
+            ends: AtomicUsize::new(0),
+        });
+        let end = |by: usize| {
+            let job = Arc::clone(&job);
+            thread::spawn(move || {
+                if !job.state.claim() {
+                    return;
+                }
+                job.ends.fetch_add(1, Ordering::Relaxed);
+                // SAFETY: loom watches it.
+                job.outcome.with_mut(|outcome| unsafe { *outcome = by });
+                if job.state.end() {
+                    let waiter = job.waiter.lock().unwrap().take();
+                    waiter.into_iter().for_each(|waiter| waiter.unpark());
+                }
+            })
+        };
+        let ends = [1, 2, 3].map(end);
+        let parker = Arc::new(Parker::new());
+        *job.waiter.lock().unwrap() = Some(Arc::clone(&parker));
+        if !job.state.wait() {
+            parker.park();
+        }
+        assert!(job.state.take() && !job.state.take());
+        // SAFETY: loom watches it.
+        let outcome = job.outcome.with(|outcome| unsafe { *outcome });
+        assert!((1..=3).contains(&outcome));
+        ends.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(job.ends.load(Ordering::Relaxed), 1);
+    });
+}
+
 #[test]
 fn a_job_is_run_or_ended_by_one_alone() {
     loom::model(|| {

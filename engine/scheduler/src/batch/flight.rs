@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
 use super::Batch;
+use crate::admission::{Entering, Step};
 use crate::cell::{Outcome, any};
 use crate::current::{Current, block_until};
 use crate::engine::Engine;
@@ -206,14 +207,13 @@ where
             let Some((index, job)) = stuck.or_else(|| self.next_job()) else {
                 return;
             };
-            if shared.room(self.class).try_enter() {
-                self.hand_over(index, job);
-            } else if shared.is_closed() {
-                shared.metrics.note_rejected(self.class, self.priority, 1);
-                self.ready.push_back((index, Err(JobError::ShutDown)));
-            } else {
-                self.stuck = Some((index, job));
-                return;
+            match shared.try_enter(job.meta()) {
+                Ok(true) => self.hand_over(index, job),
+                Ok(false) => {
+                    self.stuck = Some((index, job));
+                    return;
+                }
+                Err(error) => self.ready.push_back((index, Err(JobError::untaken(error)))),
             }
         }
     }
@@ -278,7 +278,8 @@ where
             if self.run_own() {
                 return;
             }
-            if let Some((index, job)) = self.stuck.take() {
+            let may_pass = |job: &mut (usize, Ref<dyn Outcome<U>>)| job.1.meta().may_pass();
+            if let Some((index, job)) = self.stuck.take_if(may_pass) {
                 let taken = any(&job);
                 match shared.admit(self.class, Entry::Caller) {
                     Ok(()) => {
@@ -293,21 +294,23 @@ where
                 return;
             }
         }
-        let room = shared.room(self.class);
-        let mut waiter = self.stuck.is_some().then(|| room.waiter());
+        let stuck = self.stuck.as_ref().map(|(_, job)| job.clone());
+        let mut entering = stuck.as_ref().map(|job| shared.entering(job.meta()));
+        let until = entering.as_ref().and_then(Entering::until);
         let wanted = self.wanted(goal);
         let mut entered = false;
-        block_until(None, |waker| {
+        block_until(until, |waker| {
             if entered || self.is_told(waker, wanted) {
                 return true;
             }
-            let Some(waiter) = &mut waiter else {
+            let Some(entering) = &mut entering else {
                 return false;
             };
-            entered = waiter.poll(waker);
-            entered || shared.is_closed()
+            let step = entering.poll(waker);
+            entered = step == Step::Entered;
+            step != Step::Waits
         });
-        drop(waiter);
+        drop(entering);
         if entered && let Some((index, job)) = self.stuck.take() {
             self.hand_over(index, job);
         }

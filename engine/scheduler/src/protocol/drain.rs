@@ -126,13 +126,18 @@ impl Drain {
         }
     }
 
-    /// After the close: how many are left, or more.
+    /// How many are left, or more; after the close those that are.
     fn left(&self) -> usize {
         // ORDERING: acquire, with the release in `note_gone`. Of what is seen as gone it is seen, too,
         // that it was taken, for that was before.
         let acquire = needed("drain left", Ordering::Acquire);
         let gone: usize = self.gone.iter().map(|gone| gone.load(acquire)).sum();
         (self.taken.load(Ordering::Relaxed) & !CLOSED) - gone
+    }
+
+    /// True if all that were taken have ended.
+    pub fn is_idle(&self) -> bool {
+        self.left() == 0
     }
 
     /// True if no more are taken.

@@ -4,6 +4,7 @@
 pub(crate) mod arena;
 pub(crate) mod barrier;
 pub(crate) mod count;
+pub(crate) mod doze;
 pub(crate) mod drain;
 pub(crate) mod hand_over;
 pub(crate) mod holding;
@@ -11,6 +12,7 @@ pub(crate) mod latch;
 pub(crate) mod left;
 pub(crate) mod muster;
 pub(crate) mod notice;
+pub(crate) mod permits;
 pub(crate) mod private;
 pub(crate) mod refs;
 pub(crate) mod shown;

@@ -393,6 +393,7 @@ impl Worker {
         let current = Current::cpu(shared, self, own);
         let worker = current.worker().expect("this is a CPU worker");
         let shared = current.engine().shared();
+        let counted = shared.metrics.cpu_times.count();
         let face = &worker.crew(shared).workers[worker.index];
         current.set_unparker(&face.unparker);
         life(shared, worker, &current);
@@ -403,6 +404,7 @@ impl Worker {
         reiver_pool::park_hook();
         // ORDERING: relaxed, see `WorkerFace::thread`.
         face.thread.store(0, Ordering::Relaxed);
+        drop(counted);
         here::set(None);
         current.into_worker()
     }

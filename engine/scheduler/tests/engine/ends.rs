@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use reiver::limit::HybridLimiter;
 use reiver::{
     CancellationToken, Class, Engine, Interrupted, JobContext, JobError, Phase, SubmitError,
+    WhenFull,
 };
 
 use crate::{Held, engine};
@@ -69,6 +71,50 @@ fn a_queued_job_that_is_late_ends_before_a_worker_comes_to_it() {
     let far = engine.job().deadline(Duration::MAX).submit(|_| 1).unwrap();
     held.let_go();
     assert_eq!(far.join().unwrap(), 1);
+}
+
+/// Who brings it waits for room, or for a limit; not for longer than it makes sense.
+#[test]
+fn a_job_whose_submitter_waits_is_late_at_its_deadline() {
+    crate::watchdog::watched();
+    let limiter = Arc::new(HybridLimiter::new(100, 10, 1));
+    let engine = Engine::builder()
+        .cpu_workers(1)
+        .queue_capacity(Class::Cpu, 1)
+        .when_full(Class::Cpu, WhenFull::Block)
+        .when_full(Class::Io, WhenFull::Block)
+        .limit(Class::Io, Arc::clone(&limiter))
+        .build()
+        .unwrap();
+    let held = Held::new(&engine);
+    let queued = engine.submit(|_| ());
+    let permit = limiter.acquire(1).unwrap();
+    let late = |class: Class| {
+        let job = engine
+            .job()
+            .class(class)
+            .deadline(Duration::from_millis(20));
+        let outcome = job.submit(|_| ()).unwrap().join();
+        let phase = Phase::Queued;
+        let expected: Result<(), _> = Err(JobError::DeadlineExceeded { phase });
+        assert_eq!(format!("{outcome:?}"), format!("{expected:?}"));
+    };
+    late(Class::Cpu);
+    late(Class::Io);
+    drop(permit);
+    held.let_go();
+    queued.join().unwrap();
+    let total = engine.metrics().total();
+    assert_eq!((total.deadline_exceeded, total.rejected), (2, 0));
+    assert_eq!((total.queued, total.running), (0, 0));
+    assert_eq!(limiter.in_use(), 0);
+    engine
+        .job()
+        .class(Class::Cpu)
+        .submit(|_| ())
+        .unwrap()
+        .join()
+        .unwrap();
 }
 
 #[test]

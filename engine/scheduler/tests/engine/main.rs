@@ -1,6 +1,7 @@
 //! What an engine promises, held on real threads.
 
 mod batches;
+mod breakers;
 mod crews;
 mod depth;
 mod ends;
@@ -8,6 +9,7 @@ mod engines;
 mod forks;
 mod full;
 mod jobs;
+mod limits;
 mod many;
 mod metrics;
 mod nodes;
@@ -19,6 +21,7 @@ mod scopes;
 mod size;
 mod waits;
 mod watchdog;
+mod watched;
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 

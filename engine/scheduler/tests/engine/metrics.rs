@@ -112,3 +112,44 @@ fn work_that_others_take_is_counted_by_how_far_it_went() {
         "one worker a node"
     );
 }
+
+#[test]
+fn a_worker_that_computes_is_used_and_one_that_waits_is_not() {
+    let engine = engine(1);
+    let before = engine.metrics();
+    // By its own CPU time, so that it makes no difference who else runs.
+    let job = engine.submit(|ctx| {
+        let begun = ctx.engine().metrics().cpu_time();
+        while ctx.engine().metrics().cpu_time() - begun < Duration::from_millis(20) {
+            std::hint::spin_loop();
+        }
+    });
+    job.join().unwrap();
+    let used = engine.metrics();
+    let computed = used.cpu_time() - before.cpu_time();
+    assert!(computed >= Duration::from_millis(20), "{computed:?}");
+    let share = used.utilisation_since(&before);
+    let expected = computed.as_secs_f64() / (used.uptime() - before.uptime()).as_secs_f64();
+    assert!((share - expected).abs() < 1e-9 && share > 0.0, "{share}");
+    assert_eq!(used.utilisation_since(&used), 0.0);
+
+    let held = Held::new(&engine);
+    let idle = engine.metrics();
+    std::thread::sleep(Duration::from_millis(50));
+    let waited = engine.metrics().utilisation_since(&idle);
+    held.let_go();
+    // It could be taken for busy only if it spun.
+    assert!(waited < 0.5, "{waited}");
+}
+
+#[test]
+fn what_a_histogram_sums_up_is_what_was_measured() {
+    let engine = engine(1);
+    for _ in 0..10 {
+        let job = engine.submit(|_| std::thread::sleep(Duration::from_millis(2)));
+        job.join().unwrap();
+    }
+    let times = engine.metrics().run_time(Class::Cpu, Priority::P1);
+    assert!(times.sum() >= Duration::from_millis(20));
+    assert!(times.sum() <= times.max() * 10);
+}

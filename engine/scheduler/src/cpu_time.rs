@@ -1,0 +1,118 @@
+//! How much of the CPUs threads have used, as the kernel counts it: read by whoever asks, so that it
+//! costs those threads nothing.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The CPU time of some threads, of those that have ended too.
+#[derive(Debug, Default)]
+pub(crate) struct CpuTimes(Mutex<Times>);
+
+#[derive(Debug, Default)]
+struct Times {
+    next: u64,
+    living: HashMap<u64, libc::clockid_t>,
+    ended: Duration,
+}
+
+/// A thread that is counted, until it is dropped on that thread.
+#[derive(Debug)]
+pub(crate) struct Counted<'c> {
+    times: &'c CpuTimes,
+    number: u64,
+}
+
+impl CpuTimes {
+    fn times(&self) -> MutexGuard<'_, Times> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts the current thread from its beginning to its end.
+    pub(crate) fn count(&self) -> Counted<'_> {
+        let clock = own_clock();
+        let mut times = self.times();
+        times.next += 1;
+        let number = times.next;
+        times.living.extend(clock.map(|clock| (number, clock)));
+        Counted {
+            times: self,
+            number,
+        }
+    }
+
+    pub(crate) fn sum(&self) -> Duration {
+        let times = self.times();
+        // Nobody leaves while the lock is held, so each clock is that of a living thread.
+        let living = times.living.values().filter_map(|&clock| read(clock));
+        times.ended + living.sum::<Duration>()
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        let mut times = self.times.times();
+        let clock = times.living.remove(&self.number);
+        times.ended += clock.and_then(read).unwrap_or_default();
+    }
+}
+
+/// The clock of the current thread, for others to read.
+fn own_clock() -> Option<libc::clockid_t> {
+    let mut clock = 0;
+    // SAFETY: it takes nothing, and says who is asking.
+    let thread = unsafe { libc::pthread_self() };
+    // SAFETY: the thread is the current one; the clock is written to.
+    let error = unsafe { libc::pthread_getcpuclockid(thread, &raw mut clock) };
+    (error == 0).then_some(clock)
+}
+
+fn read(clock: libc::clockid_t) -> Option<Duration> {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the time is written to.
+    let outcome = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    let seconds = u64::try_from(time.tv_sec).ok()?;
+    let nanos = u32::try_from(time.tv_nsec).ok()?;
+    (outcome == 0).then(|| Duration::new(seconds, nanos))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_is_counted_while_it_lives_and_afterwards() {
+        let times = CpuTimes::default();
+        let work = || {
+            let begun = Instant::now();
+            let clock = own_clock().unwrap();
+            let before = read(clock).unwrap();
+            while read(clock).unwrap() - before < Duration::from_millis(5) {
+                assert!(begun.elapsed() < Duration::from_secs(200));
+            }
+        };
+        std::thread::scope(|scope| {
+            let (says, hears) = channel();
+            let (go, wait) = channel::<()>();
+            let times = &times;
+            let thread = scope.spawn(move || {
+                let _counted = times.count();
+                work();
+                says.send(()).unwrap();
+                wait.recv().unwrap();
+            });
+            hears.recv().unwrap();
+            let while_it_lives = times.sum();
+            assert!(while_it_lives >= Duration::from_millis(5));
+            go.send(()).unwrap();
+            thread.join().unwrap();
+            assert!(times.sum() >= while_it_lives);
+        });
+    }
+}

@@ -1,0 +1,44 @@
+//! Somebody who looks after jobs, and rests while there are none.
+//!
+//! | who looks | who brings a job |
+//! | --- | --- |
+//! | 1. says that it rests | 1. counts the job |
+//! | 2. fence | 2. fence |
+//! | 3. asks whether there are jobs; rests if there are none | 3. if somebody rests: wakes it |
+//!
+//! Of the two fences one comes first: the job is seen, or who brings it sees that somebody rests.
+//! `tests/loom_doze.rs` checks it.
+
+use crate::protocol::sync::{AtomicBool, Ordering, fence_needed};
+
+/// Whether somebody rests.
+#[derive(Debug)]
+pub struct Doze(AtomicBool);
+
+impl Default for Doze {
+    fn default() -> Doze {
+        Doze(AtomicBool::new(false))
+    }
+}
+
+impl Doze {
+    /// True if who looks may rest until it is woken, for there is nothing to look after.
+    pub fn may_rest(&self, is_idle: impl FnOnce() -> bool) -> bool {
+        // ORDERING: relaxed, here and below: the fences order it.
+        self.0.store(true, Ordering::Relaxed);
+        // ORDERING: with the fence in `must_wake`.
+        fence_needed("doze rest fence");
+        let rests = is_idle();
+        if !rests {
+            self.0.store(false, Ordering::Relaxed);
+        }
+        rests
+    }
+
+    /// True for who has counted a job in and is to wake who rests.
+    pub fn must_wake(&self) -> bool {
+        // ORDERING: with the fence in `may_rest`.
+        fence_needed("doze wake fence");
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
+    }
+}
