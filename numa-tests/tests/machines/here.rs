@@ -10,7 +10,11 @@ use reiver::Topology;
 use crate::promises::PROMISES;
 use crate::trial::{self, THIS_MACHINE, Verdict};
 
-pub(crate) fn run() -> ExitCode {
+/// The file of the report.
+pub(crate) const REPORT: &str = "numa-report.txt";
+
+/// Holds the promises whose names contain one of `parts`, or all if there are none.
+pub(crate) fn run(parts: &[String]) -> ExitCode {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let topology = Topology::detect().expect("this machine");
     let nodes = topology.nodes().count();
@@ -21,7 +25,8 @@ pub(crate) fn run() -> ExitCode {
         println!("this machine has one node: what is promised about several cannot be held here");
     }
     let (mut broken, mut held, mut not_held) = (0, 0, 0);
-    for promise in PROMISES {
+    let is_meant = |name: &str| parts.is_empty() || parts.iter().any(|part| name.contains(part));
+    for promise in PROMISES.iter().filter(|promise| is_meant(promise.name)) {
         let output = folder.path().join("output");
         let ended = trial::run(THIS_MACHINE, "-", promise.name, &output).expect("a trial");
         let (word, more) = match ended.verdict() {
@@ -46,8 +51,15 @@ pub(crate) fn run() -> ExitCode {
     }
     let summary = format!("{held} held, {broken} broken, {not_held} left out");
     let _ = writeln!(report, "\n{summary}");
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("numa-report.txt");
-    fs::write(&path, report).expect("a report");
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(REPORT);
+    // Where it was built, or where it was brought.
+    let path = match fs::write(&path, &report) {
+        Ok(()) => path,
+        Err(_) => {
+            fs::write(REPORT, report).expect("a report");
+            REPORT.into()
+        }
+    };
     println!("{summary}; the report is in {}", path.display());
     ExitCode::from(u8::from(broken > 0))
 }

@@ -22,6 +22,9 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 
+/// Holds promises on this very machine; parts of their names may follow.
+pub(crate) const HERE: &str = "--here";
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args();
     let name = arguments.next().unwrap_or_default();
@@ -36,7 +39,7 @@ fn main() -> ExitCode {
     }
     match first.as_deref() {
         Some(trial::TRIAL) => trial::hold(arguments),
-        Some("--here") => here::run(),
+        Some(HERE) => here::run(&arguments.collect::<Vec<_>>()),
         _ => host::run(),
     }
 }

@@ -9,6 +9,8 @@ use serde_json::Value;
 
 use super::Ground;
 use super::ground::status;
+use crate::HERE;
+use crate::here::REPORT;
 
 /// This very program, by its other name.
 fn reiver() -> Command {
@@ -45,6 +47,20 @@ pub(super) fn topology_shows_the_machine(ground: &Ground) {
             Value::from(distances.collect::<Vec<u32>>())
         );
         assert!(drawn.contains(&format!("{id}")));
+    }
+}
+
+/// As who has such a machine holds them there.
+pub(super) fn promises_can_be_held_here(_: &Ground) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let names = ["topology_shows_the_machine", "jobs_near_data_run_there"];
+    let mut command = Command::new("/proc/self/exe");
+    let said = output_of(command.arg(HERE).args(names).current_dir(folder.path()));
+    println!("{said}");
+    assert!(said.contains("2 held, 0 broken, 0 left out"), "{said}");
+    let report = fs::read_to_string(folder.path().join(REPORT)).expect("a report");
+    for name in names {
+        assert!(report.contains(&format!("{name} ... ok")), "{report}");
     }
 }
 

@@ -63,6 +63,7 @@ promises! {
     machine::hwloc_sees_the_same;
     command::topology_shows_the_machine;
     command::jobs_may_use_all_that_reiver_may;
+    command::promises_can_be_held_here [Root, Placement, Nodes(2), Memories(2)];
     workers::there_are_as_many_as_the_machine_grants;
     workers::they_stay_on_their_node;
     workers::pinned_to_cores_each_has_its_own;
