@@ -40,11 +40,11 @@ fn workers_that_sleep_keep_nothing_of_other_nodes() {
         returned.unwrap().join().unwrap();
         assert_eq!(pool.stats().remote_returns, 10);
         // They come home once the worker has nothing else to do, and not before somebody asks for them:
-        // there is room for any number of others.
-        let mut home = Vec::new();
-        while home.len() < 10 {
-            home.extend(take(1));
-            home.retain(|object| own.contains(&address(object)));
+        // there is room for any number of others. Those are kept, or the next would be one of them.
+        let mut taken = Vec::new();
+        let is_own = |object: &&PooledArc<u64>| own.contains(&address(object));
+        while taken.iter().filter(is_own).count() < 10 {
+            taken.extend(take(1));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use reiver::NodeId;
-use reiver::pool::{BufferPool, Pool};
+use reiver::pool::{BufferPool, Pool, PooledArc};
 use reiver_topology::place;
 
 use super::Ground;
@@ -71,11 +71,15 @@ pub(super) fn objects_cross_nodes_and_come_home(ground: &Ground) {
             "{pages:?}"
         );
     }
-    // Workers that park bring home what they have; those that are still awake are waited for.
-    let mut home = Vec::new();
+    // Workers that park bring home what they have; those that are still awake are waited for. What else
+    // is given meanwhile is kept, or it would be given again.
+    let (mut home, mut made) = (Vec::new(), Vec::new());
     while home.len() < 20 {
-        home.extend(on(nodes[0], &pool, 20 - home.len()));
-        home.retain(|object| addresses.contains(&object.as_ptr().addr()));
+        let taken = on(nodes[0], &pool, 20 - home.len());
+        let is_own = |object: &PooledArc<Object>| addresses.contains(&object.as_ptr().addr());
+        let (own, other): (Vec<_>, Vec<_>) = taken.into_iter().partition(is_own);
+        home.extend(own);
+        made.extend(other);
     }
     for object in &home {
         let pages = lies(&object[..]);
