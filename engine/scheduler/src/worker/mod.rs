@@ -328,7 +328,9 @@ impl Worker {
             }
             loop {
                 worker.has_worked.set(false);
-                let until = Some(Instant::now() + KEEP_ALIVE);
+                // Who looks while another one looks too finds that one awake, and stays.
+                let number = u32::try_from(worker.index).unwrap_or(u32::MAX);
+                let until = Some(Instant::now() + KEEP_ALIVE + LOOKS_APART * number);
                 if worker.work_until(current, Takes::All, until, is_stopped)
                     || (!worker.has_worked.get() && worker.leaves(shared))
                 {
@@ -631,6 +633,8 @@ const KEEPS_MEMORY: Duration = Duration::from_millis(100);
 /// A background worker stays so long without work, and its crew with it: long enough to outlast the pauses
 /// of a steady load.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// They look one after the other whether they are to.
+const LOOKS_APART: Duration = Duration::from_millis(20);
 /// So many jobs on one stack, and no more are begun there while others wait: a stack of 2 MiB has
 /// room for them.
 pub(crate) const MOST_NESTED: usize = 32;
