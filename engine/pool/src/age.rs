@@ -10,6 +10,7 @@ use crate::shared::Core;
 #[derive(Debug)]
 struct Watched {
     core: Weak<Core>,
+    epoch: Duration,
     due: Instant,
 }
 
@@ -39,6 +40,7 @@ pub(crate) fn watch(core: &Arc<Core>) {
     let mut watch = lock();
     watch.pools.push(Watched {
         core: Arc::downgrade(core),
+        epoch: core.epoch,
         due,
     });
     if watch.is_running {
@@ -84,14 +86,12 @@ fn run() {
         }
         let mut due = Vec::new();
         for pool in watch.pools.iter_mut().filter(|pool| pool.due <= now) {
-            if let Some(core) = pool.core.upgrade() {
-                pool.due = after(core.epoch).unwrap_or(now + Duration::from_secs(3600));
-                due.push(core);
-            }
+            pool.due = after(pool.epoch).unwrap_or(now + Duration::from_secs(3600));
+            due.push(Weak::clone(&pool.core));
         }
         drop(watch);
         // Objects are dropped here, and maybe whole pools.
-        for core in due {
+        for core in due.iter().filter_map(Weak::upgrade) {
             core.age();
         }
         watch = lock();

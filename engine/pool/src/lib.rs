@@ -66,6 +66,14 @@ pub fn park_hook() {
     local::flush();
 }
 
+/// Leaves what the current thread has cached to others. Whoever moves a thread to another node calls it
+/// between the thread's tasks: what it uses from then on is that node's. Costs a lock for each pool that
+/// it has used.
+#[cfg(not(reiver_loom))]
+pub fn move_hook() {
+    local::leave();
+}
+
 /// What the models in `tests/loom_*.rs` are about.
 #[cfg(reiver_loom)]
 #[doc(hidden)]

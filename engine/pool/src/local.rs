@@ -158,18 +158,28 @@ fn flush_all() {
     drop(last);
 }
 
+/// Leaves all caches to others: the thread goes to another node, where it gets others, or ends.
+pub(crate) fn leave() {
+    let left = ATTACHED.try_with(|Attached(attached)| attached.take());
+    leave_all(left.unwrap_or_default());
+}
+
+fn leave_all(attached: Vec<Entry>) {
+    NEAR.with(|near| near.iter().for_each(|seat| seat.id.set(NOBODY)));
+    let mut last: Vec<Arc<Core>> = Vec::new();
+    for entry in attached {
+        if let Some(core) = entry.core.upgrade() {
+            // SAFETY: it is the current thread's, which does not use it any more.
+            unsafe { core.store.leave(entry.cache) };
+            last.push(core);
+        }
+    }
+    drop(last);
+}
+
 impl Drop for Attached {
     fn drop(&mut self) {
         HAS_LEFT.set(true);
-        NEAR.with(|near| near.iter().for_each(|seat| seat.id.set(NOBODY)));
-        let mut last: Vec<Arc<Core>> = Vec::new();
-        for entry in self.0.get_mut().drain(..) {
-            if let Some(core) = entry.core.upgrade() {
-                // SAFETY: it is the current thread's, which does not use it any more.
-                unsafe { core.store.leave(entry.cache) };
-                last.push(core);
-            }
-        }
-        drop(last);
+        leave_all(self.0.take());
     }
 }

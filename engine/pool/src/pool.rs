@@ -29,7 +29,8 @@ use crate::stats::{Exhausted, PoolStats};
 /// What `T`'s destructor panics with, when the pool drops an object, ends in the pool.
 pub struct Pool<T> {
     core: Arc<Core>,
-    holds: PhantomData<fn() -> T>,
+    /// Invariant, as guards are.
+    holds: PhantomData<fn(T) -> T>,
 }
 
 /// What becomes of an object that was returned.
@@ -41,6 +42,8 @@ pub enum Recycle {
     Discard,
 }
 
+/// As one that owns a `T`, but for its variance, which is none.
+type Owned<T> = (T, fn(T) -> T);
 type Reset<T> = dyn Fn(&mut T) + Send + Sync;
 type Asked<T> = dyn Fn(&mut T) -> Recycle + Send + Sync;
 
@@ -186,10 +189,11 @@ impl<T: Send + 'static> PoolBuilder<T> {
     }
 
     /// How long an epoch is; 10 s unless this is said. An object that nobody has used for one whole epoch is
-    /// dropped at the end of the next at the latest, and its memory goes back to the system.
+    /// dropped at the end of the next at the latest, and its memory goes back to the system; but those at
+    /// the bottom of a cache that its thread uses. Less than a millisecond is one.
     #[must_use]
     pub fn epoch(mut self, epoch: Duration) -> PoolBuilder<T> {
-        self.epoch = epoch;
+        self.epoch = epoch.max(Duration::from_millis(1));
         self
     }
 
@@ -246,17 +250,30 @@ unsafe fn drop_at<T>(slot: *mut u8) {
 ///
 /// If it is forgotten, its place in the pool is lost for as long as the pool lives, and its destructor does not
 /// run; nothing else is.
+///
+/// Nothing is left in an object that lives shorter than the pool:
+///
+/// ```compile_fail,E0597
+/// let pool = reiver_pool::Pool::builder(Vec::<&'static str>::new).build();
+/// {
+///     let gone = String::from("gone");
+///     pool.get().push(&gone);
+/// }
+/// println!("{}", pool.get()[0]);
+/// ```
 pub struct Pooled<'a, T> {
     object: NonNull<T>,
     core: &'a Core,
-    holds: PhantomData<T>,
+    /// Invariant: what is written here is read by whoever gets the object next.
+    holds: PhantomData<Owned<T>>,
 }
 
 /// An object of a [`Pool`], which goes back when this is dropped, and keeps the pool alive until then.
 pub struct PooledArc<T> {
     object: NonNull<T>,
     core: Arc<Core>,
-    holds: PhantomData<T>,
+    /// As there.
+    holds: PhantomData<Owned<T>>,
 }
 
 // SAFETY: it is the object's only user, and pools themselves are shared by all threads.

@@ -292,6 +292,11 @@ impl Core {
     #[inline(never)]
     fn put_uncached(&self, object: Object) {
         let cache = local::attach(self, self.here());
+        // SAFETY: objects lie in slabs with this mask.
+        let home = unsafe { slab::home_of(self.mask, object) };
+        if cache.is_some_and(|cache| cache.home() != home) {
+            local::note_away();
+        }
         // SAFETY: it is the current thread's.
         unsafe { self.store.put(cache, object) };
     }

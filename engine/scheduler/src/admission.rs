@@ -372,7 +372,7 @@ impl Shared {
             return Ok(true);
         }
         if has_entered {
-            room.leave();
+            self.leave_room(meta.class);
         }
         if let Err(Short::Never(refused)) = passed {
             let refused = SubmitError::Limited(refused);
@@ -453,7 +453,7 @@ impl Shared {
             let Err(short) = pass.try_take() else {
                 return Ok(Entry::Queued);
             };
-            room.leave();
+            self.leave_room(class);
             if let Short::Never(refused) = short {
                 return Err(SubmitError::Limited(refused));
             }

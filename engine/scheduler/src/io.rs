@@ -310,6 +310,7 @@ pub(crate) fn live(shared: Arc<Shared>, mut node: usize) {
     while let Some((home, job)) = shared.io.next(&shared.machine.near[node]) {
         if home != node && matches!(job.meta().place, Place::Strict(_) | Place::Prefer(_)) {
             node = home;
+            reiver_pool::move_hook();
             settle(&shared, node);
             current.move_to(node);
         }

@@ -333,7 +333,11 @@ impl Shared {
                 if self.is_closed() {
                     return Err(SubmitError::ShutDown);
                 }
-                block_until(Some(Instant::now() + LOOKS_AGAIN), |_| false);
+                let now = Instant::now();
+                if until.is_some_and(|until| now >= until) {
+                    return Ok(Entry::Late);
+                }
+                block_until(Some(now + LOOKS_AGAIN), |_| false);
             }
             return Ok(Entry::Queued);
         }

@@ -558,8 +558,8 @@ impl Shared {
         self.main().workers.len()
     }
 
-    /// A job no longer waits.
-    fn leave_room(&self, class: Class) {
+    /// A job no longer waits, or does not come to.
+    pub(crate) fn leave_room(&self, class: Class) {
         if !self.room(class).leave() {
             return;
         }

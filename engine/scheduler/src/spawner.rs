@@ -66,7 +66,7 @@ pub(crate) struct Begun {
 
 pub(crate) enum Request {
     /// The thread of a spare; answers with the spare itself where there is none to be had.
-    Spare(Arc<Shared>, SpareRequest),
+    Spare(Weak<Shared>, SpareRequest),
     /// Threads for those of a crew who have none.
     Crew(Weak<Shared>, Rank),
     /// A worker has no thread any more, and shows no jobs.
@@ -299,7 +299,7 @@ impl Spawner {
             asker: thread::current(),
         });
         let request = SpareRequest(Arc::clone(&asked));
-        self.ask(Request::Spare(Arc::clone(shared), request));
+        self.ask(Request::Spare(Arc::downgrade(shared), request));
         // ORDERING: with the fences in `stand_in` and `end`: this sees that the spawner gives none, or
         // that finds the request.
         fence(Ordering::SeqCst);
@@ -402,7 +402,10 @@ fn serve(requests: &Requests, parker: &Parker) {
             Request::Bring(what) => what(),
             Request::Spare(shared, request) => {
                 let asked = &request.0;
-                if let Some(spare) = asked.take() {
+                // Whoever asks has the engine, until it has an answer.
+                if let Some(shared) = shared.upgrade()
+                    && let Some(spare) = asked.take()
+                {
                     match start_spare(&shared, *spare) {
                         None => asked.say(STARTED),
                         Some(spare) => {

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use reiver::{
-    CancellationToken, Class, Engine, EngineBuilder, JobContext, JobError, NodeId, SubmitError,
-    Topology, WhenFull,
+    CancellationToken, Class, Engine, EngineBuilder, JobContext, JobError, NodeId, Phase, Priority,
+    SubmitError, Topology, WhenFull,
 };
 
 use crate::Held;
@@ -200,6 +200,23 @@ fn shutdown_ends_the_wait_for_room() {
     assert!(matches!(queued.join(), Err(JobError::ShutDown)));
     assert_eq!(engine.metrics().total().rejected, 1);
     held.let_go();
+}
+
+#[test]
+fn a_background_job_waits_for_room_no_longer_than_its_deadline() {
+    let engine = small(Class::Io, 1, WhenFull::Block).build().unwrap();
+    let held = hold(&engine, Class::Io);
+    let queued = engine.job().class(Class::Io).submit(|_| 1).unwrap();
+    let background = engine.job().priority(Priority::P2).submit(|ctx| {
+        let job = ctx.engine().job().class(Class::Io);
+        let late = job.deadline(Duration::from_millis(20)).submit(|_| 2);
+        late.unwrap().join()
+    });
+    let late = background.unwrap().join().unwrap();
+    let phase = Phase::Queued;
+    assert!(matches!(late, Err(JobError::DeadlineExceeded { phase: at }) if at == phase));
+    held.let_go();
+    assert_eq!(queued.join().unwrap(), 1);
 }
 
 #[test]

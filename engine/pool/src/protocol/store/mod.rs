@@ -210,6 +210,9 @@ impl Store {
         if placed.is_err() {
             // SAFETY: it was made above, and nobody has seen it.
             drop(unsafe { Box::from_raw(new) });
+        } else {
+            // It has room for those who wait.
+            self.tell();
         }
     }
 
