@@ -41,6 +41,8 @@ pub(super) struct Attempts {
 /// longest.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 const LOOK_AGAIN_MOST: Duration = Duration::from_millis(64);
+/// What is being executed shows whose it is in microseconds; some other attempt's is the likelier.
+const LOOKS_FOR_HIDDEN: u8 = 3;
 
 impl Attempts {
     pub(super) fn new(
@@ -221,6 +223,8 @@ struct Ending {
     status: Status,
     kill_at: Option<Instant>,
     killed: bool,
+    /// So often it is looked again although nothing is left, where something is just being executed.
+    looks_for_hidden: u8,
     look_again: Duration,
 }
 
@@ -344,6 +348,7 @@ impl<'a> Watch<'a> {
             status,
             kill_at,
             killed: false,
+            looks_for_hidden: LOOKS_FOR_HIDDEN,
             look_again: LOOK_AGAIN,
         };
         self.ending = Some(ending);
@@ -363,25 +368,39 @@ impl<'a> Watch<'a> {
             ending.killed = true;
         }
         let killed = ending.killed;
-        let members = self.members();
-        if killed {
-            // Again and again: what is forked while it is killed is found the next time.
-            return !self.send_to(&members, libc::SIGKILL);
+        let (members, may_hide) = self.look();
+        // Again and again: what is forked while it is killed is found the next time.
+        let is_left = match killed {
+            true => self.send_to(&members, libc::SIGKILL),
+            false => !members.is_empty(),
+        };
+        if let Some(ending) = &mut self.ending
+            && !is_left
+            && may_hide
+            && ending.looks_for_hidden > 0
+        {
+            ending.looks_for_hidden -= 1;
+            return false;
         }
-        members.is_empty()
+        !is_left
     }
 
     fn members(&self) -> Vec<Pid> {
-        let members = self
-            .all
-            .turns
-            .take(|| Snapshot::take().map(|snapshot| snapshot.members(self.pid, &self.marks)));
-        members.unwrap_or_else(|error| {
+        self.look().0
+    }
+
+    /// What is left; and whether there may be more, that is just being executed.
+    fn look(&self) -> (Vec<Pid>, bool) {
+        let look = || {
+            Snapshot::take().map(|snapshot| {
+                let members = snapshot.members(self.pid, &self.marks);
+                (members, snapshot.has_executing_child())
+            })
+        };
+        self.all.turns.take(look).unwrap_or_else(|error| {
             tracing::warn!("cannot read /proc ({error}); only the first process of a job is ended");
-            (!self.has_leader_ended())
-                .then_some(self.pid)
-                .into_iter()
-                .collect()
+            let leader = (!self.has_leader_ended()).then_some(self.pid);
+            (leader.into_iter().collect(), false)
         })
     }
 

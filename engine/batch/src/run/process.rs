@@ -251,6 +251,15 @@ impl Snapshot {
         })
     }
 
+    /// True if a child of ours is just being executed: it does not show yet whose it is.
+    pub(crate) fn has_executing_child(&self) -> bool {
+        let own = own_pid();
+        self.entries.values().any(|entry| {
+            let is_executing = entry.memory == Memory::default() && entry.state == State::Lives;
+            is_executing && entry.parent == own
+        })
+    }
+
     /// What lives, with its environment as far as that may be read.
     pub(super) fn environments(&self) -> impl Iterator<Item = (Pid, Vec<u8>)> {
         self.entries.iter().filter_map(|(&pid, entry)| {
