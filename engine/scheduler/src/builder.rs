@@ -318,19 +318,13 @@ impl EngineBuilder {
         self.check()?;
         // Before there are threads, see `barrier`.
         let eager = !barrier::register();
-        let (spawner, begun) = Spawner::begin();
-        let topology = match self.topology.clone().map_or_else(Topology::detect, Ok) {
-            Ok(topology) => topology,
-            Err(error) => {
-                spawner.abandon(begun);
-                return Err(error.into());
-            }
-        };
+        let topology = self.topology.clone().map_or_else(Topology::detect, Ok)?;
         let wanted = self.cpu_workers.unwrap_or_else(|| topology.worker_count());
+        let (spawner, parker) = Spawner::new();
         let Parts { shared, workers } = self.assemble(topology, wanted, Some(spawner), eager);
         // Dropping the engine ends what was started.
         let engine = Engine::owning(Arc::clone(&shared));
-        let started = shared.spawner.start(&shared, begun, workers);
+        let started = shared.spawner.start(&shared, parker, workers);
         started.map_err(|(started, source)| BuildError::Threads {
             started,
             wanted,
@@ -378,7 +372,7 @@ impl EngineBuilder {
             Io::new(nodes, self.io_workers),
             Timer::default(),
             Counters::new(wanted, with_spares),
-            spawner.unwrap_or_else(Spawner::none),
+            spawner.unwrap_or_else(|| Spawner::new().0),
             threadless,
         ));
         let itself = shared.itself.set(Arc::downgrade(&shared));

@@ -6,15 +6,13 @@
 //!
 //! It also brings to others what threads submit that the kernel may stop at any step: those only put it
 //! on the list of requests, which nobody holds.
-//!
-//! The thread of the first worker is created before anything is known of the machine: to start the
-//! first thread of a process takes as long as to read the whole machine.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::ptr;
-use std::sync::mpsc::{Sender, channel};
+#[cfg(feature = "tokio")]
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::{self, Builder, JoinHandle, Thread};
 
@@ -50,18 +48,6 @@ struct Threads {
     ordinary: Mutex<Vec<JoinHandle<()>>>,
     /// Those that the kernel may stop at their last steps: nobody waits for them but the engine's end.
     stoppable: Mutex<Vec<JoinHandle<()>>>,
-}
-
-/// What the thread of a worker needs to live.
-type Life = (Arc<Shared>, Worker);
-
-/// What was begun before there is an engine. Dropped, it ends.
-#[derive(Debug)]
-pub(crate) struct Begun {
-    first: Sender<Life>,
-    parker: Parker,
-    /// Why the first worker has no thread.
-    refused: Option<io::Error>,
 }
 
 pub(crate) enum Request {
@@ -153,7 +139,8 @@ impl Drop for SpareRequest {
 }
 
 impl Spawner {
-    fn new() -> (Spawner, Parker) {
+    /// A spawner that has no thread yet, and what it is to park with.
+    pub(crate) fn new() -> (Spawner, Parker) {
         let parker = Parker::new();
         let requests = Requests {
             list: HandOver::default(),
@@ -168,63 +155,28 @@ impl Spawner {
         (spawner, parker)
     }
 
-    /// Creates the thread of the first worker.
-    pub(crate) fn begin() -> (Spawner, Begun) {
-        let (first, taken) = channel::<Life>();
-        let (spawner, parker) = Spawner::new();
-        let created = spawner
-            .threads
-            .create(worker_name(Rank::Ordinary, 0), move || {
-                if let Ok((shared, worker)) = taken.recv() {
-                    worker.live(shared);
-                }
-            });
-        let begun = Begun {
-            first,
-            parker,
-            refused: created.err(),
-        };
-        (spawner, begun)
-    }
-
-    /// A spawner that will never be asked.
-    pub(crate) fn none() -> Spawner {
-        Spawner::new().0
-    }
-
-    /// Ends what was begun, where no engine comes of it.
-    pub(crate) fn abandon(self, begun: Begun) {
-        drop(begun);
-        for thread in self.take_threads() {
-            let _ = thread.join();
-        }
-    }
-
-    /// Creates the threads of the other workers, and the spawner's own; where not all have one, says
-    /// how many workers do, and why.
+    /// Creates the threads of the workers, and the spawner's own; where not all have one, says how
+    /// many workers do, and why.
     pub(crate) fn start(
         &self,
         shared: &Arc<Shared>,
-        begun: Begun,
+        parker: Parker,
         workers: Vec<Worker>,
     ) -> Result<(), (usize, io::Error)> {
-        if let Some(refused) = begun.refused {
-            return Err((0, refused));
-        }
-        let mut workers = workers.into_iter();
-        let first = workers.next().expect("an engine has workers");
-        // It waits for nothing else.
-        let _ = begun.first.send((Arc::clone(shared), first));
-        let (requests, parker) = (Arc::clone(&self.requests), begun.parker);
-        self.threads
-            .create("reiver-spawner".into(), move || serve(&requests, &parker))
-            .map_err(|error| (0, error))?;
-        for (started, worker) in (1..).zip(workers) {
+        let requests = Arc::clone(&self.requests);
+        let mut serves = Some(move || serve(&requests, &parker));
+        for (started, worker) in workers.into_iter().enumerate() {
             let engine = Arc::clone(shared);
             let name = worker_name(Rank::Ordinary, worker.index());
             self.threads
                 .create(name, move || worker.live(engine))
                 .map_err(|error| (started, error))?;
+            // The first worker is awake the sooner.
+            if let Some(serves) = serves.take() {
+                self.threads
+                    .create("reiver-spawner".into(), serves)
+                    .map_err(|error| (0, error))?;
+            }
         }
         Ok(())
     }

@@ -131,6 +131,8 @@ struct Machine {
     this_machine: bool,
     /// Of this machine read when it is first asked for: few ask, and it costs as much as all else.
     quota: OnceLock<Option<Quota>>,
+    /// How many workers make sense; counted when first asked for, likewise.
+    workers: OnceLock<usize>,
     /// Ascending.
     nodes: Vec<Node>,
     /// Ascending.
@@ -374,6 +376,7 @@ impl Topology {
             reader,
             this_machine,
             quota: OnceLock::new(),
+            workers: OnceLock::new(),
             nodes,
             cpus,
             caches,
@@ -470,13 +473,15 @@ impl Topology {
     }
 
     /// How many workers make sense: one for each CPU that may be used, or fewer where a cgroup's
-    /// quota grants less than that. At least 1.
+    /// quota grants less than that. At least 1. Of this machine counted on the first call, at some
+    /// six file reads.
     pub fn worker_count(&self) -> usize {
         let cpus = self.machine.cpus.len();
         if !self.machine.this_machine {
             return cpus;
         }
-        thread::available_parallelism().map_or(cpus, |granted| granted.get().min(cpus))
+        let count = || thread::available_parallelism().map_or(cpus, |count| count.get().min(cpus));
+        *self.machine.workers.get_or_init(count)
     }
 
     /// True for the machine that this process runs on: threads are pinned and memory is placed
