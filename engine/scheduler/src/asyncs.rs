@@ -39,7 +39,7 @@ use crate::protocol::refs::{Inner, Ref};
 use crate::room::Entry;
 use crate::running::RunningJob;
 use crate::shared::Shared;
-use crate::slot::Slot;
+use crate::slot::{Ended, Slot, error_of};
 use crate::spawner::Request;
 
 /// The runtimes of an engine, and the futures that have not ended.
@@ -298,20 +298,21 @@ where
         });
         let outcome = outcome.await;
         #[cfg(feature = "tracing")]
-        crate::trace::note_end(&span, &outcome);
+        crate::trace::note_end(&span, error_of(&outcome));
         // A future that was told to end is dropped like this one.
         contain(|| drop(body.take()));
         let shared = engine.upgrade();
         let run_time = started.elapsed();
-        job.meta.leave(|| match &outcome {
-            Ok(_) => Verdict::Success,
-            Err(JobError::Panicked(_)) => Verdict::Failure,
-            Err(_) => Verdict::None,
+        let error = error_of(&outcome);
+        job.meta.leave(|| match error {
+            None => Verdict::Success,
+            Some(JobError::Panicked(_)) => Verdict::Failure,
+            Some(_) => Verdict::None,
         });
         if let Some(shared) = &shared {
             shared.asyncs.live().remove(&job.key());
             shared.note_run_time(lane, &job.meta, run_time, 1);
-            shared.note_end(lane, &job.meta, outcome.as_ref().err(), Phase::Running);
+            shared.note_end(lane, &job.meta, error, Phase::Running);
         }
         let gone = || shared.iter().for_each(|shared| shared.note_gone(lane));
         job.slot.end(outcome, gone, || wake(&job.waiter));
@@ -322,18 +323,18 @@ where
         body: &mut Option<Pin<Box<F>>>,
         engine: &Weak<Shared>,
         context: &mut Context<'_>,
-    ) -> Poll<Result<F::Output, JobError>> {
+    ) -> Poll<Ended<F::Output>> {
         // Before it looks: who tells it after that wakes it.
         leave(&self.task, context.waker());
         let Some(shared) = engine.upgrade() else {
-            return Poll::Ready(Err(JobError::ShutDown));
+            return Poll::Ready(Err(Box::new(JobError::ShutDown)));
         };
         if let Some(why) = self.interrupt(&shared) {
-            return Poll::Ready(Err(why.into()));
+            return Poll::Ready(Err(Box::new(why.into())));
         }
         drop(shared);
         let Some(future) = body else {
-            return Poll::Ready(Err(JobError::ShutDown));
+            return Poll::Ready(Err(Box::new(JobError::ShutDown)));
         };
         let polled = Current::with(|current| {
             let mut poll = || catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
@@ -344,7 +345,10 @@ where
         });
         match polled {
             Ok(polled) => polled.map(Ok),
-            Err(payload) => Poll::Ready(Err(JobError::Panicked(PanicPayload::new(payload)))),
+            Err(payload) => {
+                let error = JobError::Panicked(PanicPayload::new(payload));
+                Poll::Ready(Err(Box::new(error)))
+            }
         }
     }
 }

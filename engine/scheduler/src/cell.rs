@@ -15,7 +15,7 @@ use crate::job::JobContext;
 use crate::protocol::left::Left;
 use crate::protocol::refs::{Inner, Ref};
 use crate::shared::Shared;
-use crate::slot::Slot;
+use crate::slot::{Ended, Slot, error_of};
 use crate::token::CancellationToken;
 #[cfg(feature = "tracing")]
 use crate::trace::{self, Trace};
@@ -73,19 +73,19 @@ impl Meta {
 
     /// Calls `body`, the job, in a span of its own.
     #[cfg(feature = "tracing")]
-    fn traced<T>(&self, body: impl FnOnce() -> Result<T, JobError>) -> Result<T, JobError> {
+    fn traced<T>(&self, body: impl FnOnce() -> Ended<T>) -> Ended<T> {
         if self.trace().is_none() {
             return body();
         }
         let span = trace::span(self);
         let outcome = span.in_scope(body);
-        trace::note_end(&span, &outcome);
+        trace::note_end(&span, error_of(&outcome));
         outcome
     }
 
     #[cfg(not(feature = "tracing"))]
     #[inline]
-    fn traced<T>(&self, body: impl FnOnce() -> Result<T, JobError>) -> Result<T, JobError> {
+    fn traced<T>(&self, body: impl FnOnce() -> Ended<T>) -> Ended<T> {
         body()
     }
 
@@ -278,9 +278,10 @@ where
         let (outcome, ended) =
             current.running(meta, started, || meta.traced(|| context.call(body)));
         shared.note_run_time(lane, meta, ended.since(started), 1);
-        meta.leave(|| context.verdict(&outcome));
+        let error = error_of(&outcome);
+        meta.leave(|| context.verdict(error));
         // Whoever has joined a job finds it in the metrics.
-        shared.note_end(lane, meta, outcome.as_ref().err(), Phase::Running);
+        shared.note_end(lane, meta, error, Phase::Running);
         let gone = || shared.note_gone(lane);
         match Ref::is_alone(job) {
             true => self.slot.end_alone(outcome, gone),

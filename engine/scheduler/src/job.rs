@@ -24,7 +24,7 @@ use crate::protocol::refs::Ref;
 use crate::protocol::sync::{AtomicBool, AtomicU8, Ordering};
 #[cfg(feature = "tokio")]
 use crate::shared::Shared;
-use crate::slot::Slot;
+use crate::slot::{Ended, Slot};
 use crate::token::CancellationToken;
 #[cfg(feature = "tracing")]
 use crate::trace::{self, Trace, TraceParent};
@@ -411,14 +411,14 @@ impl JobContext {
     }
 
     /// Runs the closure, and says how it came out.
-    pub(crate) fn call<T>(&self, body: impl FnOnce(&JobContext) -> T) -> Result<T, JobError> {
+    pub(crate) fn call<T>(&self, body: impl FnOnce(&JobContext) -> T) -> Ended<T> {
         match catch_unwind(AssertUnwindSafe(|| body(self))) {
-            Err(payload) => Err(JobError::Panicked(PanicPayload::new(payload))),
+            Err(payload) => Err(Box::new(JobError::Panicked(PanicPayload::new(payload)))),
             Ok(value) => match self.interrupt_seen() {
                 None => Ok(value),
                 Some(interrupt) => {
                     contain(|| drop(value));
-                    Err(interrupt.into())
+                    Err(Box::new(interrupt.into()))
                 }
             },
         }
@@ -480,12 +480,12 @@ impl JobContext {
     }
 
     /// What its breaker makes of a job that came out like this.
-    pub(crate) fn verdict<T>(&self, outcome: &Result<T, JobError>) -> Verdict {
-        match outcome {
+    pub(crate) fn verdict(&self, error: Option<&JobError>) -> Verdict {
+        match error {
             _ if self.has_failed.load(Ordering::Relaxed) => Verdict::Failure,
-            Err(JobError::Panicked(_)) => Verdict::Failure,
-            Err(_) => Verdict::None,
-            Ok(_) => Verdict::Success,
+            Some(JobError::Panicked(_)) => Verdict::Failure,
+            Some(_) => Verdict::None,
+            None => Verdict::Success,
         }
     }
 

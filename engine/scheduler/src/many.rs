@@ -19,7 +19,7 @@ use crate::error::{Interrupted, JobError, Phase};
 use crate::job::JobContext;
 use crate::protocol::refs::{Inner, Ref};
 use crate::shared::Shared;
-use crate::slot::Slot;
+use crate::slot::{Ended, Slot, error_of};
 
 /// A chunk has no more jobs: few enough that the mean of their times says something.
 const CHUNK: usize = 32;
@@ -45,9 +45,6 @@ pub(crate) trait Outcomes<T>: Send + Sync {
     /// Runs one of the jobs on the thread that waits for it, if it is still queued and may run there.
     fn run_if_queued(&self, job: usize, current: &Current);
 }
-
-/// A job that has ended, and how, which is not known yet.
-type Ended<T> = Option<(usize, Result<T, JobError>)>;
 
 /// Some of the jobs, as one entry of a queue.
 struct Chunk<T, F> {
@@ -100,11 +97,11 @@ where
         let mut ran = 0;
         // The end of each is made known before the next one begins, and that of the last once nothing
         // is shown as running any more.
-        let mut last: Ended<T> = None;
-        let tell = |last: Ended<T>| {
+        let mut last: Option<(usize, Ended<T>)> = None;
+        let tell = |last: Option<(usize, Ended<T>)>| {
             if let Some((job, outcome)) = last {
                 // Whoever has joined a job finds it in the metrics.
-                shared.note_end(lane, &meta, outcome.as_ref().err(), Phase::Running);
+                shared.note_end(lane, &meta, error_of(&outcome), Phase::Running);
                 self.slots[job].end(outcome, || shared.note_gone(lane), || self.wake(job));
             }
         };

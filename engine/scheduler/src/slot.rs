@@ -12,6 +12,14 @@ use crate::error::JobError;
 use crate::panics::contain;
 use crate::protocol::state::State;
 
+/// How a job has ended. The error apart, for it is large and rare, and all ends are moved.
+pub(crate) type Ended<T> = Result<T, Box<JobError>>;
+
+/// The error of a job that has one.
+pub(crate) fn error_of<T>(ended: &Ended<T>) -> Option<&JobError> {
+    ended.as_ref().err().map(|error| &**error)
+}
+
 pub(crate) struct Slot<T, F> {
     state: State,
     content: UnsafeCell<Content<T, F>>,
@@ -21,7 +29,7 @@ union Content<T, F> {
     /// Until the job is claimed.
     body: ManuallyDrop<F>,
     /// From when it has ended until it is taken.
-    outcome: ManuallyDrop<Result<T, Box<JobError>>>,
+    outcome: ManuallyDrop<Ended<T>>,
 }
 
 // SAFETY: the closure and the outcome are only touched by whoever the state says owns them; they move
@@ -59,15 +67,15 @@ impl<T, F> Slot<T, F> {
     }
 
     /// As [`end`](Slot::end), of a job that nobody else can reach.
-    pub(crate) fn end_alone(&self, outcome: Result<T, JobError>, gone: impl FnOnce()) {
+    pub(crate) fn end_alone(&self, outcome: Ended<T>, gone: impl FnOnce()) {
         self.put(outcome);
         self.state.end_alone();
         gone();
     }
 
     /// In the place of the closure, by whoever has claimed the job.
-    fn put(&self, outcome: Result<T, JobError>) {
-        let outcome = ManuallyDrop::new(outcome.map_err(Box::new));
+    fn put(&self, outcome: Ended<T>) {
+        let outcome = ManuallyDrop::new(outcome);
         // SAFETY: whoever has claimed it alone touches the content until it has ended.
         unsafe { self.content.get().write(Content { outcome }) };
     }
@@ -97,12 +105,7 @@ impl<T, F> Slot<T, F> {
     /// Makes the outcome of a job known that the caller has claimed; then it is `gone`, so that the
     /// engine no longer waits for it when who waits is told by `wake`: that is somebody else's code,
     /// and may end the engine.
-    pub(crate) fn end(
-        &self,
-        outcome: Result<T, JobError>,
-        gone: impl FnOnce(),
-        wake: impl FnOnce(),
-    ) {
+    pub(crate) fn end(&self, outcome: Ended<T>, gone: impl FnOnce(), wake: impl FnOnce()) {
         self.put(outcome);
         let is_waited_for = self.state.end();
         gone();
@@ -120,7 +123,7 @@ impl<T, F> Slot<T, F> {
         gone: impl FnOnce(),
         wake: impl FnOnce(),
     ) {
-        self.end(Err(error), gone, wake);
+        self.end(Err(Box::new(error)), gone, wake);
         contain(|| drop(body));
     }
 

@@ -173,13 +173,13 @@ pub(crate) fn span(meta: &Meta) -> Span {
 }
 
 /// How the job has come out.
-pub(crate) fn note_end<T>(span: &Span, outcome: &Result<T, JobError>) {
-    let outcome = match outcome {
-        Ok(_) => "completed",
-        Err(JobError::Panicked(_)) => "panicked",
-        Err(JobError::Cancelled) => "cancelled",
-        Err(JobError::DeadlineExceeded { .. }) => "deadline_exceeded",
-        Err(JobError::ShutDown | JobError::Rejected(_)) => "shut_down",
+pub(crate) fn note_end(span: &Span, error: Option<&JobError>) {
+    let outcome = match error {
+        None => "completed",
+        Some(JobError::Panicked(_)) => "panicked",
+        Some(JobError::Cancelled) => "cancelled",
+        Some(JobError::DeadlineExceeded { .. }) => "deadline_exceeded",
+        Some(JobError::ShutDown | JobError::Rejected(_)) => "shut_down",
     };
     span.record("outcome", outcome);
 }
