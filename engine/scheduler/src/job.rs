@@ -229,23 +229,25 @@ impl<'e> JobBuilder<'e> {
     {
         let shared = self.engine.shared();
         let slots: Box<[Slot<T, F>]> = bodies.map(Slot::new).collect();
-        let jobs = slots.len();
+        let jobs = u32::try_from(slots.len()).expect("memory holds fewer jobs");
         // Nobody sees what the one thread that there is then holds: it is to find each in the queue.
         let workers = match shared.threadless {
-            true => jobs,
+            true => slots.len(),
             false => shared.metrics.workers(),
         };
         let meta = self.into_meta();
         let meta = meta.expect("no node is named, so none is unknown");
-        let many = Many::new(meta, slots);
-        let taken = shared.submit_many(many.meta(), jobs, many.chunks(workers));
-        let many: Arc<dyn Outcomes<T>> = many;
-        let handle = |job| match &taken {
-            Ok(()) => Inner::OfMany(Arc::clone(&many), job),
-            Err(error) => Inner::Never(Some(Box::new(JobError::untaken(error.clone())))),
+        let many = Ref::new(Many::new(meta, slots));
+        let chunks = Many::chunks(&many, workers);
+        if let Err(error) = shared.submit_many(many.meta(), jobs as usize, chunks) {
+            let never = |_| JobHandle::never(JobError::untaken(error.clone()));
+            return (0..jobs).map(never).collect();
+        }
+        let handle = |(owner, job)| JobHandle {
+            inner: Inner::OfMany(owner, job),
         };
-        let handle = |job| JobHandle { inner: handle(job) };
-        (0..jobs).map(handle).collect()
+        let owners = Ref::many(&Many::outcomes(many), jobs);
+        owners.zip(0..jobs).map(handle).collect()
     }
 }
 
@@ -260,7 +262,7 @@ pub struct JobHandle<T> {
 enum Inner<T> {
     Job(Ref<dyn Outcome<T>>),
     /// One of those that were submitted together.
-    OfMany(Arc<dyn Outcomes<T>>, usize),
+    OfMany(Ref<dyn Outcomes<T>>, u32),
     Never(Option<Box<JobError>>),
 }
 
@@ -287,7 +289,7 @@ impl<T> Inner<T> {
     fn is_ended(&self) -> bool {
         match self {
             Inner::Job(job) => job.is_ended(),
-            Inner::OfMany(many, job) => many.is_ended(*job),
+            Inner::OfMany(many, job) => many.is_ended(*job as usize),
             Inner::Never(_) => true,
         }
     }
@@ -296,7 +298,7 @@ impl<T> Inner<T> {
     fn take(&mut self, waker: Option<&Waker>) -> Option<Result<T, JobError>> {
         match self {
             Inner::Job(job) => job.take(waker),
-            Inner::OfMany(many, job) => many.take(*job, waker),
+            Inner::OfMany(many, job) => many.take(*job as usize, waker),
             Inner::Never(error) => error.take().map(|error| Err(*error)),
         }
     }
@@ -309,7 +311,9 @@ impl<T: 'static> Inner<T> {
             Inner::Job(job) if job.is_queued() => {
                 current.run_if_queued(&any(job));
             }
-            Inner::OfMany(many, job) if many.is_queued(*job) => many.run_if_queued(*job, current),
+            Inner::OfMany(many, job) if many.is_queued(*job as usize) => {
+                many.run_if_queued(*job as usize, current);
+            }
             Inner::Job(_) | Inner::OfMany(..) | Inner::Never(_) => {}
         }
     }

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -48,7 +48,7 @@ pub(crate) trait Outcomes<T>: Send + Sync {
 
 /// Some of the jobs, as one entry of a queue.
 struct Chunk<T, F> {
-    many: Arc<Many<T, F>>,
+    many: Ref<Many<T, F>>,
     jobs: Range<usize>,
 }
 
@@ -57,12 +57,18 @@ where
     T: Send + 'static,
     F: FnOnce(&JobContext) -> T + Send + 'static,
 {
-    pub(crate) fn new(meta: Meta, slots: Box<[Slot<T, F>]>) -> Arc<Many<T, F>> {
-        Arc::new(Many {
+    pub(crate) fn new(meta: Meta, slots: Box<[Slot<T, F>]>) -> Many<T, F> {
+        Many {
             meta,
             slots,
             waiters: Mutex::default(),
-        })
+        }
+    }
+
+    /// As handles see it.
+    pub(crate) fn outcomes(this: Ref<Self>) -> Ref<dyn Outcomes<T>> {
+        // SAFETY: the same pointer.
+        unsafe { this.cast(|many| many as *mut Inner<dyn Outcomes<T>>) }
     }
 
     pub(crate) fn meta(&self) -> &Meta {
@@ -71,13 +77,13 @@ where
 
     /// As entries of a queue, for so many workers.
     pub(crate) fn chunks(
-        self: &Arc<Self>,
+        this: &Ref<Self>,
         workers: usize,
     ) -> impl Iterator<Item = Ref<dyn AnyJob>> {
-        let jobs = self.slots.len();
+        let jobs = this.slots.len();
         let size = (jobs / (workers * CHUNKS_PER_WORKER)).clamp(1, CHUNK);
         (0..jobs).step_by(size).map(move |first| {
-            let many = Arc::clone(self);
+            let many = Ref::clone(this);
             let jobs = first..jobs.min(first + size);
             let chunk = Ref::new(Chunk { many, jobs });
             // SAFETY: the same pointer.

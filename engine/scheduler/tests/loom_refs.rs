@@ -79,6 +79,28 @@ fn owners_release_and_the_last_acquires() {
     fails_without("ref alone", || two_go(false));
 }
 
+/// Of owners that were made together one goes elsewhere, and one is never asked for.
+fn many_go() {
+    loom::model(|| {
+        let (one, other, dropped) = two_owners(true);
+        let mut many = Ref::many(&one, 2);
+        drop(one);
+        let first = many.next().expect("there are two");
+        let there = thread::spawn(move || assert_eq!(first.read(), 1));
+        drop(many);
+        assert_eq!(other.read(), 1);
+        drop(other);
+        there.join().unwrap();
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn owners_made_together_go_one_by_one() {
+    many_go();
+    fails_without("ref drop", many_go);
+}
+
 /// One watches while the owners go: it gets the whole value, or nothing.
 fn one_watches() {
     loom::model(|| {

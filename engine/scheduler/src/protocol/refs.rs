@@ -1,6 +1,7 @@
 //! A value with several owners, as `std`'s `Arc`, but for three things: its memory is [`memory`]'s; two
-//! owners are made at once, for none of which there is an atomic operation; and where it cannot be
-//! [`watched`](Ref::watched) the only owner that is left goes without one.
+//! owners are made at once, for none of which there is an atomic operation, or [`many`](Ref::many), with
+//! one for all; and where it cannot be [`watched`](Ref::watched) the only owner that is left goes without
+//! one.
 //!
 //! The last owner drops the value. The memory goes with the last of those who only watch it, among
 //! whom all owners together count as one. `tests/loom_refs.rs` checks it.
@@ -92,6 +93,15 @@ impl<T: ?Sized> Ref<T> {
         Ref { inner, owns }
     }
 
+    /// So many more, for one atomic operation.
+    pub fn many(this: &Ref<T>, owners: u32) -> Owners<T> {
+        this.inner().owners.fetch_add(owners, Ordering::Relaxed);
+        Owners {
+            inner: this.inner,
+            left: owners,
+        }
+    }
+
     /// True if this is the only owner, and nobody watches or will: whoever has it has the value to
     /// itself. What other owners did is visible.
     #[inline]
@@ -138,6 +148,29 @@ impl<T: ?Sized> Clone for Ref<T> {
     fn clone(&self) -> Ref<T> {
         self.inner().owners.fetch_add(1, Ordering::Relaxed);
         Ref { ..*self }
+    }
+}
+
+/// Owners that are there, one after the other.
+pub struct Owners<T: ?Sized> {
+    inner: NonNull<Inner<T>>,
+    left: u32,
+}
+
+impl<T: ?Sized> Iterator for Owners<T> {
+    type Item = Ref<T>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Ref<T>> {
+        self.left = self.left.checked_sub(1)?;
+        let (inner, owns) = (self.inner, PhantomData);
+        Some(Ref { inner, owns })
+    }
+}
+
+impl<T: ?Sized> Drop for Owners<T> {
+    fn drop(&mut self) {
+        self.for_each(drop);
     }
 }
 
