@@ -20,15 +20,19 @@
 //! Threads that are not there are started by the spawner, which alone knows who is missing, and alone
 //! decides. Who brings work and who leaves agree so:
 //!
-//! | who brings work | a worker that leaves |
+//! | who brings work | a worker that leaves, and once more the spawner for it |
 //! | --- | --- |
 //! | 1. pushes it | 1. counts itself absent |
 //! | 2. fence | 2. fence |
-//! | 3. wakes somebody, or, if some are absent, asks the spawner | 3. looks once more; stays if there is work |
+//! | 3. wakes somebody, or, if some are absent, asks the spawner | 3. looks once more; stays, or is started again, if there is work |
 //!
 //! Of the two fences one comes first: the worker finds the work, or who brought it sees that one is
 //! absent. A worker that leaves tells the spawner, which starts one again if there is work by then: so
 //! it does not matter which of the two messages comes first. `tests/loom_crew.rs` checks it.
+//!
+//! Where the system refuses threads, or the spawner is [`away`](crate::protocol::away) in somebody else's
+//! code, ordinary workers do what nobody of the crew will come to: all if it has no worker at all, else what
+//! may be done only at nodes where it has none. The fence of who brings work goes with one of the spawner.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -169,7 +173,10 @@ impl Crew {
             sleepers,
             orders: StealOrders::new(seats),
             // Whoever builds the engine starts those of ordinary work.
-            muster: Muster::new(if rank == Rank::Ordinary { 0 } else { count }),
+            muster: Muster::new(
+                if rank == Rank::Ordinary { 0 } else { count },
+                machine.nodes.len(),
+            ),
             unstarted: Mutex::new(workers),
             progress: machine.nodes.iter().map(|_| Progress::default()).collect(),
         }
@@ -221,12 +228,35 @@ impl Crew {
         self.call_for_more(shared);
     }
 
-    /// After work was pushed and woken for: asks for a thread if some are absent.
-    pub(crate) fn call_for_more(&self, shared: &Arc<Shared>) {
-        if self.muster.calls() {
-            shared.spawner.call(shared, self.rank);
+    /// After work was pushed and woken for: asks for a thread if some are absent; what nobody would come
+    /// to others do.
+    pub(crate) fn call_for_more(&self, shared: &Shared) {
+        if self.rank == Rank::Ordinary {
+            // Its workers are always there.
+            return;
         }
-        shared.dissolve_if_refused(self);
+        if self.muster.calls() {
+            shared.spawner.call(shared.weak(), self.rank);
+        }
+        self.leave_to_others(shared);
+    }
+
+    /// After a fence: ordinary workers do what lies where nobody of the crew is and nobody will be, because
+    /// threads are refused, or who would start them is away.
+    pub(crate) fn leave_to_others(&self, shared: &Shared) {
+        if !self.muster.is_refused() && !shared.spawner.is_away() {
+            return;
+        }
+        let is_left = |node: usize| self.muster.present_at(node) == 0;
+        let mut queues = self.queues.iter().enumerate();
+        let lies = queues.any(|(node, queues)| is_left(node) && queues.has_strict_jobs())
+            || (self.muster.present() == 0 && self.has_queued());
+        if lies
+            && self.rank != Rank::Ordinary
+            && let Some(shared) = shared.weak().upgrade()
+        {
+            shared.relieve(self);
+        }
     }
 
     /// Wakes the sleeper nearest to a node, if there is one and nobody searches, for work that may be

@@ -27,6 +27,7 @@ use crate::running::Own;
 use crate::schedule::is_stoppable;
 use crate::scope::Ends;
 use crate::shared::Shared;
+use crate::spawner::Absence;
 #[cfg(feature = "tracing")]
 use crate::trace::Trace;
 use crate::worker::{Takes, Worker};
@@ -438,6 +439,8 @@ pub(crate) fn block_until(until: Option<Instant>, mut is_done: impl FnMut(&Waker
         |current| match current.and_then(|current| Some((current, current.worker()?))) {
             Some((current, worker)) => worker.work_until(current, Takes::Own, until, is_done),
             None => blocking(|| {
+                // Who brings what is waited for may be this very thread.
+                let _absence = Absence::begin();
                 let waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
                 while !is_done(&waker) {
                     match until.map(|until| until.saturating_duration_since(Instant::now())) {

@@ -163,6 +163,7 @@ pub mod counter {
 #[doc(hidden)]
 pub mod model {
     pub use crate::protocol::arena::Arena;
+    pub use crate::protocol::away::Away;
     pub use crate::protocol::count::Count;
     pub use crate::protocol::doze::Doze;
     pub use crate::protocol::drain::Drain;

@@ -281,6 +281,12 @@ impl NodeQueues {
         moved
     }
 
+    /// A job that only the node's own workers may do, the most urgent first.
+    pub(crate) fn take_strict(&self) -> Option<Ref<dyn AnyJob>> {
+        let taken = self.strict.iter().find_map(Queue::take);
+        taken.map(|taken| taken.value)
+    }
+
     /// The next job of a priority; of the node's own only for its own workers.
     pub(crate) fn take(
         &self,

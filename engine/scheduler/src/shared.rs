@@ -45,7 +45,6 @@ pub(crate) struct Shared {
     /// By rank; the ordinary one is there from the start, the others from when they are needed.
     crews: [OnceLock<Crew>; 3],
     seats: Vec<Seat>,
-    /// For who has no owning pointer at hand.
     pub(crate) itself: OnceLock<Weak<Shared>>,
     pub(crate) options: Options,
     /// Ordinary workers yield their CPUs to urgent ones.
@@ -132,6 +131,11 @@ impl Shared {
         }
     }
 
+    /// Itself, for who has no owning pointer at hand.
+    pub(crate) fn weak(&self) -> Weak<Shared> {
+        self.itself.get().cloned().unwrap_or_default()
+    }
+
     /// The crew of ordinary work.
     pub(crate) fn main(&self) -> &Crew {
         self.crew(Rank::Ordinary)
@@ -201,7 +205,7 @@ impl Shared {
             self.metrics.prepare(Class::Cpu, priority);
             Crew::new(rank, &self.machine, &self.seats, false, eager)
         });
-        if crew.muster.is_refused() {
+        if crew.muster.is_given_up() {
             self.main()
         } else {
             crew
@@ -217,17 +221,31 @@ impl Shared {
         self.crew_for(priority.unwrap_or_default())
     }
 
-    /// Where no thread of a crew can be had, ordinary workers do its work.
-    pub(crate) fn dissolve_if_refused(self: &Arc<Self>, crew: &Crew) {
-        if !crew.muster.is_refused() {
-            return;
+    /// Ordinary workers do what nobody of a crew will come to, see [`crew`](crate::crew).
+    pub(crate) fn relieve(self: &Arc<Self>, crew: &Crew) {
+        if is_stoppable() {
+            let rank = crew.rank;
+            return self.bring(move |shared| shared.relieve_now(shared.crew(rank)));
         }
+        self.relieve_now(crew);
+    }
+
+    fn relieve_now(self: &Arc<Self>, crew: &Crew) {
         let main = self.main();
+        let is_empty = crew.muster.present() == 0;
         for (node, queues) in crew.queues.iter().enumerate() {
+            if crew.muster.present_at(node) > 0 {
+                continue;
+            }
+            while let Some(job) = queues.take_strict() {
+                main.push(self, node, true, job);
+            }
+            if !is_empty {
+                continue;
+            }
             for priority in PRIORITIES {
-                while let Some(job) = queues.take(priority, true) {
-                    let is_strict = matches!(job.value.meta().place, Place::Strict(_));
-                    main.push(self, node, is_strict, job.value);
+                while let Some(job) = queues.take(priority, false) {
+                    main.push(self, node, false, job.value);
                 }
             }
             while let Some(fork) = queues.take_fork() {
@@ -564,8 +582,7 @@ impl Shared {
             return;
         }
         if is_stoppable() {
-            let itself = self.itself.get().and_then(Weak::upgrade);
-            if let Some(shared) = itself {
+            if let Some(shared) = self.weak().upgrade() {
                 return shared.bring(move |shared| shared.room(class).wake_one());
             }
         }

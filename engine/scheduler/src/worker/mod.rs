@@ -354,10 +354,10 @@ impl Worker {
         if is_lonely || !self.private.is_empty() || !self.deque.is_empty() {
             return false;
         }
-        crew.muster.leaves();
+        crew.muster.leaves(self.node);
         let leaves = !crew.has_queued();
         if !leaves {
-            crew.muster.stays();
+            crew.muster.stays(self.node);
         }
         leaves
     }
