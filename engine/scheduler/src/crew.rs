@@ -359,8 +359,10 @@ impl Crew {
     /// What was taken, for a worker of a node. Who moved others has to say so.
     pub(crate) fn see<T>(&self, shared: &Shared, node: usize, taken: crate::queues::Taken<T>) -> T {
         if taken.moved {
-            // While they were on their way nobody saw them, nor did who empties the queues.
+            // While they were on their way nobody saw them, nor did who empties the queues, nor a worker
+            // that was about to leave.
             self.wake_one(shared, node);
+            self.call_for_more(shared);
             shared.end_queued_if_ending();
         }
         taken.value
@@ -411,5 +413,64 @@ impl Crew {
         }
         let taken = queues.take(Priority::P2, is_own);
         taken.map(|taken| self.see(shared, node, taken))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::cell::Outcome;
+    use crate::room::Entry;
+    use crate::{Class, Engine, Interrupted};
+
+    /// Of one worker, who does no background work itself.
+    fn engine() -> Engine {
+        let builder = Engine::builder().cpu_workers(1);
+        builder.background_patience(Duration::MAX).build().unwrap()
+    }
+
+    /// A background job in its queue, of which nobody was told.
+    fn queued(engine: &Engine) -> Ref<dyn Outcome<()>> {
+        let shared = engine.shared();
+        let cell = engine.job().priority(Priority::P2).into_cell(|_| ());
+        let (job, handle) = cell.unwrap().split();
+        shared.admit(Class::Cpu, Entry::Queued).unwrap();
+        let crew = shared.crew_for(Priority::P2);
+        crew.queues[0].push(Priority::P2, false, job);
+        handle
+    }
+
+    fn wait_for(job: &Ref<dyn Outcome<()>>) {
+        let begun = Instant::now();
+        while !job.is_ended() {
+            assert!(begun.elapsed() < Duration::from_secs(200));
+            std::thread::yield_now();
+        }
+    }
+
+    /// As when somebody has all in its hands while the last worker leaves.
+    #[test]
+    fn who_has_moved_work_calls_for_who_does_it() {
+        let engine = engine();
+        let (shared, [first, second]) = (engine.shared(), [(); 2].map(|()| queued(&engine)));
+        let crew = shared.crew_for(Priority::P2);
+        let taken = crew.queues[0].take(Priority::P2, true).unwrap();
+        assert!(taken.moved);
+        let taken = crew.see(shared, 0, taken);
+        wait_for(&second);
+        taken.end_queued(Interrupted::Cancelled, Some(shared));
+        assert!(first.is_ended());
+    }
+
+    #[test]
+    fn who_has_swept_calls_for_who_does_what_is_left() {
+        let engine = engine();
+        let job = queued(&engine);
+        for _ in 0..crate::shared::FEW_DEAD {
+            engine.shared().note_dead(Class::Cpu);
+        }
+        wait_for(&job);
     }
 }

@@ -35,6 +35,8 @@ use crate::watchdog::Watchdog;
 use crate::worker::{WorkerFace, run};
 use crate::{Class, Priority};
 
+/// Fewer dead jobs are not worth a sweep.
+pub(crate) const FEW_DEAD: usize = 4096;
 /// How often who waits for the end of all jobs looks whether they have, where nobody may tell it.
 const LOOKS_AGAIN: Duration = Duration::from_millis(1);
 
@@ -520,17 +522,28 @@ impl Shared {
 
     /// A job of a class has ended, or begun, that still lies in a queue.
     pub(crate) fn note_dead(&self, class: Class) {
-        /// Fewer are not worth a sweep.
-        const FEW: usize = 4096;
-        if is_stoppable() {
-            // Whoever sweeps holds what others wait for.
+        // ORDERING: relaxed: a hint for when to look.
+        let dead = self.dead[class as usize].fetch_add(1, Ordering::Relaxed) + 1;
+        if dead < FEW_DEAD {
             return;
         }
+        if !is_stoppable() {
+            return self.sweep_if_due(class);
+        }
+        // Whoever sweeps, or asks how many there are, holds what others wait for.
+        if dead.is_multiple_of(FEW_DEAD)
+            && let Some(shared) = self.weak().upgrade()
+        {
+            shared.bring(move |shared| shared.sweep_if_due(class));
+        }
+    }
+
+    /// Takes what is dead out of the queues of a class, if it is most of what lies there.
+    fn sweep_if_due(&self, class: Class) {
         let counter = &self.dead[class as usize];
-        // ORDERING: relaxed: a hint for when to look.
-        let dead = counter.fetch_add(1, Ordering::Relaxed) + 1;
-        let queued = self.queued(class);
-        if dead < FEW.max(queued / 2) {
+        // ORDERING: relaxed, as in `note_dead`.
+        let dead = counter.load(Ordering::Relaxed);
+        if dead < FEW_DEAD.max(self.queued(class) / 2) {
             return;
         }
         let Ok(_sweeping) = self.sweeping.try_lock() else {
@@ -549,6 +562,8 @@ impl Shared {
                     crew.pass_on(self, node);
                 }
             }
+            // Or may have left.
+            crew.call_for_more(self);
         }
         self.end_queued_if_ending();
     }
@@ -581,10 +596,10 @@ impl Shared {
         if !self.room(class).leave() {
             return;
         }
-        if is_stoppable() {
-            if let Some(shared) = self.weak().upgrade() {
-                return shared.bring(move |shared| shared.room(class).wake_one());
-            }
+        if is_stoppable()
+            && let Some(shared) = self.weak().upgrade()
+        {
+            return shared.bring(move |shared| shared.room(class).wake_one());
         }
         self.room(class).wake_one();
     }
