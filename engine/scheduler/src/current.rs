@@ -455,6 +455,30 @@ pub(crate) fn block_until(until: Option<Instant>, mut is_done: impl FnMut(&Waker
     )
 }
 
+/// What `what` gives, which holds a lock that others wait for: where the kernel may stop this thread at any
+/// step the spawner calls it, and this thread waits for that.
+pub(crate) fn unstopped<T: Send + Sync + 'static>(what: impl FnOnce() -> T + Send + 'static) -> T {
+    match engine_of_stoppable() {
+        Some(shared) => shared.spawner.on_behalf(what),
+        None => what(),
+    }
+}
+
+/// As [`unstopped`], for what nobody waits for here: it comes later then.
+pub(crate) fn unstopped_later(what: impl FnOnce() + Send + 'static) {
+    match engine_of_stoppable() {
+        Some(shared) => shared.spawner.bring(what),
+        None => what(),
+    }
+}
+
+/// The engine of this thread, if the kernel may stop it at any step.
+#[inline]
+fn engine_of_stoppable() -> Option<Arc<Shared>> {
+    let engine = |current: Option<&Current>| Some(Arc::clone(current?.engine.shared()));
+    is_stoppable().then(|| Current::with(engine)).flatten()
+}
+
 /// Runs what blocks.
 #[cfg(not(feature = "tokio"))]
 fn blocking<R>(body: impl FnOnce() -> R) -> R {

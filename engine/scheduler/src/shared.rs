@@ -14,7 +14,7 @@ use crate::breaker::Verdict;
 use crate::builder::Options;
 use crate::cell::{AnyJob, Meta, Place};
 use crate::crew::{Crew, Rank};
-use crate::current::{Current, block_until};
+use crate::current::{Current, block_until, unstopped};
 use crate::error::{Interrupted, JobError, Phase, SubmitError};
 use crate::fork::Fork;
 use crate::io::{Io, Wanted};
@@ -648,7 +648,12 @@ impl Shared {
 
     pub(crate) fn close(&self) {
         self.drain.close();
-        self.rooms.iter().for_each(Room::wake_all);
+        let itself = self.weak();
+        unstopped(move || {
+            let shared = itself.upgrade();
+            let rooms = shared.iter().flat_map(|shared| &shared.rooms);
+            rooms.for_each(Room::wake_all);
+        });
         self.closing.tell();
     }
 

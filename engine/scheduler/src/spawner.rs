@@ -29,6 +29,7 @@ use crate::protocol::away::Away;
 use crate::protocol::hand_over::HandOver;
 use crate::protocol::sync::{AtomicPtr, AtomicU8, Ordering};
 use crate::running::Own;
+use crate::schedule::in_place_of_another;
 use crate::shared::Shared;
 use crate::worker::Worker;
 
@@ -94,7 +95,10 @@ impl Drop for Absence {
 #[derive(Debug, Default)]
 struct Threads {
     ordinary: Mutex<Vec<JoinHandle<()>>>,
-    /// Those that the kernel may stop at their last steps: nobody waits for them but the engine's end.
+    /// Those that the kernel may stop at their last steps: nobody waits for them but the engine's end. As
+    /// the spawner has created them.
+    created: HandOver<JoinHandle<()>>,
+    /// As one of them has found them there, which locks this; nobody else does before the engine's end.
     stoppable: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -248,8 +252,9 @@ impl Spawner {
         self.requests.brought.put(Brought(Box::new(what)));
         self.requests.unparker.unpark();
         if self.requests.away.after_asking() {
-            let brought = self.requests.brought.take_all();
-            brought.into_iter().for_each(|Brought(what)| what());
+            for Brought(what) in self.requests.brought.take_all() {
+                in_place_of_another(what);
+            }
         }
     }
 
@@ -340,17 +345,19 @@ impl Threads {
         body: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
         let thread = Builder::new().name(name).spawn(body)?;
-        let mut threads = Threads::lock(&self.stoppable);
-        threads.push(thread);
+        self.created.put(thread);
         Ok(())
     }
 
     /// Joins those that the kernel may stop and that have ended; called by one of them.
     fn join_stoppable(&self) {
         let ended: Vec<_> = match self.stoppable.try_lock() {
-            Ok(mut threads) => threads
-                .extract_if(.., |thread| thread.is_finished())
-                .collect(),
+            Ok(mut threads) => {
+                threads.extend(self.created.take_all());
+                threads
+                    .extract_if(.., |thread| thread.is_finished())
+                    .collect()
+            }
             Err(_) => return,
         };
         for thread in ended {
@@ -378,7 +385,9 @@ impl Threads {
 
     fn take(&self) -> Vec<JoinHandle<()>> {
         let mut threads = std::mem::take(&mut *Threads::lock(&self.ordinary));
-        threads.append(&mut Threads::lock(&self.stoppable));
+        let mut stoppable = Threads::lock(&self.stoppable);
+        threads.append(&mut stoppable);
+        threads.extend(self.created.take_all());
         threads
     }
 }
