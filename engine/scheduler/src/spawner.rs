@@ -540,7 +540,9 @@ fn serve(requests: &Arc<Requests>, parker: &Parker) {
 fn end(requests: &Requests) {
     requests.go_away();
     SERVED.take();
-    drop(std::mem::take(&mut *requests.in_hand()));
+    // Outside of the lock: who has asked is told.
+    let others = std::mem::take(&mut *requests.in_hand());
+    drop(others);
 }
 
 /// Starts the threads of those of a crew who have none.
