@@ -21,7 +21,7 @@ use std::ptr;
 #[cfg(feature = "tokio")]
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::thread::{self, Builder, JoinHandle, Thread};
+use std::thread::{self, JoinHandle, Thread};
 
 use crate::crew::Rank;
 use crate::parker::{Parker, Unparker};
@@ -31,6 +31,7 @@ use crate::protocol::sync::{AtomicPtr, AtomicU8, Ordering};
 use crate::running::Own;
 use crate::schedule::in_place_of_another;
 use crate::shared::Shared;
+use crate::threads::Threads;
 use crate::worker::Worker;
 
 /// Asks the spawner for threads.
@@ -89,17 +90,6 @@ impl Drop for Absence {
             requests.away.returns();
         }
     }
-}
-
-/// All threads that were created and may still run.
-#[derive(Debug, Default)]
-struct Threads {
-    ordinary: Mutex<Vec<JoinHandle<()>>>,
-    /// Those that the kernel may stop at their last steps: nobody waits for them but the engine's end. As
-    /// the spawner has created them.
-    created: HandOver<JoinHandle<()>>,
-    /// As one of them has found them there, which locks this; nobody else does before the engine's end.
-    stoppable: Mutex<Vec<JoinHandle<()>>>,
 }
 
 pub(crate) enum Request {
@@ -328,67 +318,6 @@ impl Spawner {
     /// All threads that were created and may still run.
     pub(crate) fn take_threads(&self) -> Vec<JoinHandle<()>> {
         self.threads.take()
-    }
-}
-
-impl Threads {
-    fn create(&self, name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        let thread = Builder::new().name(name).spawn(body)?;
-        self.keep(thread);
-        Ok(())
-    }
-
-    /// As [`create`](Threads::create), one that the kernel may stop for long.
-    fn create_stoppable(
-        &self,
-        name: String,
-        body: impl FnOnce() + Send + 'static,
-    ) -> io::Result<()> {
-        let thread = Builder::new().name(name).spawn(body)?;
-        self.created.put(thread);
-        Ok(())
-    }
-
-    /// Joins those that the kernel may stop and that have ended; called by one of them.
-    fn join_stoppable(&self) {
-        let ended: Vec<_> = match self.stoppable.try_lock() {
-            Ok(mut threads) => {
-                threads.extend(self.created.take_all());
-                threads
-                    .extract_if(.., |thread| thread.is_finished())
-                    .collect()
-            }
-            Err(_) => return,
-        };
-        for thread in ended {
-            let _ = thread.join();
-        }
-    }
-
-    fn lock(threads: &Mutex<Vec<JoinHandle<()>>>) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
-        threads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn keep(&self, thread: JoinHandle<()>) {
-        let mut threads = Threads::lock(&self.ordinary);
-        threads.push(thread);
-        let ended: Vec<_> = threads
-            .extract_if(.., |thread| thread.is_finished())
-            .collect();
-        drop(threads);
-        // Joined and not dropped: none outlives its engine, not even on its last steps, on which it may
-        // end another.
-        for thread in ended {
-            let _ = thread.join();
-        }
-    }
-
-    fn take(&self) -> Vec<JoinHandle<()>> {
-        let mut threads = std::mem::take(&mut *Threads::lock(&self.ordinary));
-        let mut stoppable = Threads::lock(&self.stoppable);
-        threads.append(&mut stoppable);
-        threads.extend(self.created.take_all());
-        threads
     }
 }
 
