@@ -468,7 +468,7 @@ mod tests {
     fn who_has_swept_calls_for_who_does_what_is_left() {
         let engine = engine();
         let job = queued(&engine);
-        for _ in 0..crate::shared::FEW_DEAD {
+        for _ in 0..crate::sweep::FEW_DEAD {
             engine.shared().note_dead(Class::Cpu);
         }
         wait_for(&job);

@@ -109,6 +109,8 @@ mod spares;
 mod spawner;
 pub mod steal_order;
 #[cfg(not(reiver_loom))]
+mod sweep;
+#[cfg(not(reiver_loom))]
 mod threads;
 #[cfg(not(reiver_loom))]
 mod timer;

@@ -1,7 +1,7 @@
 //! What the threads of an engine share: how work comes in, who is woken for it, what is counted,
 //! and how its end is waited for.
 
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,13 +30,12 @@ use crate::room::{Entry, Room};
 use crate::running::{AllRunning, RunningJob};
 use crate::schedule::is_stoppable;
 use crate::spawner::{Request, Spawner};
+use crate::sweep::Dead;
 use crate::timer::Timer;
 use crate::watchdog::Watchdog;
 use crate::worker::{WorkerFace, run};
 use crate::{Class, Priority};
 
-/// Fewer dead jobs are not worth a sweep.
-pub(crate) const FEW_DEAD: usize = 4096;
 /// How often who waits for the end of all jobs looks whether they have, where nobody may tell it.
 const LOOKS_AGAIN: Duration = Duration::from_millis(1);
 
@@ -65,10 +64,7 @@ pub(crate) struct Shared {
     pub(crate) watchdog: Option<Watchdog>,
     #[cfg(feature = "tokio")]
     pub(crate) asyncs: Asyncs,
-    /// By class: jobs that have left their queue other than by its end. What they left there is swept
-    /// out when it is most of it.
-    dead: [AtomicUsize; 2],
-    sweeping: Mutex<()>,
+    pub(crate) dead: Dead,
     /// Jobs that were taken and have not ended.
     drain: Drain,
     /// Spreads work from outside over nodes where nothing says which is near.
@@ -108,8 +104,7 @@ impl Shared {
             crews,
             seats,
             itself: OnceLock::new(),
-            dead: Default::default(),
-            sweeping: Mutex::default(),
+            dead: Dead::default(),
             running: AllRunning::default(),
             drain,
             machine,
@@ -517,65 +512,6 @@ impl Shared {
         let from_outside = || from_outside().map(|taken| taken.value);
         while let Some(fork) = own().or_else(from_outside) {
             run(Task::Fork(fork), current);
-        }
-    }
-
-    /// A job of a class has ended, or begun, that still lies in a queue.
-    pub(crate) fn note_dead(&self, class: Class) {
-        // ORDERING: relaxed: a hint for when to look.
-        let dead = self.dead[class as usize].fetch_add(1, Ordering::Relaxed) + 1;
-        if dead < FEW_DEAD {
-            return;
-        }
-        if !is_stoppable() {
-            return self.sweep_if_due(class);
-        }
-        // Whoever sweeps, or asks how many there are, holds what others wait for.
-        if dead.is_multiple_of(FEW_DEAD)
-            && let Some(shared) = self.weak().upgrade()
-        {
-            shared.bring(move |shared| shared.sweep_if_due(class));
-        }
-    }
-
-    /// Takes what is dead out of the queues of a class, if it is most of what lies there.
-    fn sweep_if_due(&self, class: Class) {
-        let counter = &self.dead[class as usize];
-        // ORDERING: relaxed, as in `note_dead`.
-        let dead = counter.load(Ordering::Relaxed);
-        if dead < FEW_DEAD.max(self.queued(class) / 2) {
-            return;
-        }
-        let Ok(_sweeping) = self.sweeping.try_lock() else {
-            return;
-        };
-        counter.store(0, Ordering::Relaxed);
-        if class == Class::Io {
-            self.io.sweep();
-            return;
-        }
-        for crew in self.crews() {
-            for (node, queues) in crew.queues.iter().enumerate() {
-                let left = queues.sweep(|job| job.is_queued());
-                // A worker that looked meanwhile may have missed one.
-                for _ in 0..left.min(crew.workers.len()) {
-                    crew.pass_on(self, node);
-                }
-            }
-            // Or may have left.
-            crew.call_for_more(self);
-        }
-        self.end_queued_if_ending();
-    }
-
-    /// About how many jobs lie in the queues of a class, dead ones among them.
-    fn queued(&self, class: Class) -> usize {
-        match class {
-            Class::Cpu => {
-                let queues = self.crews().flat_map(|crew| &crew.queues);
-                queues.map(NodeQueues::len).sum()
-            }
-            Class::Io => self.io.len(),
         }
     }
 
