@@ -18,6 +18,7 @@ use reiver_topology::NodeId;
 use crate::asyncs::blocking;
 use crate::cell::{AnyJob, Meta, Place};
 use crate::clock::Stamp;
+use crate::crew::Rank;
 use crate::engine::Engine;
 use crate::panics::NoUnwind;
 use crate::parker::Unparker;
@@ -82,6 +83,8 @@ pub(crate) struct JobFrame(*const Meta);
 pub(crate) struct Entered {
     current: Box<Current>,
     before: *const Current,
+    /// It is a worker of the background.
+    is_background: bool,
 }
 
 impl Deref for Entered {
@@ -95,10 +98,13 @@ impl Deref for Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         let shared = self.current.engine.shared();
-        // What all threads are listed in is no business of one that may be stopped: the spawner does it
-        // in its place, while there is one.
-        if !is_stoppable() || shared.stop.is_said() {
-            shared.running.leave(&self.current.running);
+        let running = &self.current.running;
+        if !self.is_background {
+            let (shared, running) = (Arc::clone(shared), Arc::clone(running));
+            unstopped(move || shared.running.leave(&running));
+        } else if shared.stop.is_said() {
+            // Else the spawner does it when it hears that the worker has left.
+            shared.running.leave(running);
         }
         CURRENT.set(self.before);
     }
@@ -134,7 +140,8 @@ impl Current {
     }
 
     pub(crate) fn io(shared: Arc<Shared>, node: usize) -> Entered {
-        let own = shared.running.enter();
+        let entered = Arc::clone(&shared);
+        let own = unstopped(move || entered.running.enter());
         Current::enter(shared, Role::Io(Cell::new(node)), own)
     }
 
@@ -164,8 +171,14 @@ impl Current {
             // The deque of a worker that is only a guest is nobody else's.
             current.set_unparker(worker.unparker());
         }
+        let worker = current.worker();
+        let is_background = worker.is_some_and(|worker| worker.rank() == Rank::Background);
         let before = CURRENT.replace(&raw const *current);
-        Entered { current, before }
+        Entered {
+            current,
+            before,
+            is_background,
+        }
     }
 
     /// Does what is brought to an engine that has no threads, or none any more: as its worker, on the

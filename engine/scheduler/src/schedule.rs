@@ -171,7 +171,9 @@ mod tests {
 
     use super::*;
     use crate::limit::{HybridLimiter, Refused};
-    use crate::{Breaker, CancellationToken, Class, Engine, JobContext, JobError, Priority};
+    use crate::{
+        Breaker, CancellationToken, Class, Engine, JobContext, JobError, Priority, WhenFull,
+    };
 
     thread_local! {
         /// Where this thread has taken a lock that it was not to take.
@@ -278,6 +280,49 @@ mod tests {
             std::thread::sleep(Duration::from_millis(3));
             drop(held);
         });
+    }
+
+    /// It is a guest there for as long as each takes.
+    #[test]
+    fn a_background_job_that_runs_jobs_of_another_engine_is_no_thread_of_that_one_afterwards() {
+        let engine = Engine::builder().cpu_workers(1).build().unwrap();
+        let other = Engine::builder()
+            .cpu_workers(1)
+            .queue_capacity(Class::Io, 1);
+        let other = other
+            .io_workers(0..=1)
+            .when_full(Class::Io, WhenFull::CallerRuns);
+        let other = other.build().unwrap();
+        let io = |body: Box<dyn FnOnce() + Send>| {
+            let job = other.job().class(Class::Io).submit(move |_| body());
+            job.unwrap()
+        };
+        let (go, wait) = channel::<()>();
+        let (says, begun) = channel();
+        let held = io(Box::new(move || {
+            says.send(()).unwrap();
+            wait.recv().unwrap();
+        }));
+        begun.recv().unwrap();
+        let queued = io(Box::new(|| ()));
+        let before = other.shared().running.len();
+        let other = Arc::new(other);
+        let full = Arc::clone(&other);
+        let job = engine.job().priority(Priority::P2).submit(move |_| {
+            let me = std::thread::current().id();
+            for _ in 0..10 {
+                let job = full.job().class(Class::Io);
+                let ran_on = job.submit(|_| std::thread::current().id()).unwrap().join();
+                assert_eq!(ran_on.unwrap(), me);
+            }
+            drop(full);
+            HELD.take()
+        });
+        assert_eq!(job.unwrap().join().unwrap(), [""; 0]);
+        assert_eq!(other.shared().running.len(), before);
+        go.send(()).unwrap();
+        held.join().unwrap();
+        queued.join().unwrap();
     }
 
     /// What it does for others is left to the spawner, so that who comes upon it does not wait for the
