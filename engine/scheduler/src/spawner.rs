@@ -337,14 +337,13 @@ impl Requests {
     /// what was left to crews without workers. All else is put off. Gives whether it was away already.
     fn go_away(&self) -> bool {
         let was_away = self.away.goes();
-        let now: VecDeque<Request> = {
+        // One by one: each may be somebody else's code, inside of which the spawner goes away once more.
+        let next = || {
             let mut in_hand = self.in_hand();
-            let all = std::mem::take(&mut *in_hand);
-            let (now, later) = all.into_iter().partition(Request::is_waited_for);
-            *in_hand = later;
-            now
+            let waited_for = in_hand.iter().position(Request::is_waited_for);
+            waited_for.and_then(|at| in_hand.remove(at))
         };
-        for request in now {
+        while let Some(request) = next() {
             match request {
                 Request::Bring(Brought(what)) => what(),
                 Request::Spare(_, request) => request.0.say(REFUSED),
