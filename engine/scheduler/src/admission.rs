@@ -15,10 +15,12 @@ use std::time::Instant;
 use crate::Class;
 use crate::breaker::{Breaker, BreakerMetrics, Gate, Round, Verdict};
 use crate::cell::Meta;
+use crate::current::unstopped;
 use crate::error::{BuildError, SubmitError};
 use crate::limit::{HybridLimiter, Refused, Short, Waiting};
 use crate::protocol::sync::{AtomicU8, AtomicU64, Ordering};
 use crate::room::{Entry, Stands, Waiter, WhenFull};
+use crate::schedule::note_lock_of_all;
 use crate::shared::Shared;
 
 /// What holds for jobs of a class or a name.
@@ -286,8 +288,8 @@ impl Entering<'_> {
 }
 
 /// Who is to hear that no more jobs are taken, while they wait for something else.
-#[derive(Debug, Default)]
-pub(crate) struct Closing(Mutex<Listeners>);
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Closing(Arc<Mutex<Listeners>>);
 
 #[derive(Debug, Default)]
 struct Listeners {
@@ -298,12 +300,22 @@ struct Listeners {
 
 impl Closing {
     fn listeners(&self) -> MutexGuard<'_, Listeners> {
+        note_lock_of_all();
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What `what` makes of them, which nobody waits for long to look at.
+    fn change<T: Send + Sync + 'static>(
+        &self,
+        what: impl FnOnce(&mut Listeners) -> T + Send + 'static,
+    ) -> T {
+        let closing = self.clone();
+        unstopped(move || what(&mut closing.listeners()))
     }
 
     /// No more jobs are taken, which whoever asks sees already.
     pub(crate) fn tell(&self) {
-        let wakers = std::mem::take(&mut self.listeners().wakers);
+        let wakers = self.change(|listeners| std::mem::take(&mut listeners.wakers));
         wakers.into_values().for_each(Waker::wake);
     }
 
@@ -326,14 +338,15 @@ impl Listener<'_> {
     /// True if it is so; else the waker is woken when it is told. The question comes after the lock, so
     /// that whoever tells finds the waker or is seen to have told.
     fn is_said(&mut self, waker: &Waker, is_so: impl FnOnce() -> bool) -> bool {
-        {
-            let mut listeners = self.closing.listeners();
-            let number = *self.number.get_or_insert_with(|| {
+        let (known, waker) = (self.number, waker.clone());
+        self.number = self.closing.change(move |listeners| {
+            let number = known.unwrap_or_else(|| {
                 listeners.next += 1;
                 listeners.next
             });
-            listeners.wakers.insert(number, waker.clone());
-        }
+            listeners.wakers.insert(number, waker);
+            Some(number)
+        });
         is_so()
     }
 }
@@ -341,8 +354,8 @@ impl Listener<'_> {
 impl Drop for Listener<'_> {
     fn drop(&mut self) {
         if let Some(number) = self.number {
-            let waker = self.closing.listeners().wakers.remove(&number);
-            drop(waker);
+            let remove = move |listeners: &mut Listeners| listeners.wakers.remove(&number);
+            drop(self.closing.change(remove));
         }
     }
 }

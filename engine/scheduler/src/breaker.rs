@@ -15,11 +15,13 @@
 //! when one comes. So one of priority P0 may find it held by one of P2, but only by one of its own name.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::current::unstopped;
 use crate::error::BuildError;
 use crate::protocol::sync::{AtomicU64, Ordering};
+use crate::schedule::note_lock_of_all;
 
 /// When the breaker of a name opens, and for how long; see
 /// [`EngineBuilder::breaker`](crate::EngineBuilder::breaker).
@@ -240,11 +242,20 @@ impl Gate {
     }
 
     fn circuit(&self) -> MutexGuard<'_, Circuit> {
+        note_lock_of_all();
         self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the circuit, and shows all what it has become.
-    fn change<R>(&self, change: impl FnOnce(&mut Circuit, Duration) -> R) -> R {
+    fn change<R: Send + Sync + 'static>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Circuit, Duration) -> R + Send + 'static,
+    ) -> R {
+        let gate = Arc::clone(self);
+        unstopped(move || gate.change_now(change))
+    }
+
+    fn change_now<R>(&self, change: impl FnOnce(&mut Circuit, Duration) -> R) -> R {
         let mut circuit = self.circuit();
         let result = change(&mut circuit, self.start.elapsed());
         let passes = match circuit.phase {
@@ -258,7 +269,7 @@ impl Gate {
     }
 
     /// The round of a job that is taken; `None` for one that is refused.
-    pub(crate) fn admit(&self) -> Option<Round> {
+    pub(crate) fn admit(self: &Arc<Self>) -> Option<Round> {
         // ORDERING: relaxed, see `change`.
         let word = self.word.load(Ordering::Relaxed);
         if word & PASSES != 0 {
@@ -268,20 +279,20 @@ impl Gate {
     }
 
     /// A job that was taken has ended.
-    pub(crate) fn end(&self, round: Round, verdict: Verdict) {
+    pub(crate) fn end(self: &Arc<Self>, round: Round, verdict: Verdict) {
         // Of a closed circuit it makes nothing.
         if verdict == Verdict::None && self.word.load(Ordering::Relaxed) & PASSES != 0 {
             return;
         }
-        self.change(|circuit, now| circuit.end(round, verdict, now));
+        self.change(move |circuit, now| circuit.end(round, verdict, now));
     }
 
-    pub(crate) fn metrics(&self, name: &str) -> BreakerMetrics {
-        let circuit = self.circuit();
+    pub(crate) fn metrics(self: &Arc<Self>, name: &str) -> BreakerMetrics {
+        let (state, opened) = self.change(|circuit, now| (circuit.state(now), circuit.opened));
         BreakerMetrics {
             name: name.into(),
-            state: circuit.state(self.start.elapsed()),
-            opened: circuit.opened,
+            state,
+            opened,
         }
     }
 }

@@ -2,12 +2,15 @@
 //! costs those threads nothing.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::current::unstopped;
+use crate::schedule::note_lock_of_all;
+
 /// The CPU time of some threads, of those that have ended too.
-#[derive(Debug, Default)]
-pub(crate) struct CpuTimes(Mutex<Times>);
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CpuTimes(Arc<Mutex<Times>>);
 
 #[derive(Debug, Default)]
 struct Times {
@@ -18,42 +21,57 @@ struct Times {
 
 /// A thread that is counted, until it is dropped on that thread.
 #[derive(Debug)]
-pub(crate) struct Counted<'c> {
-    times: &'c CpuTimes,
+pub(crate) struct Counted {
+    times: CpuTimes,
     number: u64,
 }
 
 impl CpuTimes {
     fn times(&self) -> MutexGuard<'_, Times> {
+        note_lock_of_all();
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What `what` makes of them; a background thread has that done for it.
+    fn change<T: Send + Sync + 'static>(
+        &self,
+        what: impl FnOnce(&mut Times) -> T + Send + 'static,
+    ) -> T {
+        let times = self.clone();
+        unstopped(move || what(&mut times.times()))
+    }
+
     /// Counts the current thread from its beginning to its end.
-    pub(crate) fn count(&self) -> Counted<'_> {
+    pub(crate) fn count(&self) -> Counted {
         let clock = own_clock();
-        let mut times = self.times();
-        times.next += 1;
-        let number = times.next;
-        times.living.extend(clock.map(|clock| (number, clock)));
+        let number = self.change(move |times| {
+            times.next += 1;
+            let number = times.next;
+            times.living.extend(clock.map(|clock| (number, clock)));
+            number
+        });
         Counted {
-            times: self,
+            times: self.clone(),
             number,
         }
     }
 
     pub(crate) fn sum(&self) -> Duration {
-        let times = self.times();
-        // Nobody leaves while the lock is held, so each clock is that of a living thread.
-        let living = times.living.values().filter_map(|&clock| read(clock));
-        times.ended + living.sum::<Duration>()
+        self.change(|times| {
+            // Nobody leaves while the lock is held, so each clock is that of a living thread.
+            let living = times.living.values().filter_map(|&clock| read(clock));
+            times.ended + living.sum::<Duration>()
+        })
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for Counted {
     fn drop(&mut self) {
-        let mut times = self.times.times();
-        let clock = times.living.remove(&self.number);
-        times.ended += clock.and_then(read).unwrap_or_default();
+        let number = self.number;
+        self.times.change(move |times| {
+            let clock = times.living.remove(&number);
+            times.ended += clock.and_then(read).unwrap_or_default();
+        });
     }
 }
 

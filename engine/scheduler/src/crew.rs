@@ -20,15 +20,19 @@
 //! Threads that are not there are started by the spawner, which alone knows who is missing, and alone
 //! decides. Who brings work and who leaves agree so:
 //!
-//! | who brings work | a worker that leaves |
+//! | who brings work | a worker that leaves, and once more the spawner for it |
 //! | --- | --- |
 //! | 1. pushes it | 1. counts itself absent |
 //! | 2. fence | 2. fence |
-//! | 3. wakes somebody, or, if some are absent, asks the spawner | 3. looks once more; stays if there is work |
+//! | 3. wakes somebody, or, if some are absent, asks the spawner | 3. looks once more; stays, or is started again, if there is work |
 //!
 //! Of the two fences one comes first: the worker finds the work, or who brought it sees that one is
 //! absent. A worker that leaves tells the spawner, which starts one again if there is work by then: so
 //! it does not matter which of the two messages comes first. `tests/loom_crew.rs` checks it.
+//!
+//! Where the system refuses threads, or the spawner is [`away`](crate::protocol::away) in somebody else's
+//! code, ordinary workers do what nobody of the crew will come to: all if it has no worker at all, else what
+//! may be done only at nodes where it has none. The fence of who brings work goes with one of the spawner.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -169,7 +173,10 @@ impl Crew {
             sleepers,
             orders: StealOrders::new(seats),
             // Whoever builds the engine starts those of ordinary work.
-            muster: Muster::new(if rank == Rank::Ordinary { 0 } else { count }),
+            muster: Muster::new(
+                if rank == Rank::Ordinary { 0 } else { count },
+                machine.nodes.len(),
+            ),
             unstarted: Mutex::new(workers),
             progress: machine.nodes.iter().map(|_| Progress::default()).collect(),
         }
@@ -221,12 +228,35 @@ impl Crew {
         self.call_for_more(shared);
     }
 
-    /// After work was pushed and woken for: asks for a thread if some are absent.
-    pub(crate) fn call_for_more(&self, shared: &Arc<Shared>) {
-        if self.muster.calls() {
-            shared.spawner.call(shared, self.rank);
+    /// After work was pushed and woken for: asks for a thread if some are absent; what nobody would come
+    /// to others do.
+    pub(crate) fn call_for_more(&self, shared: &Shared) {
+        if self.rank == Rank::Ordinary {
+            // Its workers are always there.
+            return;
         }
-        shared.dissolve_if_refused(self);
+        if self.muster.calls() {
+            shared.spawner.call(shared.weak(), self.rank);
+        }
+        self.leave_to_others(shared);
+    }
+
+    /// After a fence: ordinary workers do what lies where nobody of the crew is and nobody will be, because
+    /// threads are refused, or who would start them is away.
+    pub(crate) fn leave_to_others(&self, shared: &Shared) {
+        if !self.muster.is_refused() && !shared.spawner.is_away() {
+            return;
+        }
+        let is_left = |node: usize| self.muster.present_at(node) == 0;
+        let mut queues = self.queues.iter().enumerate();
+        let lies = queues.any(|(node, queues)| is_left(node) && queues.has_strict_jobs())
+            || (self.muster.present() == 0 && self.has_queued());
+        if lies
+            && self.rank != Rank::Ordinary
+            && let Some(shared) = shared.weak().upgrade()
+        {
+            shared.relieve(self);
+        }
     }
 
     /// Wakes the sleeper nearest to a node, if there is one and nobody searches, for work that may be
@@ -329,8 +359,10 @@ impl Crew {
     /// What was taken, for a worker of a node. Who moved others has to say so.
     pub(crate) fn see<T>(&self, shared: &Shared, node: usize, taken: crate::queues::Taken<T>) -> T {
         if taken.moved {
-            // While they were on their way nobody saw them, nor did who empties the queues.
+            // While they were on their way nobody saw them, nor did who empties the queues, nor a worker
+            // that was about to leave.
             self.wake_one(shared, node);
+            self.call_for_more(shared);
             shared.end_queued_if_ending();
         }
         taken.value
@@ -381,5 +413,64 @@ impl Crew {
         }
         let taken = queues.take(Priority::P2, is_own);
         taken.map(|taken| self.see(shared, node, taken))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::cell::Outcome;
+    use crate::room::Entry;
+    use crate::{Class, Engine, Interrupted};
+
+    /// Of one worker, who does no background work itself.
+    fn engine() -> Engine {
+        let builder = Engine::builder().cpu_workers(1);
+        builder.background_patience(Duration::MAX).build().unwrap()
+    }
+
+    /// A background job in its queue, of which nobody was told.
+    fn queued(engine: &Engine) -> Ref<dyn Outcome<()>> {
+        let shared = engine.shared();
+        let cell = engine.job().priority(Priority::P2).into_cell(|_| ());
+        let (job, handle) = cell.unwrap().split();
+        shared.admit(Class::Cpu, Entry::Queued).unwrap();
+        let crew = shared.crew_for(Priority::P2);
+        crew.queues[0].push(Priority::P2, false, job);
+        handle
+    }
+
+    fn wait_for(job: &Ref<dyn Outcome<()>>) {
+        let begun = Instant::now();
+        while !job.is_ended() {
+            assert!(begun.elapsed() < Duration::from_secs(200));
+            std::thread::yield_now();
+        }
+    }
+
+    /// As when somebody has all in its hands while the last worker leaves.
+    #[test]
+    fn who_has_moved_work_calls_for_who_does_it() {
+        let engine = engine();
+        let (shared, [first, second]) = (engine.shared(), [(); 2].map(|()| queued(&engine)));
+        let crew = shared.crew_for(Priority::P2);
+        let taken = crew.queues[0].take(Priority::P2, true).unwrap();
+        assert!(taken.moved);
+        let taken = crew.see(shared, 0, taken);
+        wait_for(&second);
+        taken.end_queued(Interrupted::Cancelled, Some(shared));
+        assert!(first.is_ended());
+    }
+
+    #[test]
+    fn who_has_swept_calls_for_who_does_what_is_left() {
+        let engine = engine();
+        let job = queued(&engine);
+        for _ in 0..crate::sweep::FEW_DEAD {
+            engine.shared().note_dead(Class::Cpu);
+        }
+        wait_for(&job);
     }
 }

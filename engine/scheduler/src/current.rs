@@ -18,6 +18,7 @@ use reiver_topology::NodeId;
 use crate::asyncs::blocking;
 use crate::cell::{AnyJob, Meta, Place};
 use crate::clock::Stamp;
+use crate::crew::Rank;
 use crate::engine::Engine;
 use crate::panics::NoUnwind;
 use crate::parker::Unparker;
@@ -27,6 +28,7 @@ use crate::running::Own;
 use crate::schedule::is_stoppable;
 use crate::scope::Ends;
 use crate::shared::Shared;
+use crate::spawner::Absence;
 #[cfg(feature = "tracing")]
 use crate::trace::Trace;
 use crate::worker::{Takes, Worker};
@@ -81,6 +83,8 @@ pub(crate) struct JobFrame(*const Meta);
 pub(crate) struct Entered {
     current: Box<Current>,
     before: *const Current,
+    /// It is a worker of the background.
+    is_background: bool,
 }
 
 impl Deref for Entered {
@@ -94,10 +98,13 @@ impl Deref for Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         let shared = self.current.engine.shared();
-        // What all threads are listed in is no business of one that may be stopped: the spawner does it
-        // in its place, while there is one.
-        if !is_stoppable() || shared.stop.is_said() {
-            shared.running.leave(&self.current.running);
+        let running = &self.current.running;
+        if !self.is_background {
+            let (shared, running) = (Arc::clone(shared), Arc::clone(running));
+            unstopped(move || shared.running.leave(&running));
+        } else if shared.stop.is_said() {
+            // Else the spawner does it when it hears that the worker has left.
+            shared.running.leave(running);
         }
         CURRENT.set(self.before);
     }
@@ -133,7 +140,8 @@ impl Current {
     }
 
     pub(crate) fn io(shared: Arc<Shared>, node: usize) -> Entered {
-        let own = shared.running.enter();
+        let entered = Arc::clone(&shared);
+        let own = unstopped(move || entered.running.enter());
         Current::enter(shared, Role::Io(Cell::new(node)), own)
     }
 
@@ -163,8 +171,14 @@ impl Current {
             // The deque of a worker that is only a guest is nobody else's.
             current.set_unparker(worker.unparker());
         }
+        let worker = current.worker();
+        let is_background = worker.is_some_and(|worker| worker.rank() == Rank::Background);
         let before = CURRENT.replace(&raw const *current);
-        Entered { current, before }
+        Entered {
+            current,
+            before,
+            is_background,
+        }
     }
 
     /// Does what is brought to an engine that has no threads, or none any more: as its worker, on the
@@ -438,6 +452,8 @@ pub(crate) fn block_until(until: Option<Instant>, mut is_done: impl FnMut(&Waker
         |current| match current.and_then(|current| Some((current, current.worker()?))) {
             Some((current, worker)) => worker.work_until(current, Takes::Own, until, is_done),
             None => blocking(|| {
+                // Who brings what is waited for may be this very thread.
+                let _absence = Absence::begin();
                 let waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
                 while !is_done(&waker) {
                     match until.map(|until| until.saturating_duration_since(Instant::now())) {
@@ -450,6 +466,30 @@ pub(crate) fn block_until(until: Option<Instant>, mut is_done: impl FnMut(&Waker
             }),
         },
     )
+}
+
+/// What `what` gives, which holds a lock that others wait for: where the kernel may stop this thread at any
+/// step the spawner calls it, and this thread waits for that.
+pub(crate) fn unstopped<T: Send + Sync + 'static>(what: impl FnOnce() -> T + Send + 'static) -> T {
+    match engine_of_stoppable() {
+        Some(shared) => shared.spawner.on_behalf(what),
+        None => what(),
+    }
+}
+
+/// As [`unstopped`], for what nobody waits for here: it comes later then.
+pub(crate) fn unstopped_later(what: impl FnOnce() + Send + 'static) {
+    match engine_of_stoppable() {
+        Some(shared) => shared.spawner.bring(what),
+        None => what(),
+    }
+}
+
+/// The engine of this thread, if the kernel may stop it at any step.
+#[inline]
+fn engine_of_stoppable() -> Option<Arc<Shared>> {
+    let engine = |current: Option<&Current>| Some(Arc::clone(current?.engine.shared()));
+    is_stoppable().then(|| Current::with(engine)).flatten()
 }
 
 /// Runs what blocks.

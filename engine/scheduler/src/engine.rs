@@ -16,6 +16,7 @@ use crate::job::{JobBuilder, JobContext, JobHandle};
 use crate::metrics::Metrics;
 use crate::running::RunningJob;
 use crate::shared::Shared;
+use crate::spawner::Absence;
 
 /// Runs jobs and forks on workers grouped by NUMA node.
 ///
@@ -177,6 +178,8 @@ impl Drop for Engine {
             return;
         }
         let shared = &self.shared;
+        // The spawner may be the one that drops the engine, with a job: then nobody is to wait for it.
+        let _absence = Absence::begin();
         shared.close();
         shared.end_queued();
         shared.hurry();

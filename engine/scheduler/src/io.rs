@@ -23,6 +23,7 @@ use crate::panics::contain;
 use crate::protocol::refs::Ref;
 use crate::protocol::sync::{AtomicBool, Ordering};
 use crate::queues::Task;
+use crate::schedule::note_lock_of_all;
 use crate::shared::Shared;
 use crate::worker::run;
 
@@ -122,6 +123,7 @@ impl Io {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
+        note_lock_of_all();
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -109,6 +109,10 @@ mod spares;
 mod spawner;
 pub mod steal_order;
 #[cfg(not(reiver_loom))]
+mod sweep;
+#[cfg(not(reiver_loom))]
+mod threads;
+#[cfg(not(reiver_loom))]
 mod timer;
 #[cfg(not(reiver_loom))]
 mod token;
@@ -163,6 +167,7 @@ pub mod counter {
 #[doc(hidden)]
 pub mod model {
     pub use crate::protocol::arena::Arena;
+    pub use crate::protocol::away::Away;
     pub use crate::protocol::count::Count;
     pub use crate::protocol::doze::Doze;
     pub use crate::protocol::drain::Drain;

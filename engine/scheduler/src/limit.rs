@@ -2,7 +2,7 @@
 //!
 //! Concurrency is a weighted semaphore, rate a token bucket (crate `governor`); the state of each is one
 //! word. So nobody who takes or gives waits for a thread that holds a lock, however low that thread's
-//! priority is.
+//! priority is; and in the list of who waits for permits others stand for background threads.
 //!
 //! The permit is taken first, then the tokens, for a permit can be given back and a token cannot.
 
@@ -17,7 +17,7 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
-use crate::current::block_until;
+use crate::current::{block_until, unstopped, unstopped_later};
 use crate::protocol::permits::{Permits, Waiter};
 use crate::protocol::sync::{AtomicUsize, Ordering};
 
@@ -45,7 +45,7 @@ use crate::protocol::sync::{AtomicUsize, Ordering};
 /// ```
 pub struct HybridLimiter {
     concurrency: u32,
-    permits: Permits,
+    permits: Arc<Permits>,
     burst: u32,
     tokens: Tokens,
 }
@@ -128,7 +128,7 @@ impl HybridLimiter {
     fn with_time(per_second: u32, burst: u32, concurrency: u32, time: Time) -> HybridLimiter {
         HybridLimiter {
             concurrency,
-            permits: Permits::new(concurrency as usize),
+            permits: Arc::new(Permits::new(concurrency as usize)),
             burst,
             tokens: Tokens::new(per_second, burst, time),
         }
@@ -210,14 +210,15 @@ impl HybridLimiter {
     fn take_tokens(&self, weight: u32) -> Result<(), Short> {
         let taken = self.tokens.take(weight);
         if taken.is_err() {
-            self.permits.give(weight as usize);
+            self.give(weight);
         }
         taken
     }
 
     pub(crate) fn give(&self, weight: u32) {
-        if weight > 0 {
-            self.permits.give(weight as usize);
+        if weight > 0 && self.permits.give(weight as usize) {
+            let permits = Arc::clone(&self.permits);
+            unstopped_later(move || permits.wake_first());
         }
     }
 
@@ -279,7 +280,15 @@ impl fmt::Debug for HybridLimiter {
 pub(crate) struct Waiting<'l> {
     limiter: &'l HybridLimiter,
     /// While it stands in the list.
-    waiter: Option<Waiter<'l>>,
+    waiter: Option<Waiter>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(waiter) = self.waiter.take() {
+            unstopped_later(move || drop(waiter));
+        }
+    }
 }
 
 impl Waiting<'_> {
@@ -288,12 +297,18 @@ impl Waiting<'_> {
     pub(crate) fn poll(&mut self, weight: u32, waker: &Waker) -> Result<(), Short> {
         let limiter = self.limiter;
         limiter.check(weight)?;
-        let waiter = self.waiter.get_or_insert_with(|| limiter.permits.waiter());
-        if !waiter.poll(weight as usize, waker) {
-            return Err(Short::Permits);
+        let waiter = self.waiter.take();
+        let mut waiter = waiter.unwrap_or_else(|| limiter.permits.waiter());
+        let waker = waker.clone();
+        let (waiter, is_taken) = unstopped(move || {
+            let is_taken = waiter.poll(weight as usize, &waker);
+            (waiter, is_taken)
+        });
+        if is_taken {
+            return limiter.take_tokens(weight);
         }
-        self.waiter = None;
-        limiter.take_tokens(weight)
+        self.waiter = Some(waiter);
+        Err(Short::Permits)
     }
 }
 

@@ -9,15 +9,16 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
 use crate::cell::{AnyJob, Meta};
-use crate::current::Current;
+use crate::current::{Current, unstopped};
 use crate::error::{Interrupted, JobError, Phase};
 use crate::job::JobContext;
 use crate::protocol::refs::{Inner, Ref};
+use crate::schedule::note_lock_of_all;
 use crate::shared::Shared;
 use crate::slot::{Ended, Slot, error_of};
 
@@ -33,8 +34,10 @@ pub(crate) struct Many<T, F> {
     meta: Meta,
     slots: Box<[Slot<T, F>]>,
     /// Who waits for which; few do at once.
-    waiters: Mutex<HashMap<usize, Waker>>,
+    waiters: Waiters,
 }
+
+type Waiters = Arc<Mutex<HashMap<usize, Waker>>>;
 
 /// As its handles see it.
 pub(crate) trait Outcomes<T>: Send + Sync {
@@ -61,7 +64,7 @@ where
         Many {
             meta,
             slots,
-            waiters: Mutex::default(),
+            waiters: Waiters::default(),
         }
     }
 
@@ -144,19 +147,22 @@ where
 }
 
 impl<T, F> Many<T, F> {
-    fn waiters(&self) -> MutexGuard<'_, HashMap<usize, Waker>> {
-        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Leaves word who waits for a job, and gives who did before.
     fn leave(&self, job: usize, waker: Waker) -> Option<Waker> {
-        self.waiters().insert(job, waker)
+        let waiters = Arc::clone(&self.waiters);
+        unstopped(move || lock(&waiters).insert(job, waker))
     }
 
     fn wake(&self, job: usize) {
-        let waker = self.waiters().remove(&job);
+        let waiters = Arc::clone(&self.waiters);
+        let waker = unstopped(move || lock(&waiters).remove(&job));
         waker.into_iter().for_each(Waker::wake);
     }
+}
+
+fn lock(waiters: &Waiters) -> MutexGuard<'_, HashMap<usize, Waker>> {
+    note_lock_of_all();
+    waiters.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<T, F> Outcomes<T> for Many<T, F>

@@ -15,6 +15,7 @@ use crate::fork::Fork;
 use crate::panics::contain;
 use crate::protocol::hand_over::{HandOver, Mover};
 use crate::protocol::refs::Ref;
+use crate::protocol::sync::{AtomicUsize, Ordering};
 
 /// Something for a CPU worker to do.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ enum Queue<T> {
     /// Where some may. Who takes waits for nobody.
     HandOver {
         brought: HandOver<T>,
+        /// How many those are.
+        count: AtomicUsize,
         mover: Mover,
         /// The owner's side of where it is moved to.
         own: MovedTo<T>,
@@ -76,6 +79,7 @@ impl<T> Queue<T> {
         let own = deque::Worker::new_fifo();
         Queue::HandOver {
             brought: HandOver::default(),
+            count: AtomicUsize::new(0),
             mover: Mover::default(),
             moved: own.stealer(),
             own: MovedTo(UnsafeCell::new(own)),
@@ -85,7 +89,10 @@ impl<T> Queue<T> {
     fn push(&self, value: T) {
         match self {
             Queue::Injector(injector) => injector.push(value),
-            Queue::HandOver { brought, .. } => {
+            Queue::HandOver { brought, count, .. } => {
+                // ORDERING: relaxed, as all of it: a number that publishes nothing. Before it is there,
+                // so that it is never less than nothing.
+                count.fetch_add(1, Ordering::Relaxed);
                 brought.put(value);
             }
         }
@@ -98,39 +105,27 @@ impl<T> Queue<T> {
         }
     }
 
-    /// How many, or fewer: what was just brought counts as one.
+    /// About how many.
     fn len(&self) -> usize {
         match self {
             Queue::Injector(injector) => injector.len(),
-            Queue::HandOver { brought, moved, .. } => {
-                moved.len() + usize::from(!brought.is_empty())
-            }
+            Queue::HandOver { count, moved, .. } => moved.len() + count.load(Ordering::Relaxed),
         }
     }
 
     /// See [`NodeQueues::sweep`].
     fn sweep(&self, is_live: impl Fn(&T) -> bool) -> usize {
-        let (mut left, mut kept) = (0, Vec::new());
-        // What was handed over is counted once it is moved, and goes back where it is not.
-        let (most, goes_back) = match self {
-            Queue::Injector(injector) => (injector.len(), true),
-            Queue::HandOver { .. } => (usize::MAX, false),
-        };
-        for _ in 0..most {
+        let mut left = 0;
+        for _ in 0..self.len() {
             match self.take() {
                 Some(Taken { value, .. }) if !is_live(&value) => contain(|| drop(value)),
                 Some(Taken { value, .. }) => {
                     left += 1;
-                    if goes_back {
-                        self.push(value);
-                    } else {
-                        kept.push(value);
-                    }
+                    self.push(value);
                 }
                 None => break,
             }
         }
-        kept.into_iter().for_each(|value| self.push(value));
         left
     }
 
@@ -145,6 +140,7 @@ impl<T> Queue<T> {
             }
             Queue::HandOver {
                 brought,
+                count,
                 mover,
                 own,
                 moved,
@@ -158,6 +154,7 @@ impl<T> Queue<T> {
                 // Who moves takes the first, and wakes somebody for the others.
                 let first = mover.alone(|| {
                     let mut all = brought.take_all().into_iter();
+                    count.fetch_sub(all.len(), Ordering::Relaxed);
                     let first = all.next();
                     // SAFETY: this thread has the mark.
                     let own = unsafe { &*own.0.get() };
@@ -281,6 +278,12 @@ impl NodeQueues {
         moved
     }
 
+    /// A job that only the node's own workers may do, the most urgent first.
+    pub(crate) fn take_strict(&self) -> Option<Ref<dyn AnyJob>> {
+        let taken = self.strict.iter().find_map(Queue::take);
+        taken.map(|taken| taken.value)
+    }
+
     /// The next job of a priority; of the node's own only for its own workers.
     pub(crate) fn take(
         &self,
@@ -303,5 +306,30 @@ impl NodeQueues {
             shared @ Queue::HandOver { .. } => shared.take(),
         };
         self.strict[priority].take().or_else(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of both kinds: before anything was moved, where some was, and where all was.
+    #[test]
+    fn a_sweep_takes_out_what_is_dead_and_keeps_the_order() {
+        for (is_handed_over, moved_at) in [(false, 0), (true, 0), (true, 1), (true, 3)] {
+            let queue = Queue::new(is_handed_over);
+            for number in -1..10 {
+                if number == moved_at {
+                    assert_eq!(queue.take().map(|taken| taken.value), Some(-1));
+                }
+                queue.push(number);
+            }
+            assert_eq!(queue.len(), 10, "{is_handed_over} {moved_at}");
+            assert_eq!(queue.sweep(|number| number % 2 == 0), 5);
+            assert_eq!(queue.len(), 5);
+            let left = std::iter::from_fn(|| queue.take().map(|taken| taken.value));
+            assert!(left.eq([0, 2, 4, 6, 8]));
+            assert!(queue.is_empty());
+        }
     }
 }

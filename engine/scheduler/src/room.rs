@@ -31,7 +31,7 @@ use crate::error::{Interrupted, SubmitError};
 use crate::panics::contain;
 use crate::protocol::refs::Ref;
 use crate::protocol::sync::{AtomicUsize, Ordering, fence};
-use crate::schedule::is_stoppable;
+use crate::schedule::{is_stoppable, note_lock_of_all};
 use crate::shared::Shared;
 use crate::spawner::Request;
 use crate::worker::MOST_NESTED;
@@ -131,6 +131,7 @@ impl Room {
     }
 
     fn waiters(&self) -> MutexGuard<'_, Waiters> {
+        note_lock_of_all();
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -10,6 +10,7 @@ use reiver_topology::NodeId;
 use crate::cell::Meta;
 use crate::clock::Stamp;
 use crate::protocol::shown::Shown;
+use crate::schedule::note_lock_of_all;
 use crate::{Class, Priority};
 
 /// A job that was running when it was asked for.
@@ -101,6 +102,7 @@ pub(crate) struct AllRunning(Mutex<Vec<Arc<Own>>>);
 
 impl AllRunning {
     fn threads(&self) -> MutexGuard<'_, Vec<Arc<Own>>> {
+        note_lock_of_all();
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -114,6 +116,11 @@ impl AllRunning {
     /// The thread is none of the engine any more.
     pub(crate) fn leave(&self, own: &Arc<Own>) {
         self.threads().retain(|known| !Arc::ptr_eq(known, own));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.threads().len()
     }
 
     pub(crate) fn jobs(&self) -> Vec<RunningJob> {

@@ -45,6 +45,27 @@ pub(crate) fn is_stoppable() -> bool {
     STOPPABLE.get()
 }
 
+/// What such a thread does after all in the place of one that nobody stops.
+pub(crate) fn in_place_of_another(what: impl FnOnce()) {
+    struct Again(bool);
+
+    impl Drop for Again {
+        fn drop(&mut self) {
+            STOPPABLE.set(self.0);
+        }
+    }
+
+    let _again = Again(STOPPABLE.replace(false));
+    what();
+}
+
+/// A lock is about to be taken that threads of every rank take.
+#[inline]
+pub(crate) fn note_lock_of_all() {
+    #[cfg(test)]
+    tests::note();
+}
+
 /// The first act of a worker's thread.
 pub(crate) fn settle(rank: Rank) {
     match rank {
@@ -135,5 +156,192 @@ impl ThreadId {
         };
         // SAFETY: the kernel reads as many bytes as `size` says.
         unsafe { libc::syscall(libc::SYS_sched_setattr, self.0, &raw const attributes, 0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::future::Future;
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::mpsc::{channel, sync_channel};
+    use std::task::{Context, Waker};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::limit::{HybridLimiter, Refused};
+    use crate::{
+        Breaker, CancellationToken, Class, Engine, JobContext, JobError, Priority, WhenFull,
+    };
+
+    thread_local! {
+        /// Where this thread has taken a lock that it was not to take.
+        static HELD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// If the kernel may stop this thread.
+    pub(super) fn note() {
+        if is_stoppable() {
+            let place = std::backtrace::Backtrace::force_capture().to_string();
+            HELD.with_borrow_mut(|held| held.push(place));
+        }
+    }
+
+    /// Whatever the jobs that it deals with have to pass.
+    fn engine(limiter: &Arc<HybridLimiter>) -> Engine {
+        let breaker = Breaker {
+            failures: 1.0,
+            window: 1,
+            open_for: Duration::ZERO,
+        };
+        let builder = Engine::builder().cpu_workers(2);
+        let builder = builder.queue_capacity(Class::Io, 4);
+        let builder = builder.limit_name("limited", Arc::clone(limiter));
+        builder.breaker("fragile", breaker).build().unwrap()
+    }
+
+    fn submits_and_waits(engine: &Engine) {
+        let token = CancellationToken::new();
+        for priority in [Priority::P0, Priority::P1, Priority::P2] {
+            for class in [Class::Cpu, Class::Io] {
+                let job = || engine.job().class(class).priority(priority);
+                let tokened = job().cancel_with(&token.child());
+                let tokened = tokened.deadline(Duration::from_secs(300));
+                let (go, wait) = channel::<()>();
+                let mut held = tokened.submit(move |_| wait.recv().unwrap()).unwrap();
+                let mut context = Context::from_waker(Waker::noop());
+                assert!(pin!(&mut held).poll(&mut context).is_pending());
+                go.send(()).unwrap();
+                held.join().unwrap();
+                job()
+                    .name("limited")
+                    .submit(|_| ())
+                    .unwrap()
+                    .join()
+                    .unwrap();
+                let fragile = job().name("fragile");
+                let failed = fragile.submit(|ctx| ctx.report_failure());
+                failed.unwrap().join().unwrap();
+                job()
+                    .name("fragile")
+                    .submit(|_| ())
+                    .unwrap()
+                    .join()
+                    .unwrap();
+            }
+        }
+        let late = engine.job().cancel_with(&token);
+        token.cancel();
+        let late = late.submit(|_| ()).unwrap().join();
+        assert!(matches!(late, Err(JobError::Cancelled)));
+    }
+
+    fn waits_for_many(engine: &Engine) {
+        let (go, wait) = sync_channel::<()>(0);
+        let wait = std::sync::Mutex::new(wait);
+        let wait = Arc::new(wait);
+        let many = (0..2).map(|_| {
+            let wait = Arc::clone(&wait);
+            move |_: &JobContext| wait.lock().unwrap().recv().unwrap()
+        });
+        let mut jobs = engine.submit_many(many);
+        for job in &mut jobs {
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(pin!(job).poll(&mut context).is_pending());
+        }
+        // Whichever of them comes to it.
+        jobs.iter().for_each(|_| go.send(()).unwrap());
+        jobs.into_iter().for_each(|job| job.join().unwrap());
+        for priority in [Priority::P1, Priority::P2] {
+            for class in [Class::Cpu, Class::Io] {
+                let batch = engine.batch(0..50).class(class).priority(priority);
+                let sum = batch.map(|_, input| input).unordered().map(Result::unwrap);
+                assert_eq!(sum.sum::<i32>(), 49 * 50 / 2);
+                let batch = engine.batch(0..50).class(class).priority(priority);
+                assert_eq!(batch.map(|_, input| input).collect().len(), 50);
+            }
+        }
+    }
+
+    fn waits_for_permits(limiter: &Arc<HybridLimiter>) {
+        let held = limiter.acquire_owned(1).unwrap();
+        let refused = limiter.acquire_timeout(1, Duration::from_millis(3));
+        assert_eq!(refused.unwrap_err(), Refused::Concurrency);
+        std::thread::scope(|scope| {
+            let waits = || {
+                drop(
+                    limiter
+                        .acquire_timeout(1, Duration::from_secs(200))
+                        .unwrap(),
+                )
+            };
+            scope.spawn(waits);
+            std::thread::sleep(Duration::from_millis(3));
+            drop(held);
+        });
+    }
+
+    /// It is a guest there for as long as each takes.
+    #[test]
+    fn a_background_job_that_runs_jobs_of_another_engine_is_no_thread_of_that_one_afterwards() {
+        let engine = Engine::builder().cpu_workers(1).build().unwrap();
+        let other = Engine::builder()
+            .cpu_workers(1)
+            .queue_capacity(Class::Io, 1);
+        let other = other
+            .io_workers(0..=1)
+            .when_full(Class::Io, WhenFull::CallerRuns);
+        let other = other.build().unwrap();
+        let io = |body: Box<dyn FnOnce() + Send>| {
+            let job = other.job().class(Class::Io).submit(move |_| body());
+            job.unwrap()
+        };
+        let (go, wait) = channel::<()>();
+        let (says, begun) = channel();
+        let held = io(Box::new(move || {
+            says.send(()).unwrap();
+            wait.recv().unwrap();
+        }));
+        begun.recv().unwrap();
+        let queued = io(Box::new(|| ()));
+        let before = other.shared().running.len();
+        let other = Arc::new(other);
+        let full = Arc::clone(&other);
+        let job = engine.job().priority(Priority::P2).submit(move |_| {
+            let me = std::thread::current().id();
+            for _ in 0..10 {
+                let job = full.job().class(Class::Io);
+                let ran_on = job.submit(|_| std::thread::current().id()).unwrap().join();
+                assert_eq!(ran_on.unwrap(), me);
+            }
+            drop(full);
+            HELD.take()
+        });
+        assert_eq!(job.unwrap().join().unwrap(), [""; 0]);
+        assert_eq!(other.shared().running.len(), before);
+        go.send(()).unwrap();
+        held.join().unwrap();
+        queued.join().unwrap();
+    }
+
+    /// What it does for others is left to the spawner, so that who comes upon it does not wait for the
+    /// kernel to let it run again.
+    #[test]
+    fn a_background_job_takes_no_lock_that_others_take() {
+        let limiter = Arc::new(HybridLimiter::new(u32::MAX, u32::MAX, 1));
+        let engine = engine(&limiter);
+        let job = engine.job().priority(Priority::P2).submit(move |ctx| {
+            let engine = ctx.engine();
+            submits_and_waits(engine);
+            waits_for_many(engine);
+            waits_for_permits(&limiter);
+            assert!(!engine.running().is_empty());
+            assert!(engine.metrics().total().completed > 0);
+            HELD.take()
+        });
+        let held = job.unwrap().join().unwrap();
+        assert!(held.is_empty(), "{} times: {}", held.len(), held[0]);
+        assert!(engine.shutdown(Duration::from_secs(200)).is_clean());
     }
 }

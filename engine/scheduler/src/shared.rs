@@ -1,7 +1,7 @@
 //! What the threads of an engine share: how work comes in, who is woken for it, what is counted,
 //! and how its end is waited for.
 
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::breaker::Verdict;
 use crate::builder::Options;
 use crate::cell::{AnyJob, Meta, Place};
 use crate::crew::{Crew, Rank};
-use crate::current::{Current, block_until};
+use crate::current::{Current, block_until, unstopped};
 use crate::error::{Interrupted, JobError, Phase, SubmitError};
 use crate::fork::Fork;
 use crate::io::{Io, Wanted};
@@ -30,6 +30,7 @@ use crate::room::{Entry, Room};
 use crate::running::{AllRunning, RunningJob};
 use crate::schedule::is_stoppable;
 use crate::spawner::{Request, Spawner};
+use crate::sweep::Dead;
 use crate::timer::Timer;
 use crate::watchdog::Watchdog;
 use crate::worker::{WorkerFace, run};
@@ -45,7 +46,6 @@ pub(crate) struct Shared {
     /// By rank; the ordinary one is there from the start, the others from when they are needed.
     crews: [OnceLock<Crew>; 3],
     seats: Vec<Seat>,
-    /// For who has no owning pointer at hand.
     pub(crate) itself: OnceLock<Weak<Shared>>,
     pub(crate) options: Options,
     /// Ordinary workers yield their CPUs to urgent ones.
@@ -64,10 +64,7 @@ pub(crate) struct Shared {
     pub(crate) watchdog: Option<Watchdog>,
     #[cfg(feature = "tokio")]
     pub(crate) asyncs: Asyncs,
-    /// By class: jobs that have left their queue other than by its end. What they left there is swept
-    /// out when it is most of it.
-    dead: [AtomicUsize; 2],
-    sweeping: Mutex<()>,
+    pub(crate) dead: Dead,
     /// Jobs that were taken and have not ended.
     drain: Drain,
     /// Spreads work from outside over nodes where nothing says which is near.
@@ -107,8 +104,7 @@ impl Shared {
             crews,
             seats,
             itself: OnceLock::new(),
-            dead: Default::default(),
-            sweeping: Mutex::default(),
+            dead: Dead::default(),
             running: AllRunning::default(),
             drain,
             machine,
@@ -130,6 +126,11 @@ impl Shared {
             displaced: AtomicUsize::new(0),
             stop: Stop::default(),
         }
+    }
+
+    /// Itself, for who has no owning pointer at hand.
+    pub(crate) fn weak(&self) -> Weak<Shared> {
+        self.itself.get().cloned().unwrap_or_default()
     }
 
     /// The crew of ordinary work.
@@ -201,7 +202,7 @@ impl Shared {
             self.metrics.prepare(Class::Cpu, priority);
             Crew::new(rank, &self.machine, &self.seats, false, eager)
         });
-        if crew.muster.is_refused() {
+        if crew.muster.is_given_up() {
             self.main()
         } else {
             crew
@@ -217,17 +218,31 @@ impl Shared {
         self.crew_for(priority.unwrap_or_default())
     }
 
-    /// Where no thread of a crew can be had, ordinary workers do its work.
-    pub(crate) fn dissolve_if_refused(self: &Arc<Self>, crew: &Crew) {
-        if !crew.muster.is_refused() {
-            return;
+    /// Ordinary workers do what nobody of a crew will come to, see [`crew`](crate::crew).
+    pub(crate) fn relieve(self: &Arc<Self>, crew: &Crew) {
+        if is_stoppable() {
+            let rank = crew.rank;
+            return self.bring(move |shared| shared.relieve_now(shared.crew(rank)));
         }
+        self.relieve_now(crew);
+    }
+
+    fn relieve_now(self: &Arc<Self>, crew: &Crew) {
         let main = self.main();
+        let is_empty = crew.muster.present() == 0;
         for (node, queues) in crew.queues.iter().enumerate() {
+            if crew.muster.present_at(node) > 0 {
+                continue;
+            }
+            while let Some(job) = queues.take_strict() {
+                main.push(self, node, true, job);
+            }
+            if !is_empty {
+                continue;
+            }
             for priority in PRIORITIES {
-                while let Some(job) = queues.take(priority, true) {
-                    let is_strict = matches!(job.value.meta().place, Place::Strict(_));
-                    main.push(self, node, is_strict, job.value);
+                while let Some(job) = queues.take(priority, false) {
+                    main.push(self, node, false, job.value);
                 }
             }
             while let Some(fork) = queues.take_fork() {
@@ -500,52 +515,6 @@ impl Shared {
         }
     }
 
-    /// A job of a class has ended, or begun, that still lies in a queue.
-    pub(crate) fn note_dead(&self, class: Class) {
-        /// Fewer are not worth a sweep.
-        const FEW: usize = 4096;
-        if is_stoppable() {
-            // Whoever sweeps holds what others wait for.
-            return;
-        }
-        let counter = &self.dead[class as usize];
-        // ORDERING: relaxed: a hint for when to look.
-        let dead = counter.fetch_add(1, Ordering::Relaxed) + 1;
-        let queued = self.queued(class);
-        if dead < FEW.max(queued / 2) {
-            return;
-        }
-        let Ok(_sweeping) = self.sweeping.try_lock() else {
-            return;
-        };
-        counter.store(0, Ordering::Relaxed);
-        if class == Class::Io {
-            self.io.sweep();
-            return;
-        }
-        for crew in self.crews() {
-            for (node, queues) in crew.queues.iter().enumerate() {
-                let left = queues.sweep(|job| job.is_queued());
-                // A worker that looked meanwhile may have missed one.
-                for _ in 0..left.min(crew.workers.len()) {
-                    crew.pass_on(self, node);
-                }
-            }
-        }
-        self.end_queued_if_ending();
-    }
-
-    /// About how many jobs lie in the queues of a class, dead ones among them.
-    fn queued(&self, class: Class) -> usize {
-        match class {
-            Class::Cpu => {
-                let queues = self.crews().flat_map(|crew| &crew.queues);
-                queues.map(NodeQueues::len).sum()
-            }
-            Class::Io => self.io.len(),
-        }
-    }
-
     pub(crate) fn wake(&self, crew: &Crew, worker: Option<usize>) {
         if let Some(worker) = worker {
             self.metrics.note_wake();
@@ -563,11 +532,10 @@ impl Shared {
         if !self.room(class).leave() {
             return;
         }
-        if is_stoppable() {
-            let itself = self.itself.get().and_then(Weak::upgrade);
-            if let Some(shared) = itself {
-                return shared.bring(move |shared| shared.room(class).wake_one());
-            }
+        if is_stoppable()
+            && let Some(shared) = self.weak().upgrade()
+        {
+            return shared.bring(move |shared| shared.room(class).wake_one());
         }
         self.room(class).wake_one();
     }
@@ -616,7 +584,12 @@ impl Shared {
 
     pub(crate) fn close(&self) {
         self.drain.close();
-        self.rooms.iter().for_each(Room::wake_all);
+        let itself = self.weak();
+        unstopped(move || {
+            let shared = itself.upgrade();
+            let rooms = shared.iter().flat_map(|shared| &shared.rooms);
+            rooms.for_each(Room::wake_all);
+        });
         self.closing.tell();
     }
 

@@ -5,23 +5,33 @@
 //! that one creates all others. They are never created by a worker or by whoever submits.
 //!
 //! It also brings to others what threads submit that the kernel may stop at any step: those only put it
-//! on the list of requests, which nobody holds.
+//! on a list, which nobody holds.
+//!
+//! Somebody else's code may run on it: an I/O job for which there is no thread, or what a job owns that
+//! ends before it was brought. That may take long, and wait for whoever asks for something: so before it
+//! waits, or runs such a job, it goes [`away`](crate::protocol::away). Nobody gets a spare then, ordinary
+//! workers do what crews without workers would, and who brings something does that itself. A background
+//! thread may then be stopped with what others wait for in its hands, rather than all wait for ever.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::ptr;
 #[cfg(feature = "tokio")]
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::thread::{self, Builder, JoinHandle, Thread};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread::{self, JoinHandle, Thread};
 
 use crate::crew::Rank;
 use crate::parker::{Parker, Unparker};
+use crate::protocol::away::Away;
 use crate::protocol::hand_over::HandOver;
-use crate::protocol::sync::{AtomicBool, AtomicPtr, AtomicU8, Ordering, fence};
+use crate::protocol::sync::{AtomicPtr, AtomicU8, Ordering};
 use crate::running::Own;
+use crate::schedule::in_place_of_another;
 use crate::shared::Shared;
+use crate::threads::Threads;
 use crate::worker::Worker;
 
 /// Asks the spawner for threads.
@@ -34,20 +44,52 @@ pub(crate) struct Spawner {
 #[derive(Debug)]
 struct Requests {
     list: HandOver<Request>,
+    /// What is to be brought. Apart from the others, for anybody may take it while the spawner is away.
+    brought: HandOver<Brought>,
+    /// What the spawner has taken and not begun. It alone locks this.
+    in_hand: Mutex<VecDeque<Request>>,
     unparker: Unparker,
-    /// The spawner runs jobs itself, and gives no spares meanwhile: whoever waits for one may be who a
-    /// job waits for.
-    stands_in: AtomicBool,
-    /// It has ended: whoever asks does without, or does it itself.
-    is_over: AtomicBool,
+    /// For good once it has ended.
+    away: Away,
+    engine: OnceLock<Weak<Shared>>,
 }
 
-/// All threads that were created and may still run.
-#[derive(Debug, Default)]
-struct Threads {
-    ordinary: Mutex<Vec<JoinHandle<()>>>,
-    /// Those that the kernel may stop at their last steps: nobody waits for them but the engine's end.
-    stoppable: Mutex<Vec<JoinHandle<()>>>,
+/// What a thread has for others that must not touch what they wait for.
+pub(crate) struct Brought(Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for Brought {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Brought")
+    }
+}
+
+thread_local! {
+    /// What the current thread serves, if it is a spawner.
+    static SERVED: RefCell<Option<Arc<Requests>>> = const { RefCell::new(None) };
+}
+
+/// That a spawner is away, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Absence(Option<Arc<Requests>>);
+
+impl Absence {
+    /// Of the current thread, which is about to wait for others, or to run what may; nothing if it is no
+    /// spawner.
+    pub(crate) fn begin() -> Absence {
+        // A thread whose own values are gone already is none.
+        let served = SERVED.try_with(|served| served.borrow().clone());
+        let served = served.ok().flatten();
+        let was_away = served.as_ref().is_some_and(|requests| requests.go_away());
+        Absence(served.filter(|_| !was_away))
+    }
+}
+
+impl Drop for Absence {
+    fn drop(&mut self) {
+        if let Some(requests) = &self.0 {
+            requests.away.returns();
+        }
+    }
 }
 
 pub(crate) enum Request {
@@ -61,8 +103,7 @@ pub(crate) enum Request {
     Io(Weak<Shared>, usize),
     /// The thread that watches deadlines.
     Timer(Weak<Shared>),
-    /// What a thread has for others that must not touch what they wait for.
-    Bring(Box<dyn FnOnce() + Send>),
+    Bring(Brought),
     /// The runtime for futures of this node; answers whether there is one.
     #[cfg(feature = "tokio")]
     Runtime(Weak<Shared>, usize, Sender<bool>),
@@ -144,9 +185,11 @@ impl Spawner {
         let parker = Parker::new();
         let requests = Requests {
             list: HandOver::default(),
+            brought: HandOver::default(),
+            in_hand: Mutex::default(),
             unparker: parker.unparker().clone(),
-            stands_in: AtomicBool::new(false),
-            is_over: AtomicBool::new(false),
+            away: Away::default(),
+            engine: OnceLock::new(),
         };
         let spawner = Spawner {
             requests: Arc::new(requests),
@@ -164,6 +207,8 @@ impl Spawner {
         workers: Vec<Worker>,
     ) -> Result<(), (usize, io::Error)> {
         let requests = Arc::clone(&self.requests);
+        let engine = requests.engine.set(Arc::downgrade(shared));
+        engine.expect("an engine is started once");
         let mut serves = Some(move || serve(&requests, &parker));
         for (started, worker) in workers.into_iter().enumerate() {
             let engine = Arc::clone(shared);
@@ -188,19 +233,24 @@ impl Spawner {
     }
 
     /// Asks for threads for those of a crew who have none.
-    pub(crate) fn call(&self, shared: &Arc<Shared>, rank: Rank) {
-        self.ask(Request::Crew(Arc::downgrade(shared), rank));
+    pub(crate) fn call(&self, engine: Weak<Shared>, rank: Rank) {
+        self.ask(Request::Crew(engine, rank));
     }
 
     /// Has `what` done by a thread that the kernel does not stop for long.
     pub(crate) fn bring(&self, what: impl FnOnce() + Send + 'static) {
-        self.ask(Request::Bring(Box::new(what)));
-        // ORDERING: with the fence in `end`: this sees that the spawner has ended, or that finds the
-        // request.
-        fence(Ordering::SeqCst);
-        if self.requests.is_over.load(Ordering::Relaxed) {
-            bring_all(self.requests.list.take_all());
+        self.requests.brought.put(Brought(Box::new(what)));
+        self.requests.unparker.unpark();
+        if self.requests.away.after_asking() {
+            for Brought(what) in self.requests.brought.take_all() {
+                in_place_of_another(what);
+            }
         }
+    }
+
+    /// After a fence: true if nobody may come to what is asked for.
+    pub(crate) fn is_away(&self) -> bool {
+        self.requests.away.is_so()
     }
 
     /// What `what` gives, called by such a thread; waits for it without a lock.
@@ -231,11 +281,8 @@ impl Spawner {
     #[cfg(feature = "tokio")]
     pub(crate) fn ask_unless_busy(&self, request: Request) -> bool {
         self.ask(request);
-        // ORDERING: as in `start_spare`. Where the spawner gives none it answers nobody who waits.
-        fence(Ordering::SeqCst);
-        // ORDERING: relaxed: the fence orders them.
-        !self.requests.stands_in.load(Ordering::Relaxed)
-            && !self.requests.is_over.load(Ordering::Relaxed)
+        // One that is away answers nobody who waits.
+        !self.requests.away.after_asking()
     }
 
     /// Starts the thread of a spare; gives the spare back where there is no thread to be had, nothing
@@ -252,13 +299,9 @@ impl Spawner {
         });
         let request = SpareRequest(Arc::clone(&asked));
         self.ask(Request::Spare(Arc::downgrade(shared), request));
-        // ORDERING: with the fences in `stand_in` and `end`: this sees that the spawner gives none, or
-        // that finds the request.
-        fence(Ordering::SeqCst);
-        // ORDERING: relaxed: the fence orders them.
-        let gives_none = self.requests.stands_in.load(Ordering::Relaxed)
-            || self.requests.is_over.load(Ordering::Relaxed);
-        if gives_none && let Some(spare) = asked.take() {
+        if self.requests.away.after_asking()
+            && let Some(spare) = asked.take()
+        {
             return Err(Some(spare));
         }
         loop {
@@ -278,80 +321,69 @@ impl Spawner {
     }
 }
 
-impl Threads {
-    fn create(&self, name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        let thread = Builder::new().name(name).spawn(body)?;
-        self.keep(thread);
-        Ok(())
-    }
-
-    /// As [`create`](Threads::create), one that the kernel may stop for long.
-    fn create_stoppable(
-        &self,
-        name: String,
-        body: impl FnOnce() + Send + 'static,
-    ) -> io::Result<()> {
-        let thread = Builder::new().name(name).spawn(body)?;
-        let mut threads = Threads::lock(&self.stoppable);
-        threads.push(thread);
-        Ok(())
-    }
-
-    /// Joins those that the kernel may stop and that have ended; called by one of them.
-    fn join_stoppable(&self) {
-        let ended: Vec<_> = match self.stoppable.try_lock() {
-            Ok(mut threads) => threads
-                .extract_if(.., |thread| thread.is_finished())
-                .collect(),
-            Err(_) => return,
-        };
-        for thread in ended {
-            let _ = thread.join();
-        }
-    }
-
-    fn lock(
-        threads: &Mutex<Vec<JoinHandle<()>>>,
-    ) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
-        threads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn keep(&self, thread: JoinHandle<()>) {
-        let mut threads = Threads::lock(&self.ordinary);
-        threads.push(thread);
-        let ended: Vec<_> = threads
-            .extract_if(.., |thread| thread.is_finished())
-            .collect();
-        drop(threads);
-        // Joined and not dropped: none outlives its engine, not even on its last steps, on which it may
-        // end another.
-        for thread in ended {
-            let _ = thread.join();
-        }
-    }
-
-    fn take(&self) -> Vec<JoinHandle<()>> {
-        let mut threads = std::mem::take(&mut *Threads::lock(&self.ordinary));
-        threads.append(&mut Threads::lock(&self.stoppable));
-        threads
-    }
-}
-
 fn worker_name(rank: Rank, number: usize) -> String {
     format!("{}-{number}", rank.thread_name())
 }
 
-fn serve(requests: &Requests, parker: &Parker) {
-    let mut next = VecDeque::new();
+impl Requests {
+    fn in_hand(&self) -> MutexGuard<'_, VecDeque<Request>> {
+        let mut in_hand = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner);
+        in_hand.extend(self.brought.take_all().into_iter().map(Request::Bring));
+        in_hand.extend(self.list.take_all());
+        in_hand
+    }
+
+    /// The spawner goes away: who waits for a spare is told so, what was to be brought is, and others do
+    /// what was left to crews without workers. All else is put off. Gives whether it was away already.
+    fn go_away(&self) -> bool {
+        let was_away = self.away.goes();
+        // One by one: each may be somebody else's code, inside of which the spawner goes away once more.
+        let next = || {
+            let mut in_hand = self.in_hand();
+            let waited_for = in_hand.iter().position(Request::is_waited_for);
+            waited_for.and_then(|at| in_hand.remove(at))
+        };
+        while let Some(request) = next() {
+            match request {
+                Request::Bring(Brought(what)) => what(),
+                Request::Spare(_, request) => request.0.say(REFUSED),
+                #[cfg(feature = "tokio")]
+                Request::Runtime(.., answer) => drop(answer.send(false)),
+                _ => unreachable!("nobody waits for others"),
+            }
+        }
+        if let Some(shared) = self.engine.get().and_then(Weak::upgrade) {
+            shared
+                .crews()
+                .for_each(|crew| crew.leave_to_others(&shared));
+        }
+        was_away
+    }
+}
+
+impl Request {
+    /// True if somebody may wait for it who cannot do anything else.
+    fn is_waited_for(&self) -> bool {
+        match self {
+            Request::Bring(_) | Request::Spare(..) => true,
+            #[cfg(feature = "tokio")]
+            Request::Runtime(..) => true,
+            _ => false,
+        }
+    }
+}
+
+fn serve(requests: &Arc<Requests>, parker: &Parker) {
+    SERVED.set(Some(Arc::clone(requests)));
     loop {
-        next.extend(requests.list.take_all());
-        let Some(request) = next.pop_front() else {
+        let next = requests.in_hand().pop_front();
+        let Some(request) = next else {
             parker.park();
             continue;
         };
         match request {
-            Request::Stop => return end(requests, next),
-            Request::Bring(what) => what(),
+            Request::Stop => return end(requests),
+            Request::Bring(Brought(what)) => what(),
             Request::Spare(shared, request) => {
                 let asked = &request.0;
                 // Whoever asks has the engine, until it has an answer.
@@ -391,7 +423,8 @@ fn serve(requests: &Requests, parker: &Parker) {
                     continue;
                 };
                 if !start_io(&shared, node) {
-                    stand_in(&shared, requests, &mut next);
+                    let _absence = Absence::begin();
+                    crate::io::stand_in(&shared);
                 }
             }
             #[cfg(feature = "tokio")]
@@ -431,22 +464,13 @@ fn serve(requests: &Requests, parker: &Parker) {
     }
 }
 
-/// The spawner ends: what was to be brought is, and who waits for a spare is told.
-fn end(requests: &Requests, next: VecDeque<Request>) {
-    // ORDERING: relaxed: the fence orders it.
-    requests.is_over.store(true, Ordering::Relaxed);
-    // ORDERING: with the fences of who asks, see there.
-    fence(Ordering::SeqCst);
-    bring_all(next.into_iter().chain(requests.list.take_all()));
-}
-
-/// Brings what was to be brought. Who has asked for a spare is told as its request goes.
-fn bring_all(requests: impl IntoIterator<Item = Request>) {
-    for request in requests {
-        if let Request::Bring(what) = request {
-            what();
-        }
-    }
+/// The spawner ends, and is away for good.
+fn end(requests: &Requests) {
+    requests.go_away();
+    SERVED.take();
+    // Outside of the lock: who has asked is told.
+    let others = std::mem::take(&mut *requests.in_hand());
+    drop(others);
 }
 
 /// Starts the threads of those of a crew who have none.
@@ -463,20 +487,20 @@ fn start_crew(shared: &Arc<Shared>, rank: Rank) {
         Rank::Ordinary => {}
     }
     while let Some(worker) = crew.next_unstarted() {
-        crew.muster.comes();
+        crew.muster.comes(worker.node());
         if let Err(refused) = start(shared, worker, Worker::live_in_crew) {
             let (worker, error) = *refused;
+            crew.muster.refuses(worker.node());
             crew.keep_unstarted(worker);
-            let is_none = crew.muster.refuses();
             tracing::warn!(
                 "the system refuses a thread for {rank:?} work ({error}); {}",
-                if is_none {
+                if crew.muster.present() == 0 {
                     "ordinary workers do it, in the order of priorities and without preemption"
                 } else {
-                    "those that there are do it"
+                    "those that there are do it, and ordinary workers what is for nodes without one"
                 }
             );
-            shared.dissolve_if_refused(crew);
+            crew.leave_to_others(shared);
             return;
         }
     }
@@ -541,30 +565,6 @@ fn start_io(shared: &Arc<Shared>, node: usize) -> bool {
         );
     }
     thread.is_ok()
-}
-
-/// Runs the I/O jobs for which there is no thread. Who asks for a spare meanwhile does not get one, and
-/// who has asked before is told so; all else is put off.
-fn stand_in(shared: &Arc<Shared>, requests: &Requests, next: &mut VecDeque<Request>) {
-    // ORDERING: relaxed: the fence orders it.
-    requests.stands_in.store(true, Ordering::Relaxed);
-    // ORDERING: with the fence in `start_spare`.
-    fence(Ordering::SeqCst);
-    next.extend(requests.list.take_all());
-    next.retain(|request| match request {
-        Request::Spare(_, request) => {
-            request.0.say(REFUSED);
-            false
-        }
-        #[cfg(feature = "tokio")]
-        Request::Runtime(.., answer) => {
-            let _ = answer.send(false);
-            false
-        }
-        _ => true,
-    });
-    crate::io::stand_in(shared);
-    requests.stands_in.store(false, Ordering::Relaxed);
 }
 
 fn thread(name: String, shared: &Shared, body: impl FnOnce() + Send + 'static) -> io::Result<()> {

@@ -11,6 +11,7 @@ use crate::cell::AnyJob;
 use crate::error::Interrupted;
 use crate::panics::contain;
 use crate::protocol::refs::{Ref, Watch};
+use crate::schedule::note_lock_of_all;
 use crate::shared::Shared;
 
 #[derive(Debug, Default)]
@@ -37,6 +38,7 @@ struct Deadline {
 impl Timer {
     /// Watches the deadline of a job. True if the thread that does it must be started.
     pub(crate) fn watch(&self, at: Instant, job: &Ref<dyn AnyJob>) -> bool {
+        note_lock_of_all();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.count += 1;
         let number = state.count;

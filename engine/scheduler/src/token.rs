@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use crate::cell::AnyJob;
+use crate::current::unstopped;
 use crate::panics::contain;
 use crate::protocol::notice::Notice;
 use crate::protocol::refs::{Ref, Watch};
@@ -53,9 +54,12 @@ impl CancellationToken {
         let child = CancellationToken {
             inner: Arc::new(inner),
         };
-        let is_added = self.inner.cancelled.listen(|dependents| {
-            retain_amortised(&mut dependents.children, |child| child.strong_count() > 0);
-            dependents.children.push(Arc::downgrade(&child.inner));
+        let (own, added) = (Arc::clone(&self.inner), Arc::downgrade(&child.inner));
+        let is_added = unstopped(move || {
+            own.cancelled.listen(|dependents| {
+                retain_amortised(&mut dependents.children, |child| child.strong_count() > 0);
+                dependents.children.push(added);
+            })
         });
         if !is_added {
             child.cancel();
@@ -75,9 +79,12 @@ impl CancellationToken {
 
     /// Sees to it that `job` is told. One that is queued ends here if the token is cancelled: true.
     pub(crate) fn register(&self, job: &Ref<dyn AnyJob>) -> bool {
-        let is_added = self.inner.cancelled.listen(|dependents| {
-            retain_amortised(&mut dependents.jobs, Watch::is_alive);
-            dependents.jobs.push(Ref::watched(job));
+        let (own, added) = (Arc::clone(&self.inner), Ref::watched(job));
+        let is_added = unstopped(move || {
+            own.cancelled.listen(|dependents| {
+                retain_amortised(&mut dependents.jobs, Watch::is_alive);
+                dependents.jobs.push(added);
+            })
         });
         !is_added && job.end_queued(crate::Interrupted::Cancelled, None) > 0
     }
@@ -88,7 +95,7 @@ impl Inner {
         // A list and not recursion: chains of children may be long.
         let mut pending = vec![Arc::clone(self)];
         while let Some(token) = pending.pop() {
-            let dependents = token.cancelled.say();
+            let dependents = unstopped(move || token.cancelled.say());
             pending.extend(dependents.children.iter().filter_map(Weak::upgrade));
             for job in dependents.jobs.iter().filter_map(Watch::upgrade) {
                 // It may be the last to hold the job, and its value.

@@ -22,7 +22,7 @@ impl Wake for Wakes {
 }
 
 struct Shared {
-    permits: Permits,
+    permits: Arc<Permits>,
     /// Written under the only permit.
     written: UnsafeCell<u32>,
 }
@@ -35,7 +35,7 @@ unsafe impl Send for Shared {}
 impl Shared {
     fn new(permits: usize) -> Arc<Shared> {
         Arc::new(Shared {
-            permits: Permits::new(permits),
+            permits: Arc::new(Permits::new(permits)),
             written: UnsafeCell::new(0),
         })
     }
@@ -43,6 +43,12 @@ impl Shared {
     fn write(&self) {
         // SAFETY: loom watches it.
         self.written.with_mut(|written| unsafe { *written += 1 });
+    }
+
+    fn give(&self, permits: usize) {
+        if self.permits.give(permits) {
+            self.permits.wake_first();
+        }
     }
 
     /// Waits until it has so many.
@@ -66,13 +72,13 @@ fn one_permit_for_two() {
             thread::spawn(move || {
                 if shared.permits.try_take(1) {
                     shared.write();
-                    shared.permits.give(1);
+                    shared.give(1);
                 }
             })
         };
         if shared.permits.try_take(1) {
             shared.write();
-            shared.permits.give(1);
+            shared.give(1);
         }
         other.join().unwrap();
         assert_eq!(shared.permits.free(), 1);
@@ -92,7 +98,7 @@ fn one_that_waits() {
             let shared = Arc::clone(&shared);
             thread::spawn(move || shared.take(1))
         };
-        shared.permits.give(1);
+        shared.give(1);
         waits.join().unwrap();
         assert_eq!(shared.permits.free(), 0);
     });
@@ -114,13 +120,13 @@ fn a_heavy_one_is_woken_by_the_last_of_those_who_give() {
         assert!(shared.permits.try_take(2));
         let gives = {
             let shared = Arc::clone(&shared);
-            thread::spawn(move || shared.permits.give(1))
+            thread::spawn(move || shared.give(1))
         };
         let waits = {
             let shared = Arc::clone(&shared);
             thread::spawn(move || shared.take(2))
         };
-        shared.permits.give(1);
+        shared.give(1);
         gives.join().unwrap();
         waits.join().unwrap();
     });
@@ -144,11 +150,11 @@ fn one_that_goes_away_leaves_what_was_given_to_the_next() {
             thread::spawn(move || {
                 let waker = Waker::from(Arc::new(Wakes(Parker::new())));
                 if shared.permits.waiter().poll(1, &waker) {
-                    shared.permits.give(1);
+                    shared.give(1);
                 }
             })
         };
-        shared.permits.give(1);
+        shared.give(1);
         goes.join().unwrap();
         waits.join().unwrap();
     });

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use reiver::{CancellationToken, Class, Engine};
+use reiver::{CancellationToken, Class, Engine, Priority};
 use watchdog::watched;
 
 /// One test at a time: the memory is that of the process.
@@ -62,6 +62,29 @@ fn jobs_that_were_cancelled_or_have_ended_leave_nothing_in_queues_and_lists() {
         job.unwrap().join().unwrap();
     }
     assert!(resident() < before + JOBS * payload.len() / 4);
+}
+
+/// Nobody else comes to its queue, and it comes to it only once it has ended.
+#[test]
+fn a_background_job_that_runs_its_own_jobs_leaves_none_of_them_in_its_queue() {
+    const JOBS: usize = 500_000;
+    let _alone = ALONE
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    watched();
+    let engine = Engine::builder().cpu_workers(1).build().unwrap();
+    let job = engine.job().priority(Priority::P2).submit(|ctx| {
+        let before = resident();
+        for number in 0..JOBS {
+            let job = ctx.engine().job().priority(Priority::P2);
+            assert_eq!(job.submit(move |_| number).unwrap().join().unwrap(), number);
+        }
+        resident().saturating_sub(before)
+    });
+    let more = job.unwrap().join().unwrap();
+    println!("{more} bytes more");
+    // A cache line and an entry for each are 40 MiB and more.
+    assert!(more < 16 << 20, "{more} bytes more");
 }
 
 #[test]

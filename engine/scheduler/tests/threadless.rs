@@ -7,13 +7,31 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use reiver::{CancellationToken, Class, Engine, JobContext, JobError, NodeId, Priority};
+use reiver::{
+    CancellationToken, Class, Engine, EngineBuilder, JobContext, JobError, NodeId, Priority,
+    Topology,
+};
 
-const CASES: [(&str, u64, fn()); 4] = [
+const CASES: [(&str, u64, fn()); 7] = [
     ("no_threads_at_all", 1, global_engine),
     ("fewer_than_wanted", 3, global_engine),
     ("one_worker_and_no_more", 3, waits_of_a_worker),
     ("no_threads_for_priorities", 3, priorities_of_a_worker),
+    (
+        "no_threads_while_one_is_waited_for",
+        3,
+        crews_of_one_that_stands_in,
+    ),
+    (
+        "one_background_thread_and_no_more",
+        4,
+        brought_beside_one_that_stands_in,
+    ),
+    (
+        "threads_for_one_of_two_nodes",
+        5,
+        strict_jobs_of_half_a_crew,
+    ),
 ];
 
 /// Nobody's, so that nothing else counts against its limit.
@@ -100,23 +118,34 @@ fn global_engine() {
     }
 }
 
+/// False where the limit does not hold for just this process: what else its user runs counts against it,
+/// and an engine may not be to be had at all.
+fn is_limited() -> bool {
+    // SAFETY: a call without pointers.
+    let is_limited = unsafe { libc::geteuid() } == USER;
+    if !is_limited {
+        eprintln!("skipped: a limit of threads that only root can set for somebody else");
+    }
+    is_limited
+}
+
+/// An engine, once the threads of the last one are quite gone.
+fn built(builder: impl Fn() -> EngineBuilder) -> Engine {
+    let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    while threads() > 1 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    builder().build().unwrap()
+}
+
 /// The thread that would start another one runs an I/O job, which waits for what a worker does that asks
 /// for a thread.
 fn waits_of_a_worker() {
-    // SAFETY: a call without pointers.
-    if unsafe { libc::geteuid() } != USER {
-        // What else they run counts against the limit, and an engine is not to be had at all.
-        eprintln!("skipped: a limit of threads that only root can set for somebody else");
+    if !is_limited() {
         return;
     }
     for _ in 0..50 {
-        let engine = loop {
-            // Threads of the last one may not be quite gone.
-            match Engine::builder().cpu_workers(1).build() {
-                Ok(engine) => break engine,
-                Err(_) => thread::sleep(Duration::from_millis(1)),
-            }
-        };
+        let engine = built(|| Engine::builder().cpu_workers(1));
         let joins = engine.submit(|ctx| {
             let other = ctx.engine().submit(|_| 1);
             let io = ctx.engine().job().class(Class::Io);
@@ -139,19 +168,11 @@ fn waits_of_a_worker() {
 /// order.
 fn priorities_of_a_worker() {
     use Priority::{P0, P1, P2};
-    // SAFETY: a call without pointers.
-    if unsafe { libc::geteuid() } != USER {
-        eprintln!("skipped: a limit of threads that only root can set for somebody else");
+    if !is_limited() {
         return;
     }
     for _ in 0..20 {
-        let engine = loop {
-            // Threads of the last one may not be quite gone.
-            match Engine::builder().cpu_workers(1).build() {
-                Ok(engine) => break engine,
-                Err(_) => thread::sleep(Duration::from_millis(1)),
-            }
-        };
+        let engine = built(|| Engine::builder().cpu_workers(1));
         // The first of each is queued before its thread is refused.
         for priority in [P2, P0] {
             let job = engine.job().priority(priority);
@@ -177,6 +198,84 @@ fn priorities_of_a_worker() {
         held.join().unwrap();
         jobs.into_iter().for_each(|job| job.join().unwrap());
         assert_eq!(*order.lock().unwrap(), [P0, P0, P1, P1, P2, P2]);
+    }
+}
+
+/// The thread that would start others runs an I/O job, which waits for what those are to do: as a handle,
+/// or in a way that nobody knows of.
+fn crews_of_one_that_stands_in() {
+    if !is_limited() {
+        return;
+    }
+    for round in 0..20 {
+        let engine = built(|| Engine::builder().cpu_workers(1));
+        let io = engine.job().class(Class::Io).submit(move |ctx| {
+            for priority in [Priority::P2, Priority::P0] {
+                let job = || ctx.engine().job().priority(priority);
+                let forks = job().submit(|_| reiver::join(|| fib(10), || 1)).unwrap();
+                assert_eq!(forks.join().unwrap(), (55, 1));
+                let (says, hears) = channel();
+                let strict = job().node(NodeId(0));
+                drop(strict.submit(move |_| says.send(round).unwrap()).unwrap());
+                assert_eq!(hears.recv().unwrap(), round);
+            }
+            round
+        });
+        assert_eq!(io.unwrap().join().unwrap(), round);
+    }
+}
+
+/// It waits for a background job, whose own jobs it would have to bring to others.
+fn brought_beside_one_that_stands_in() {
+    if !is_limited() {
+        return;
+    }
+    for _ in 0..20 {
+        let engine = built(|| Engine::builder().cpu_workers(1));
+        let first = engine.job().priority(Priority::P2);
+        let first = first.submit(|_| thread::current().name().map(str::to_owned));
+        let name = first.unwrap().join().unwrap().unwrap_or_default();
+        assert!(name.starts_with("reiver-p2-"), "{name}");
+        let io = engine.job().class(Class::Io).submit(move |ctx| {
+            let job = ctx.engine().job().priority(Priority::P2);
+            let job = job.submit(|ctx| {
+                let many = (0..10).map(|number| move |_: &JobContext| number);
+                let many = ctx.engine().submit_many(many);
+                let one = ctx.engine().submit(|_| 1).join().unwrap();
+                let many = many.into_iter().map(|job| job.join().unwrap());
+                assert!(!ctx.engine().running().is_empty());
+                one + many.sum::<i32>()
+            });
+            job.unwrap().join().unwrap()
+        });
+        assert_eq!(io.unwrap().join().unwrap(), 46);
+    }
+}
+
+/// A crew has a thread at the first node and none at the second.
+fn strict_jobs_of_half_a_crew() {
+    if !is_limited() {
+        return;
+    }
+    for round in 0..20 {
+        let topology = || Topology::synthetic("NUMANode:2 Core:1 PU:1").unwrap();
+        let engine = built(|| Engine::builder().topology(topology()));
+        let priority = [Priority::P0, Priority::P2][round % 2];
+        let jobs: Vec<_> = (0..20)
+            .map(|number| {
+                let job = engine.job().priority(priority).node(NodeId(number % 2));
+                let job = job.submit(move |ctx| {
+                    assert_eq!(ctx.node(), NodeId(number % 2));
+                    thread::current().name().map(str::to_owned)
+                });
+                job.unwrap()
+            })
+            .collect();
+        let kinds: [&str; 2] = [["reiver-p0-0", "reiver-p2-0"][round % 2], "reiver-cpu-1"];
+        for (number, job) in jobs.into_iter().enumerate() {
+            let name = job.join().unwrap().unwrap_or_default();
+            assert_eq!(name, kinds[number % 2], "job {number}");
+        }
     }
 }
 

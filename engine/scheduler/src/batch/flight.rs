@@ -13,12 +13,13 @@ use std::task::{Wake, Waker};
 use super::Batch;
 use crate::admission::{Entering, Step};
 use crate::cell::{Outcome, any};
-use crate::current::{Current, block_until};
+use crate::current::{Current, block_until, unstopped, unstopped_later};
 use crate::engine::Engine;
 use crate::error::JobError;
 use crate::job::JobContext;
 use crate::protocol::refs::Ref;
 use crate::room::{Entry, Stands};
+use crate::schedule::note_lock_of_all;
 use crate::token::CancellationToken;
 use crate::worker::MOST_NESTED;
 use crate::{Class, Priority};
@@ -77,7 +78,35 @@ struct EndedState {
 
 impl Ended {
     fn state(&self) -> MutexGuard<'_, EndedState> {
+        note_lock_of_all();
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, place: usize) {
+        let mut state = self.state();
+        state.places.push(place);
+        let told = state.places.len();
+        let waker = state.waits.take_if(|&mut (_, wanted)| told >= wanted);
+        drop(state);
+        if let Some((waker, _)) = waker {
+            waker.wake();
+        }
+    }
+
+    /// True if so many have ended; else the waker is woken when they have.
+    fn is_told(&self, waker: &Waker, wanted: usize) -> bool {
+        let mut state = self.state();
+        if state.places.len() >= wanted {
+            return true;
+        }
+        match &mut state.waits {
+            Some((known, for_how_many)) => {
+                known.clone_from(waker);
+                *for_how_many = wanted;
+            }
+            none => *none = Some((waker.clone(), wanted)),
+        }
+        false
     }
 }
 
@@ -89,14 +118,7 @@ struct Tell {
 
 impl Wake for Tell {
     fn wake(self: Arc<Self>) {
-        let mut state = self.ended.state();
-        state.places.push(self.place);
-        let told = state.places.len();
-        let waker = state.waits.take_if(|&mut (_, wanted)| told >= wanted);
-        drop(state);
-        if let Some((waker, _)) = waker {
-            waker.wake();
-        }
+        unstopped_later(move || self.ended.tell(self.place));
     }
 }
 
@@ -127,7 +149,8 @@ impl<I: Iterator, F, U> Flight<I, F, U> {
 
     /// Jobs that have ended give their results.
     fn gather(&mut self) {
-        let ended = std::mem::take(&mut self.ended.state().places);
+        let ended = Arc::clone(&self.ended);
+        let ended = unstopped(move || std::mem::take(&mut ended.state().places));
         for place in ended {
             let job = self.places[place].job.take();
             let (index, job) = job.expect("a place is told of once a job");
@@ -300,7 +323,8 @@ where
         let wanted = self.wanted(goal);
         let mut entered = false;
         block_until(until, |waker| {
-            if entered || self.is_told(waker, wanted) {
+            let (ended, told) = (Arc::clone(&self.ended), waker.clone());
+            if entered || unstopped(move || ended.is_told(&told, wanted)) {
                 return true;
             }
             let Some(entering) = &mut entering else {
@@ -325,22 +349,6 @@ where
             (Goal::All, Class::Cpu) => (self.in_flight().saturating_sub(2 * workers) / 2).max(1),
             _ => 1,
         }
-    }
-
-    /// True if so many have ended; else the waker is woken when they have.
-    fn is_told(&self, waker: &Waker, wanted: usize) -> bool {
-        let mut state = self.ended.state();
-        if state.places.len() >= wanted {
-            return true;
-        }
-        match &mut state.waits {
-            Some((known, for_how_many)) => {
-                known.clone_from(waker);
-                *for_how_many = wanted;
-            }
-            none => *none = Some((waker.clone(), wanted)),
-        }
-        false
     }
 
     /// Runs a job of the batch that is still queued, if this thread may.

@@ -2,6 +2,7 @@
 //! through every interleaving in the models of `tests/loom_*.rs`.
 
 pub(crate) mod arena;
+pub(crate) mod away;
 pub(crate) mod barrier;
 pub(crate) mod count;
 pub(crate) mod doze;

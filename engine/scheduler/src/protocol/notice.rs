@@ -23,6 +23,8 @@ impl<L: Default> Default for Notice<L> {
 
 impl<L: Default> Notice<L> {
     fn listeners(&self) -> MutexGuard<'_, L> {
+        #[cfg(test)]
+        crate::schedule::note_lock_of_all();
         self.listeners
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

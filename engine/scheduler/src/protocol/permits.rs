@@ -15,7 +15,7 @@
 //! for it. `tests/loom_permits.rs` checks it.
 
 use std::collections::VecDeque;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
 use crossbeam_utils::CachePadded;
@@ -49,6 +49,8 @@ impl Permits {
     }
 
     fn waiters(&self) -> MutexGuard<'_, Waiters> {
+        #[cfg(test)]
+        crate::schedule::note_lock_of_all();
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -73,28 +75,28 @@ impl Permits {
         taken.is_ok()
     }
 
-    /// Gives back so many that were taken.
-    pub fn give(&self, permits: usize) {
+    /// Gives back so many that were taken; true if somebody waits: [`wake_first`](Permits::wake_first) is
+    /// to be called then.
+    pub fn give(&self, permits: usize) -> bool {
         // ORDERING: release, see `try_take`.
         let release = needed("permits given", Ordering::Release);
         self.free.fetch_add(permits, release);
         // ORDERING: with the fence in `Waiter::poll`.
         fence_needed("permits give fence");
         // ORDERING: relaxed: the fence is enough to see who must be seen.
-        if self.waiting.load(Ordering::Relaxed) > 0 {
-            self.wake_first();
-        }
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    fn wake_first(&self) {
+    /// Wakes who has waited longest, under the lock.
+    pub fn wake_first(&self) {
         let first = self.waiters().list.front().map(|(_, waker)| waker.clone());
         first.into_iter().for_each(Waker::wake);
     }
 
     /// Somebody who is to wait for permits.
-    pub fn waiter(&self) -> Waiter<'_> {
+    pub fn waiter(self: &Arc<Self>) -> Waiter {
         Waiter {
-            permits: self,
+            permits: Arc::clone(self),
             number: None,
         }
     }
@@ -102,13 +104,13 @@ impl Permits {
 
 /// Somebody who waits for permits, until it is dropped.
 #[derive(Debug)]
-pub struct Waiter<'p> {
-    permits: &'p Permits,
+pub struct Waiter {
+    permits: Arc<Permits>,
     /// Under which it is in the list.
     number: Option<u64>,
 }
 
-impl Waiter<'_> {
+impl Waiter {
     /// Takes so many once all are free and nobody has waited for longer; else arranges that the waker
     /// is woken when it is worth trying again.
     pub fn poll(&mut self, permits: usize, waker: &Waker) -> bool {
@@ -152,7 +154,7 @@ impl Waiter<'_> {
     }
 }
 
-impl Drop for Waiter<'_> {
+impl Drop for Waiter {
     fn drop(&mut self) {
         self.go();
     }

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use reiver::limit::HybridLimiter;
 use reiver::{
-    CancellationToken, Class, Engine, Interrupted, JobContext, JobError, Phase, SubmitError,
-    WhenFull,
+    CancellationToken, Class, Engine, Interrupted, JobContext, JobError, Phase, Priority,
+    SubmitError, WhenFull,
 };
 
+use crate::size::sized;
 use crate::{Held, engine};
 
 const LONG: Duration = Duration::from_secs(200);
@@ -545,4 +546,37 @@ fn a_job_that_is_cancelled_is_over_before_what_it_owns_is_dropped() {
         assert!(engine.shutdown(Duration::MAX).is_clean());
         says.send(()).unwrap();
     });
+}
+
+/// What a background job submits is brought by another thread. With a job that was cancelled before it came
+/// that one ends the engine, and waits for what it would have brought next.
+#[test]
+fn an_engine_can_be_ended_by_who_brings_jobs_to_it() {
+    struct Waits(Receiver<()>);
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            self.0.recv().unwrap();
+        }
+    }
+    for _ in 0..sized(20) {
+        let engine = engine(2);
+        let (owner, owned) = channel();
+        let job = engine.job().priority(Priority::P2).submit(move |ctx| {
+            let token = CancellationToken::new();
+            token.cancel();
+            let cancelled = || ctx.engine().job().cancel_with(&token);
+            let owned: Engine = owned.recv().unwrap();
+            // Until the others are to be brought too.
+            let (go, wait) = channel();
+            let held = Waits(wait);
+            drop(cancelled().submit(move |_| drop(held)).unwrap());
+            drop(cancelled().submit(move |_| drop(owned)).unwrap());
+            let late = ctx.engine().submit(|_| ());
+            go.send(()).unwrap();
+            late
+        });
+        owner.send(engine).unwrap();
+        let late = job.unwrap().join().unwrap();
+        assert!(matches!(late.join(), Ok(()) | Err(JobError::ShutDown)));
+    }
 }
