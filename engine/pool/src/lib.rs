@@ -58,6 +58,10 @@ pub use {
     stats::{Exhausted, PoolStats},
 };
 
+// For the scheduler, whose protocols are made of the same. No part of what this crate promises.
+#[doc(hidden)]
+pub use protocol::{barrier, sync};
+
 /// Sends home what the current thread has in its hands of other nodes' objects. Whoever runs a worker
 /// calls it before the worker sleeps or ends. Costs one thread-local read where there is nothing.
 #[cfg(not(reiver_loom))]
