@@ -126,7 +126,8 @@ impl<T: Send + 'static> Pool<T> {
     }
 
     /// Drops all idle objects, those in other threads' caches too, and gives their memory back to the system.
-    /// What is returned meanwhile may stay. Costs 0.5 to 10 µs, and each object's destructor.
+    /// What is returned meanwhile may stay. Costs 0.5 to 10 µs, and each object's destructor. They are dropped one
+    /// after the other: until its turn comes each is to be had, and its place is free when its destructor has ended.
     ///
     /// By itself a pool drops what nobody has used for two epochs, see [`PoolBuilder::epoch`].
     pub fn trim(&self) {

@@ -372,14 +372,11 @@ impl Core {
             // What comes back meanwhile is not idle.
             let mut left = node.depot.cached();
             while left > 0
-                && let Some(mut held) = node.depot.take()
+                && let Some(object) = self.store.take_idle(index)
             {
-                left = left.saturating_sub(held.len());
-                while let Some(object) = held.pop() {
-                    // SAFETY: it was cached: nobody uses it.
-                    unsafe { self.destroy(object) };
-                }
-                node.depot.put(held);
+                left -= 1;
+                // SAFETY: it was cached: nobody uses it.
+                unsafe { self.destroy(object) };
             }
             self.heaps[index].trim();
         }
@@ -388,15 +385,12 @@ impl Core {
     /// An epoch ends: drops what nobody has used since the last one ended.
     pub(crate) fn age(&self) {
         self.store.probe();
-        for (index, node) in self.store.nodes() {
+        for (index, _) in self.store.nodes() {
             let mut is_any = false;
-            while let Some(mut held) = node.depot.take_aged() {
+            while let Some(object) = self.store.take_aged(index) {
                 is_any = true;
-                while let Some(object) = held.pop() {
-                    // SAFETY: it was cached: nobody uses it.
-                    unsafe { self.destroy(object) };
-                }
-                node.depot.put(held);
+                // SAFETY: it was cached: nobody uses it.
+                unsafe { self.destroy(object) };
             }
             if is_any {
                 self.heaps[index].trim();

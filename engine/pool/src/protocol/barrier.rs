@@ -25,9 +25,12 @@ pub fn register() -> bool {
     membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)
 }
 
+/// True unless the model has it refused from the beginning.
 #[cfg(reiver_loom)]
 pub fn register() -> bool {
-    !crate::protocol::sync::weak::is_refused()
+    use crate::protocol::sync::weak::{Refusal, begin, refusal};
+    begin();
+    refusal() != Refusal::Early
 }
 
 /// The cheap side; needed under this name.
@@ -44,16 +47,19 @@ pub fn heavy(_name: &str) -> bool {
     membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED)
 }
 
-/// As much of a fence as the dear side makes of it.
+/// As much of a fence as the dear side makes of it: none, where that is refused.
 #[cfg(reiver_loom)]
 pub fn light(name: &'static str) {
-    crate::protocol::sync::fence_needed(name);
+    if !crate::protocol::sync::weak::paused() {
+        crate::protocol::sync::fence_needed(name);
+    }
 }
 
 /// The fence that the barrier implies here.
 #[cfg(reiver_loom)]
 pub fn heavy(name: &'static str) -> bool {
-    let granted = !crate::protocol::sync::weak::is_refused();
+    use crate::protocol::sync::weak::{Refusal, refusal};
+    let granted = refusal() == Refusal::Never;
     if granted {
         crate::protocol::sync::fence_needed(name);
     }
