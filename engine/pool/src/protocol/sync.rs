@@ -175,6 +175,7 @@ pub use loom::thread::yield_now;
 mod cell {
     /// `std`'s, with loom's face.
     #[derive(Debug)]
+    #[repr(transparent)]
     pub struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
     impl<T> UnsafeCell<T> {

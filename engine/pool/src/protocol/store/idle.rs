@@ -104,8 +104,12 @@ impl Store {
     pub fn drain(&mut self, mut see: impl FnMut(Object)) {
         let state = self.state();
         for cache in caches(&state) {
-            cache.own.take(usize::MAX >> 1, &mut see);
-            cache.away.take(usize::MAX >> 1, &mut see);
+            cache
+                .own
+                .take(usize::MAX >> 1, |all| all.for_each(&mut see));
+            cache
+                .away
+                .take(usize::MAX >> 1, |all| all.for_each(&mut see));
         }
         for (_, node) in self.nodes() {
             while let Some(mut held) = node.depot.take() {

@@ -117,7 +117,7 @@ impl Store {
                 cache.own.raise_floor();
                 self.barrier(state, "rob fence", Some(cache));
                 let half = cache.own.len().div_ceil(2).min(self.magazine);
-                cache.own.take(half, |object| held.put(object));
+                cache.own.take(half, |objects| held.extend(objects));
                 // ORDERING: relaxed: see `open`.
                 if !was_shut && !self.is_eager.load(Ordering::Relaxed) {
                     cache.own.reopen_floor();
