@@ -17,7 +17,7 @@ pub(crate) struct Args {
     #[arg(value_name = "SUITE[/CASE]")]
     pub(crate) only: Vec<String>,
 
-    /// Small sizes, short measurements, three rounds
+    /// Small sizes, short measurements, three rounds, the most telling cases: in under five minutes
     #[arg(long)]
     pub(crate) quick: bool,
 
@@ -37,7 +37,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
     pub(crate) out: PathBuf,
 
-    /// How long a child measures, warming up apart [default: 1000, quick 200]
+    /// How long a child measures, warming up apart [default: 1000, quick 100]
     #[arg(long, value_name = "MS")]
     pub(crate) budget_ms: Option<u64>,
 
@@ -66,7 +66,7 @@ impl Args {
     pub(crate) fn budget(&self) -> Duration {
         let ms = self
             .budget_ms
-            .unwrap_or(if self.quick { 200 } else { 1000 });
+            .unwrap_or(if self.quick { 100 } else { 1000 });
         Duration::from_millis(ms)
     }
 }

@@ -21,6 +21,8 @@ pub(crate) enum Said {
     Measured {
         samples: Vec<f64>,
         costs: Costs,
+        #[serde(default)]
+        figures: Figures,
     },
     Skipped(String),
     Failed(String),
@@ -58,7 +60,11 @@ pub(crate) fn run(cases: &[Case], who: &[String], args: &Args) -> Result<bool, S
     let figures = std::mem::take(&mut *task.figures());
     let said = match (outcome, task.costs.get()) {
         (Ok(samples), _) if samples.is_empty() => Said::Failed("it gave no samples".into()),
-        (Ok(samples), Some(&costs)) => Said::Measured { samples, costs },
+        (Ok(samples), Some(&costs)) => Said::Measured {
+            samples,
+            costs,
+            figures,
+        },
         (Ok(samples), None) if figures.is_empty() => Said::Samples(samples),
         (Ok(samples), None) => Said::Told(samples, figures),
         (Err(Trouble::Skipped(why)), _) => Said::Skipped(why),

@@ -20,6 +20,7 @@ mod forks;
 mod hold;
 mod machine;
 mod mixed;
+mod numa;
 mod outside;
 mod plot;
 mod pools;
@@ -43,11 +44,12 @@ use case::Case;
 type Suite = (&'static str, fn() -> Vec<Case>);
 
 /// The suites, in the order in which they are told. A child makes the cases of its own only.
-const SUITES: [Suite; 5] = [
+const SUITES: [Suite; 6] = [
     ("forkjoin", forkjoin::cases),
     ("pools", pools::cases),
     ("counters", counters::cases),
     ("mixed", mixed::cases),
+    ("numa", numa::cases),
     ("simulation", simulation::cases),
 ];
 

@@ -74,15 +74,57 @@ fn measured(task: &Task, command: &mut Command) -> Outcome {
     let output = output(command)?;
     match serde_json::from_slice(&output.stdout) {
         Ok(Said::Samples(samples)) => Ok(samples),
-        Ok(Said::Measured { samples, costs }) => {
+        Ok(Said::Told(samples, figures)) => {
+            task.tell(figures);
+            Ok(samples)
+        }
+        Ok(Said::Measured { samples, costs, .. }) => {
             task.took(costs);
             Ok(samples)
         }
-        _ => Err(Trouble::Failed(format!(
+        Ok(Said::Skipped(why)) => Err(Trouble::Skipped(why)),
+        Ok(Said::Failed(why)) => Err(Trouble::Failed(why)),
+        Err(_) => Err(Trouble::Failed(format!(
             "{} printed something else",
             command.get_program().display()
         ))),
     }
+}
+
+const NUMA: &str = include_str!("../c/numa.c");
+
+/// Has the C program do a loop of the suite `numa`, its threads spread over the machine, each bound to a core.
+pub(crate) fn openmp_on_nodes(task: &Task, len: usize, piece: usize) -> Outcome {
+    let program = compiled(&task.out, "numa", "c", NUMA, cc)?;
+    let budget = task.budget.as_millis();
+    let mut command = Command::new(program);
+    command.env("OMP_NUM_THREADS", task.threads.to_string());
+    command.envs([("OMP_PROC_BIND", "spread"), ("OMP_PLACES", "cores")]);
+    command.args([
+        task.case,
+        &len.to_string(),
+        &piece.to_string(),
+        &(budget / 5).to_string(),
+        &budget.to_string(),
+    ]);
+    measured(task, &mut command)
+}
+
+/// The same case of this program with another contender, whose memory the kernel deals to all nodes.
+pub(crate) fn interleaved(task: &Task, suite: &str, contender: &str) -> Outcome {
+    let mut numactl = Command::new("numactl");
+    // A kernel without nodes refuses it, and so do containers.
+    output(numactl.args(["--interleave=all", "true"]))
+        .map_err(|trouble| skipped("it does nothing here", trouble))?;
+    let itself = env::current_exe().map_err(|error| Trouble::Failed(error.to_string()))?;
+    let mut command = Command::new("numactl");
+    command.arg("--interleave=all").arg(itself);
+    command.args(["--child", suite, task.case, contender]);
+    command.arg(task.threads.to_string());
+    command.arg("--out").arg(&task.out);
+    command.args(["--budget-ms", &task.budget.as_millis().to_string()]);
+    command.args(task.quick.then_some("--quick"));
+    measured(task, &mut command)
 }
 
 const SYNC_POOL: &str = include_str!("../go/sync_pool.go");

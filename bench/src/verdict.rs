@@ -4,6 +4,7 @@
 //! named beside them.
 
 use crate::case::{Case, Role};
+use crate::numa;
 use crate::pools::{IMITATED, IMITATION};
 use crate::summary::Row;
 
@@ -77,7 +78,7 @@ fn at(rows: Vec<&Row>, threads: usize) -> Verdict {
     };
     Verdict {
         threads,
-        sentence: sentence + &floor + &beside(us, &rows) + &imitation(&rows),
+        sentence: sentence + &floor + &beside(us, &rows) + &imitation(&rows) + &caveat(&rows),
         best_peer: them.map(|(_, median)| median),
         lost,
     }
@@ -133,6 +134,15 @@ fn imitation(rows: &[&Row]) -> String {
         "near enough"
     };
     format!(" The imitation of sync.Pool takes {ratio:.2} times what Go's own does: {how}.")
+}
+
+/// What the machine cannot tell, of the suite that wants one with nodes.
+fn caveat(rows: &[&Row]) -> String {
+    if rows.iter().any(|row| row.suite == "numa") {
+        numa::caveat().map_or_else(String::new, |said| format!(" {said}"))
+    } else {
+        String::new()
+    }
 }
 
 /// The sentence, and whether we lost.

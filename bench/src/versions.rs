@@ -76,7 +76,12 @@ mod tests {
 
     #[test]
     fn every_peer_that_is_a_crate_has_a_version() {
-        let others = [crate::pools::cases(), crate::counters::cases()].concat();
+        let others = [
+            crate::pools::cases(),
+            crate::counters::cases(),
+            crate::numa::cases(),
+        ]
+        .concat();
         for case in [crate::forkjoin::cases(), others].concat() {
             for contender in &case.contenders {
                 let peer = contender.name.split_whitespace().next().expect("a name");

@@ -207,3 +207,40 @@ fn the_real_sync_pool_is_measured_where_go_is() {
         assert!(row["median"].as_f64() > Some(0.0), "{row}");
     }
 }
+
+/// Here or on a machine with nodes: loops have shares that add up, and what has no two nodes says so.
+#[test]
+fn loops_over_memory_are_told_with_their_shares() {
+    let rows = shortest(&["numa"]);
+    for row in &rows {
+        let contender = row["contender"].as_str().unwrap_or("");
+        let may_be_skipped = row["case"]
+            .as_str()
+            .is_some_and(|case| case.starts_with("remote-"))
+            || ["rayon interleaved", "openmp spread"].contains(&contender);
+        if let Some(note) = row["note"].as_str() {
+            assert!(may_be_skipped && note.starts_with("skipped: "), "{row}");
+            continue;
+        }
+        assert!(row["median"].as_f64() > Some(0.0), "{row}");
+        let figure = |name: &str| row["figures"][name].as_f64();
+        if row["case"]
+            .as_str()
+            .is_some_and(|case| case.starts_with("remote-"))
+        {
+            continue;
+        }
+        let stolen = figure("stolen %").unwrap_or(f64::NAN);
+        assert!((0.0..=100.0).contains(&stolen), "{row}");
+        if let (Some(local), Some(remote)) = (figure("local %"), figure("remote %")) {
+            assert!((local + remote - 100.0).abs() < 0.05, "{row}");
+        }
+        if contender == "serial" {
+            assert_eq!(figure("stolen %"), Some(0.0), "{row}");
+        }
+    }
+    let ours = rows
+        .iter()
+        .filter(|row| row["contender"] == "reiver" && row["median"].is_f64());
+    assert!(ours.count() >= 3);
+}

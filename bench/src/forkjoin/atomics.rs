@@ -18,7 +18,7 @@ use crate::outside;
 pub(super) fn cases() -> Vec<Case> {
     let what = "atomic read-modify-writes and full fences by callgrind, the other workers held";
     let atomics = case("atomics", "per million forks", what, forkers!(run));
-    vec![atomics.at(&[2, 16, 64]).once()]
+    vec![atomics.at(&[2, 16, 64]).once().slow()]
 }
 
 fn run<F: Fib>(task: &Task) -> Outcome {

@@ -30,7 +30,8 @@ pub(super) fn cases() -> Vec<Case> {
             forkers!(instructions),
         )
         .at(&[2])
-        .once(),
+        .once()
+        .slow(),
         case(
             "futex",
             forks,

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use crossbeam_utils::Backoff;
 use reiver::Engine;
+use reiver_topology::place::{self, Target};
 
 use super::lender::Lender;
 use super::memory::{Touch, touch};
@@ -19,6 +20,7 @@ use super::ours::described;
 use crate::case::{Outcome, Task};
 use crate::costs::{self, Costs};
 use crate::forks::reiver_engine;
+use crate::numa;
 
 /// Objects that go together.
 const BATCH: usize = 32;
@@ -29,6 +31,8 @@ const SAMPLE: u8 = 32;
 /// So many objects.
 const OBJECTS: f64 = SAMPLE as f64 * BATCH as f64;
 const MOST_SAMPLES: usize = 4_000;
+/// So many objects are asked where they lie.
+const OUT: usize = 64;
 
 /// Between threads that no engine knows; so many threads are half as many pairs.
 pub(super) fn between_threads<L: Lender>(task: &Task) -> Outcome {
@@ -44,6 +48,35 @@ pub(super) fn between_threads<L: Lender>(task: &Task) -> Outcome {
 /// Between workers of our engine.
 pub(super) fn between_workers<L: Lender>(task: &Task) -> Outcome {
     on_workers_of::<L>(&reiver_engine(task.threads), task)
+}
+
+/// Between threads that are pinned to two nodes of this machine; and what part of what is lent in the end to
+/// the one that gave back lies where that one is.
+pub(crate) fn between_own_nodes<L: Lender, const FAR: bool>(task: &Task) -> Outcome {
+    let (machine, nodes) = numa::pair(FAR)?;
+    let (machine, nodes) = (&machine, &nodes);
+    let run = |hands: Vec<Hand<'_>>| {
+        thread::scope(|scope| {
+            for (hand, node) in hands.into_iter().zip(nodes.iter().cycle()) {
+                scope.spawn(move || {
+                    place::pin_thread_to(machine, Target::Node(*node));
+                    hand();
+                });
+            }
+        });
+    };
+    let at_home = |lender: &L| {
+        let mut lent: Vec<_> = (0..OUT).map(|_| lender.lend()).collect();
+        let lies_at_home = |lent: &mut L::Lent<'_>| {
+            let bytes = L::bytes(lent);
+            touch(bytes, Touch::Line);
+            place::node_of(bytes) == Some(nodes[1])
+        };
+        let at_home = lent.iter_mut().map(lies_at_home).filter(|is_so| *is_so);
+        let share = 100.0 * at_home.count() as f64 / OUT as f64;
+        task.tell(vec![("home %".to_owned(), share)]);
+    };
+    measure_and::<L>(task, run, at_home)
 }
 
 /// Between workers of our engine, each on a node of its own of a machine that is only described.
@@ -70,6 +103,15 @@ fn on_workers_of<L: Lender>(engine: &Engine, task: &Task) -> Outcome {
 type Hand<'h> = Box<dyn FnOnce() + Send + 'h>;
 
 fn measure<L: Lender>(task: &Task, run: impl FnOnce(Vec<Hand<'_>>) + Send) -> Outcome {
+    measure_and::<L>(task, run, |_| ())
+}
+
+/// The same; in the end, who gave objects back looks `after` what there is.
+fn measure_and<L: Lender>(
+    task: &Task,
+    run: impl FnOnce(Vec<Hand<'_>>) + Send,
+    after: impl Fn(&L) + Sync,
+) -> Outcome {
     let pairs = (task.threads / 2).max(1);
     let lender = L::start(2 * pairs, pairs * BATCH * (RING + 2));
     let (ready, together) = (Barrier::new(2 * pairs), Barrier::new(pairs + 1));
@@ -78,6 +120,7 @@ fn measure<L: Lender>(task: &Task, run: impl FnOnce(Vec<Hand<'_>>) + Send) -> Ou
     for _ in 0..pairs {
         let (mut give, mut take) = rtrb::RingBuffer::new(RING);
         let (lender, ready, together, samples) = (&lender, &ready, &together, &samples);
+        let after = &after;
         hands.push(Box::new(move || {
             ready.wait();
             let taken = produce(task, lender, &mut give, together);
@@ -86,6 +129,7 @@ fn measure<L: Lender>(task: &Task, run: impl FnOnce(Vec<Hand<'_>>) + Send) -> Ou
         hands.push(Box::new(move || {
             ready.wait();
             consume(lender, &mut take);
+            after(lender);
         }));
     }
     let costs = thread::scope(|scope| {

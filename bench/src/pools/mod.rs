@@ -16,7 +16,7 @@ mod sync_pool;
 
 use std::thread;
 
-use handover::{RingAlone, between_nodes, between_threads, between_workers};
+use handover::{RingAlone, between_nodes, between_own_nodes, between_threads, between_workers};
 use lender::{Plain, Zeroed};
 use memory::{Boxed, Costly, Inline};
 use same_thread::{
@@ -240,6 +240,18 @@ fn zeroed() -> Vec<Case> {
             same_thread_large!(Zeroed<Boxed<MIB>>, ALL),
         ),
     ]
+}
+
+/// For `numa`: everybody who hands small objects from node to node.
+pub(crate) fn between_nodes_of_this_machine<const FAR: bool>() -> Vec<Contender> {
+    type Small = Plain<Inline<64>>;
+    let mut contenders = vec![ours(
+        "reiver",
+        between_own_nodes::<ours::Reiver<Small>, FAR>,
+    )];
+    contenders.extend(lenders!(between_own_nodes, Small, FAR));
+    contenders.push(floor("the ring alone", between_own_nodes::<RingAlone, FAR>));
+    contenders
 }
 
 fn others() -> Vec<Case> {

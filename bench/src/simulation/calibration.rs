@@ -41,7 +41,7 @@ pub(super) fn cases() -> Vec<Case> {
         threads: vec![WORKERS],
         once: false,
         bar: None,
-        slow: false,
+        slow: true,
         contenders: [
             ("reiver", Role::Ours, real as fn(&Task) -> Outcome),
             ("simulation", Role::Floor, simulated),

@@ -67,7 +67,8 @@ pub(crate) fn cases() -> Vec<Case> {
                 threads: vec![Machine::named(machine).workers()],
                 once: false,
                 bar: None,
-                slow: false,
+                // The same run again, for another number of it; and the largest machine.
+                slow: !ending.is_empty() || machine == machine::LARGEST,
                 contenders: POLICIES.map(contender).into(),
             }));
         }

@@ -36,7 +36,7 @@ pub(super) fn cases() -> Vec<Case> {
         threads: vec![1],
         once: true,
         bar: None,
-        slow: false,
+        slow: true,
         contenders: CONSTANTS
             .iter()
             .map(|known| Contender {

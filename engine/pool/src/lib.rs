@@ -24,6 +24,12 @@
 //! The crate starts one thread, while there are pools, which ends their epochs. How objects move, and why
 //! nothing is lost, is told in `src/protocol/README.md`; what was tried, in `NOTES.md`.
 //!
+//! A child of `fork` that does not `exec` has the pools as they were, but only the thread that forked. If no other
+//! thread was using a pool just then, it gets and returns there as before, and takes what threads cached that the
+//! child does not have; what those had in use stays out for ever, and nothing ages. Where another thread had a
+//! lock of the pool at that moment, the child waits for it for ever: a process with threads has its children
+//! `exec`, as `fork(2)` says.
+//!
 //! After "Magazines and Vmem: Extending the Slab Allocator to Many CPUs and Arbitrary Resources" (Bonwick,
 //! Adams, 2001).
 
@@ -58,6 +64,10 @@ pub use {
     stats::{Exhausted, PoolStats},
 };
 
+// For the scheduler, whose protocols are made of the same. No part of what this crate promises.
+#[doc(hidden)]
+pub use protocol::{barrier, sync};
+
 /// Sends home what the current thread has in its hands of other nodes' objects. Whoever runs a worker
 /// calls it before the worker sleeps or ends. Costs one thread-local read where there is nothing.
 #[cfg(not(reiver_loom))]
@@ -82,5 +92,5 @@ pub mod model {
     pub use crate::protocol::depot::{Depot, MOST};
     pub use crate::protocol::stack::{Object, Stack};
     pub use crate::protocol::store::{Cache, Counts, Got, Node, Store};
-    pub use crate::protocol::sync::weak::{fails_without, refused};
+    pub use crate::protocol::sync::weak::{fails_without, refused, refused_late};
 }

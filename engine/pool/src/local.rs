@@ -73,11 +73,23 @@ pub(crate) fn cache_to_put(core: &Core) -> Option<&Cache> {
     cache_of(core, core.plain_id)
 }
 
-/// The cache of a pool, if it is on the seat of this id.
+/// Where a seat is, in bytes from the first: kept by a pool, so that a get and a put need not work it out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SeatOffset(usize);
+
+impl SeatOffset {
+    pub(crate) fn of(id: u64) -> SeatOffset {
+        SeatOffset(seat_of(id) * size_of::<Seat>())
+    }
+}
+
+/// The cache of a pool, if it is on its seat under this id.
 #[inline(always)]
-fn cache_of(_core: &Core, id: u64) -> Option<&Cache> {
+fn cache_of(core: &Core, id: u64) -> Option<&Cache> {
     NEAR.with(|near| {
-        let seat = &near[seat_of(id)];
+        let seat = near.as_ptr().wrapping_byte_add(core.seat.0);
+        // SAFETY: offsets are those of seats.
+        let seat = unsafe { &*seat };
         if seat.id.get() == id {
             // SAFETY: it is the cache of this pool, which we have, and caches live as long as it does.
             Some(unsafe { seat.cache.get().as_ref() })

@@ -13,7 +13,7 @@ use reiver_topology::Topology;
 
 use crate::places::Places;
 use crate::protocol::stack::Object;
-use crate::shared::{Core, Parts};
+use crate::shared::{Core, Keep, Parts};
 use crate::slab;
 use crate::stats::{Exhausted, PoolStats};
 
@@ -44,17 +44,16 @@ pub enum Recycle {
 
 /// As one that owns a `T`, but for its variance, which is none.
 type Owned<T> = (T, fn(T) -> T);
-type Reset<T> = dyn Fn(&mut T) + Send + Sync;
-type Asked<T> = dyn Fn(&mut T) -> Recycle + Send + Sync;
 
 /// Says how a [`Pool`] is to be.
 pub struct PoolBuilder<T> {
     make: Box<dyn Fn(*mut u8) + Send + Sync>,
-    reset: Option<Box<Reset<T>>>,
-    recycle: Option<Box<Asked<T>>>,
+    reset: Option<Box<Keep>>,
+    recycle: Option<Box<Keep>>,
     capacity_per_node: usize,
     topology: Option<Topology>,
     epoch: Duration,
+    makes: PhantomData<fn() -> T>,
 }
 
 impl<T: Send + 'static> Pool<T> {
@@ -70,6 +69,7 @@ impl<T: Send + 'static> Pool<T> {
             capacity_per_node: usize::MAX,
             topology: None,
             epoch: EPOCH,
+            makes: PhantomData,
         }
     }
 
@@ -126,7 +126,8 @@ impl<T: Send + 'static> Pool<T> {
     }
 
     /// Drops all idle objects, those in other threads' caches too, and gives their memory back to the system.
-    /// What is returned meanwhile may stay. Costs 0.5 to 10 µs, and each object's destructor.
+    /// What is returned meanwhile may stay. Costs 0.5 to 10 µs, and each object's destructor. They are dropped one
+    /// after the other: until its turn comes each is to be had, and its place is free when its destructor has ended.
     ///
     /// By itself a pool drops what nobody has used for two epochs, see [`PoolBuilder::epoch`].
     pub fn trim(&self) {
@@ -142,7 +143,11 @@ impl<T: Send + 'static> PoolBuilder<T> {
     /// dropped, the panic ends there, and it is counted.
     #[must_use]
     pub fn reset(mut self, reset: impl Fn(&mut T) + Send + Sync + 'static) -> PoolBuilder<T> {
-        self.reset = Some(Box::new(reset));
+        self.reset = Some(Box::new(move |slot| {
+            // SAFETY: it is given objects of this type that nobody uses.
+            reset(unsafe { &mut *slot.cast::<T>() });
+            true
+        }));
         self
     }
 
@@ -167,7 +172,10 @@ impl<T: Send + 'static> PoolBuilder<T> {
         mut self,
         recycle: impl Fn(&mut T) -> Recycle + Send + Sync + 'static,
     ) -> PoolBuilder<T> {
-        self.recycle = Some(Box::new(recycle));
+        self.recycle = Some(Box::new(move |slot| {
+            // SAFETY: it is given objects of this type that nobody uses.
+            recycle(unsafe { &mut *slot.cast::<T>() }) == Recycle::Keep
+        }));
         self
     }
 
@@ -200,20 +208,12 @@ impl<T: Send + 'static> PoolBuilder<T> {
     /// The pool, still without objects. The first pool of a process reads the machine, which takes a
     /// millisecond or so.
     pub fn build(self) -> Pool<T> {
-        let (reset, recycle) = (self.reset, self.recycle);
-        let is_plain = reset.is_none() && recycle.is_none();
-        let keeps = move |slot: *mut u8| {
-            // SAFETY: it is given objects of this type that nobody uses.
-            let object = unsafe { &mut *slot.cast::<T>() };
-            if let Some(recycle) = &recycle
-                && recycle(object) == Recycle::Discard
-            {
-                return false;
+        // One call through a pointer for each return, where there is one of them alone.
+        let keep: Option<Box<Keep>> = match (self.recycle, self.reset) {
+            (Some(recycle), Some(reset)) => {
+                Some(Box::new(move |slot| recycle(slot) && reset(slot)))
             }
-            if let Some(reset) = &reset {
-                reset(object);
-            }
-            true
+            (recycle, reset) => recycle.or(reset),
         };
         let places = match &self.topology {
             None => Places::detected(),
@@ -222,11 +222,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
         let core = Core::new(Parts {
             layout: Layout::new::<T>(),
             make: self.make,
-            keep: if is_plain {
-                None
-            } else {
-                Some(Box::new(keeps))
-            },
+            keep,
             drop: std::mem::needs_drop::<T>().then_some(drop_at::<T> as unsafe fn(*mut u8)),
             capacity_per_node: self.capacity_per_node,
             places,

@@ -23,7 +23,7 @@ const SPARE: usize = 64;
 const MAGAZINE_BYTES: usize = 64 << 10;
 
 type Make = dyn Fn(*mut u8) + Send + Sync;
-type Keep = dyn Fn(*mut u8) -> bool + Send + Sync;
+pub(crate) type Keep = dyn Fn(*mut u8) -> bool + Send + Sync;
 
 /// What a pool is made of. The pointers are to slots of the type that the pool is for.
 pub(crate) struct Parts {
@@ -44,6 +44,7 @@ pub(crate) struct Core {
     pub(crate) id: u64,
     /// The same, if objects that come back are put away as they are; else what no cache is found by.
     pub(crate) plain_id: u64,
+    pub(crate) seat: local::SeatOffset,
     /// Bits of an address that say which slab it is in.
     mask: usize,
     keep: Option<Box<Keep>>,
@@ -111,6 +112,7 @@ impl Core {
         let core = Arc::new_cyclic(|me| Core {
             id,
             plain_id: if is_plain { id } else { local::NEVER },
+            seat: local::SeatOffset::of(id),
             mask,
             keep: parts.keep,
             store,
@@ -372,14 +374,11 @@ impl Core {
             // What comes back meanwhile is not idle.
             let mut left = node.depot.cached();
             while left > 0
-                && let Some(mut held) = node.depot.take()
+                && let Some(object) = self.store.take_idle(index)
             {
-                left = left.saturating_sub(held.len());
-                while let Some(object) = held.pop() {
-                    // SAFETY: it was cached: nobody uses it.
-                    unsafe { self.destroy(object) };
-                }
-                node.depot.put(held);
+                left -= 1;
+                // SAFETY: it was cached: nobody uses it.
+                unsafe { self.destroy(object) };
             }
             self.heaps[index].trim();
         }
@@ -388,15 +387,12 @@ impl Core {
     /// An epoch ends: drops what nobody has used since the last one ended.
     pub(crate) fn age(&self) {
         self.store.probe();
-        for (index, node) in self.store.nodes() {
+        for (index, _) in self.store.nodes() {
             let mut is_any = false;
-            while let Some(mut held) = node.depot.take_aged() {
+            while let Some(object) = self.store.take_aged(index) {
                 is_any = true;
-                while let Some(object) = held.pop() {
-                    // SAFETY: it was cached: nobody uses it.
-                    unsafe { self.destroy(object) };
-                }
-                node.depot.put(held);
+                // SAFETY: it was cached: nobody uses it.
+                unsafe { self.destroy(object) };
             }
             if is_any {
                 self.heaps[index].trim();

@@ -67,8 +67,9 @@ impl Owned {
         let _lock = self.lock.lock().unwrap();
         self.stack.raise_floor();
         heavy("rob fence");
-        self.stack
-            .take(most, |object| stolen.push(self.touch(object)));
+        self.stack.take(most, |all| {
+            stolen.extend(all.map(|object| self.touch(object)))
+        });
         self.stack.reopen_floor();
         stolen
     }

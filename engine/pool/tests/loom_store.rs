@@ -10,7 +10,7 @@ mod things;
 use std::sync::Arc;
 
 use loom::thread;
-use reiver_pool::model::{Object, fails_without, refused};
+use reiver_pool::model::{Object, fails_without, refused, refused_late};
 use things::{Things, bounded, number};
 
 /// All that is left when the threads are done: nothing is in use, and each is cached once.
@@ -191,6 +191,42 @@ fn who_waits_is_woken_where_there_is_no_barrier() {
     refused(trim_against_get);
 }
 
+/// All is in use; one returns it into a cache that it opens with that, and at once wants it back, while
+/// another one looks for it.
+fn opens() {
+    bounded(3, || {
+        let things = Things::shared(1, 1);
+        let (mine, others) = (things.join(0), things.join(0));
+        let object = things.try_get_directly(0).unwrap();
+        let other = spawned(&things, move |things| {
+            things.put(others, object);
+            if let Some(object) = things.try_get(others, 0) {
+                things.put(others, object);
+            }
+        });
+        let object = things.get(mine, 0);
+        things.put(mine, object);
+        other.join().unwrap();
+        all_is_there(&things, 1);
+    });
+}
+
+#[test]
+fn what_was_returned_into_a_shut_cache_and_is_wanted_back_goes_to_one() {
+    opens();
+}
+
+/// The kernel has promised a barrier, and refuses it when it is first asked for it.
+#[test]
+fn an_object_has_one_user_where_the_barrier_is_refused_late() {
+    refused_late(opens);
+    refused_late(waits);
+    refused_late(robs);
+    refused_late(evacuates);
+    refused_late(trim_against_get);
+    refused_late(ages_against_get);
+}
+
 /// All is in use, one waits, and another one returns without a cache.
 fn waits_for_a_direct_return() {
     bounded(3, || {
@@ -305,11 +341,8 @@ fn ages_against_get() {
         let ager = spawned(&things, |things| {
             for _ in 0..2 {
                 things.store.probe();
-                while let Some(mut held) = things.store.node(0).unwrap().depot.take_aged() {
-                    while let Some(object) = held.pop() {
-                        things.destroy(object);
-                    }
-                    things.store.node(0).unwrap().depot.put(held);
+                while let Some(object) = things.store.take_aged(0) {
+                    things.destroy(object);
                 }
                 things.store.age();
             }
@@ -326,6 +359,34 @@ fn ages_against_get() {
 #[test]
 fn what_has_aged_is_in_nobodys_hands() {
     ages_against_get();
+}
+
+/// A magazine of two is trimmed, while another one wants one of them; what is dropped first takes long.
+fn trims_one_at_a_time() {
+    bounded(3, || {
+        let things = Arc::new(Things::with_magazines(2, 1, 2));
+        let (mine, others) = (things.join(0), things.join(0));
+        let held = [things.get(mine, 0), things.get(mine, 0)];
+        let [(), ()] = held.map(|object| things.put(mine, object));
+        things.store.shake_out();
+        let trimmer = spawned(&things, |things| {
+            if let Some(object) = things.store.take_idle(0) {
+                things.destroy(object);
+            }
+        });
+        let object = things
+            .try_get(others, 0)
+            .expect("one of two is free all the time");
+        things.put(others, object);
+        trimmer.join().unwrap();
+        let left = things.store.counts().live;
+        all_is_there(&things, left);
+    });
+}
+
+#[test]
+fn who_trims_has_one_object_at_a_time() {
+    trims_one_at_a_time();
 }
 
 /// Who has no cache takes a magazine of two, one of which it puts back; another one looks for the other.

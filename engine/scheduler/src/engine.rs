@@ -23,6 +23,11 @@ use crate::spawner::Absence;
 /// Dropping it ends queued jobs as [`JobError::ShutDown`], waits for running ones, and joins its
 /// threads; on one of its own workers it does not wait for itself.
 ///
+/// A child of `fork` that does not `exec` has an engine without threads: jobs that it submits never run, so
+/// [`join`](Engine::join), [`install`](Engine::install) and [`JobHandle::join`] wait for ever there, and to drop the
+/// engine panics. Such a child does without the engine, [`global`](Engine::global) included, and ends by `exec` or
+/// `_exit`; or the engine is built after the last `fork`. (`std::process::Command` always has its children `exec`.)
+///
 /// ```
 /// use reiver::{Class, Engine};
 ///

@@ -61,6 +61,29 @@ impl Held<'_> {
         self.set_len(at + 1);
     }
 
+    /// Adds objects; there is room.
+    pub fn extend(&mut self, objects: impl ExactSizeIterator<Item = Object>) {
+        let (at, count) = (self.len(), objects.len());
+        self.magazine.objects.with_mut(|all| {
+            // SAFETY: it is in our hands.
+            let all = unsafe { &mut *all };
+            let places = all[at..at + count].iter_mut();
+            places
+                .zip(objects)
+                .for_each(|(place, object)| *place = object);
+        });
+        self.set_len(at + count);
+    }
+
+    /// Takes all objects, the last of which was added last.
+    pub fn take_all(&mut self, take: impl FnOnce(&[Object])) {
+        let count = self.len();
+        self.set_len(0);
+        // SAFETY: it is in our hands.
+        let see = |all: *const [Object; MOST]| take(unsafe { &(&*all)[..count] });
+        self.magazine.objects.with(see);
+    }
+
     /// Takes the last object.
     pub fn pop(&mut self) -> Option<Object> {
         let at = self.len().checked_sub(1)?;

@@ -2,8 +2,8 @@
 //! `tests/loom_*.rs` go through every interleaving.
 
 pub(crate) mod arena;
-pub(crate) mod barrier;
+pub mod barrier;
 pub(crate) mod depot;
 pub(crate) mod stack;
 pub(crate) mod store;
-pub(crate) mod sync;
+pub mod sync;

@@ -23,6 +23,10 @@
 //! After Cilk's THE protocol ("The Implementation of the Cilk-5 Multithreaded Language", Frigo,
 //! Leiserson, Randall, 1998), with the fence made asymmetric.
 
+use std::ops::Range;
+#[cfg(not(reiver_loom))]
+use std::ptr;
+
 use crate::protocol::barrier;
 use crate::protocol::sync::{AtomicIsize, Ordering, UnsafeCell, needed};
 
@@ -37,6 +41,18 @@ unsafe impl Send for Object {}
 impl Object {
     /// What an empty place holds.
     pub const NONE: Object = Object(std::ptr::null_mut());
+
+    /// It is about to be used here, after others may have used it elsewhere: has its first line fetched, to
+    /// be written to. It need not be there.
+    #[inline(always)]
+    pub fn expect_use(self) {
+        #[cfg(all(target_arch = "x86_64", not(reiver_loom)))]
+        {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            // SAFETY: it reads nothing that is seen, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(self.0.cast()) };
+        }
+    }
 }
 
 /// Above every length.
@@ -210,14 +226,15 @@ impl<const N: usize> Stack<N> {
 
     /// Takes up to so many of the oldest objects. By the owner, or by a thief after the floor was raised
     /// and a dear fence passed; of a stack from which only its lockers take no fence is needed.
-    pub fn take(&self, most: usize, mut see: impl FnMut(Object)) -> usize {
+    pub fn take(&self, most: usize, see: impl FnOnce(Taken<'_, N>)) -> usize {
         let len = self.look();
         // ORDERING: relaxed, here and below: written under the lock alone.
         let base = self.base.load(Ordering::Relaxed);
         let count = (len - base).clamp(0, most as isize);
-        for at in base..base + count {
-            see(self.read(at));
-        }
+        see(Taken {
+            stack: self,
+            left: base..base + count,
+        });
         self.base.store(base + count, Ordering::Relaxed);
         count as usize
     }
@@ -247,21 +264,58 @@ impl<const N: usize> Stack<N> {
         if base == 0 {
             return;
         }
-        for at in base..len {
-            self.write(at - base, self.read(at));
-        }
+        self.move_down(base, len - base);
         self.base.store(0, Ordering::Relaxed);
         self.len.store(len - base, Ordering::Relaxed);
     }
 
-    /// Adds objects on top. By the owner, after [`settle`](Self::settle); there is room for them.
-    pub fn fill(&self, objects: impl Iterator<Item = Object>) {
-        // ORDERING: relaxed, both: others read it under the lock.
-        let mut len = self.len.load(Ordering::Relaxed);
-        for object in objects {
-            self.write(len, object);
-            len += 1;
+    /// Moves so many objects from this position to the bottom: all at once, for there are many.
+    #[cfg(not(reiver_loom))]
+    fn move_down(&self, from: isize, count: isize) {
+        let moved = &self.slots[from as usize..][..count as usize];
+        let bottom = self.slots.as_ptr().cast_mut();
+        // SAFETY: both are among the slots, which are cells that nobody else uses meanwhile.
+        unsafe { ptr::copy(moved.as_ptr(), bottom, moved.len()) };
+    }
+
+    #[cfg(reiver_loom)]
+    fn move_down(&self, from: isize, count: isize) {
+        for at in from..from + count {
+            self.write(at - from, self.read(at));
         }
-        self.len.store(len, Ordering::Relaxed);
+    }
+
+    /// Adds objects on top. By the owner, after [`settle`](Self::settle); there is room for them.
+    pub fn fill(&self, objects: &[Object]) {
+        // ORDERING: relaxed, both: others read it under the lock.
+        let len = self.len.load(Ordering::Relaxed);
+        for (at, &object) in (len..).zip(objects) {
+            self.write(at, object);
+        }
+        self.len
+            .store(len + objects.len() as isize, Ordering::Relaxed);
     }
 }
+
+/// Objects that are taken off the bottom.
+#[derive(Debug)]
+pub struct Taken<'a, const N: usize> {
+    stack: &'a Stack<N>,
+    left: Range<isize>,
+}
+
+impl<const N: usize> Iterator for Taken<'_, N> {
+    type Item = Object;
+
+    #[inline]
+    fn next(&mut self) -> Option<Object> {
+        Some(self.stack.read(self.left.next()?))
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.left.size_hint()
+    }
+}
+
+impl<const N: usize> ExactSizeIterator for Taken<'_, N> {}

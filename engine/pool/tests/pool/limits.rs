@@ -201,6 +201,68 @@ fn idle_objects_age_and_used_ones_do_not() {
     lent.clear();
 }
 
+/// Its destructor says that it has begun, and ends when it may.
+struct Slow {
+    begun: mpsc::Sender<()>,
+    may_end: Arc<Barrier>,
+    is_first: Arc<AtomicUsize>,
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        if self.is_first.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.begun.send(()).unwrap();
+            self.may_end.wait();
+        }
+    }
+}
+
+/// While the first of a full pool's idle objects is being dropped, all others are to be had, and no more;
+/// when it is gone, so is its place.
+fn dropped_one_at_a_time(epoch: Duration, drop_idle: impl FnOnce(&Pool<Slow>) + Send) {
+    const CAPACITY: usize = 150;
+    watched();
+    let (begun, begins) = mpsc::channel();
+    let may_end = Arc::new(Barrier::new(2));
+    let is_first = Arc::default();
+    let end = Arc::clone(&may_end);
+    let pool = Pool::builder(move || Slow {
+        begun: begun.clone(),
+        may_end: Arc::clone(&end),
+        is_first: Arc::clone(&is_first),
+    })
+    .capacity_per_node(CAPACITY)
+    .topology(Topology::synthetic("PU:1").unwrap())
+    .epoch(epoch)
+    .build();
+    let held: Vec<_> = (0..CAPACITY).map(|_| pool.get()).collect();
+    drop(held);
+    thread::scope(|scope| {
+        let dropping = scope.spawn(|| drop_idle(&pool));
+        begins.recv().unwrap();
+        let mut held: Vec<_> = (1..CAPACITY)
+            .map(|_| pool.try_get().expect("it is not the one being dropped"))
+            .collect();
+        assert!(pool.try_get().is_err());
+        assert_eq!(pool.stats().outstanding, CAPACITY);
+        let waiter = scope.spawn(|| drop(pool.get()));
+        may_end.wait();
+        waiter.join().unwrap();
+        held.push(pool.get());
+        dropping.join().unwrap();
+    });
+}
+
+#[test]
+fn who_trims_leaves_all_but_what_it_is_dropping_to_others() {
+    dropped_one_at_a_time(Duration::MAX, Pool::trim);
+}
+
+#[test]
+fn who_ages_leaves_all_but_what_it_is_dropping_to_others() {
+    dropped_one_at_a_time(Duration::from_millis(20), |_| ());
+}
+
 #[test]
 fn a_producer_and_a_consumer_share_few_objects() {
     watched();

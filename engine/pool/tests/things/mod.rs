@@ -46,8 +46,13 @@ impl Mine {
 }
 
 impl Things {
-    /// Nodes, all as near to each other, with so much room each.
+    /// Nodes, all as near to each other, with so much room each, and magazines of one object.
     pub(crate) fn new(nodes: usize, capacity: usize) -> Things {
+        Things::with_magazines(1, nodes, capacity)
+    }
+
+    /// The same with magazines of so many.
+    pub(crate) fn with_magazines(magazine: usize, nodes: usize, capacity: usize) -> Things {
         let near = (0..nodes).map(|node| {
             let others = (0..nodes).filter(|&other| other != node);
             std::iter::once(node).chain(others).collect()
@@ -57,7 +62,7 @@ impl Things {
                 near.collect(),
                 0,
                 capacity,
-                1,
+                magazine,
                 Box::new(home_of),
                 Box::new(|_| None),
             ),
@@ -153,13 +158,10 @@ impl Things {
     /// Drops what lies in the depots.
     pub(crate) fn drop_cached(&self) -> usize {
         let mut dropped = 0;
-        for (_, node) in self.store.nodes() {
-            while let Some(mut held) = node.depot.take() {
-                while let Some(object) = held.pop() {
-                    self.destroy(object);
-                    dropped += 1;
-                }
-                node.depot.put(held);
+        for (index, _) in self.store.nodes() {
+            while let Some(object) = self.store.take_idle(index) {
+                self.destroy(object);
+                dropped += 1;
             }
         }
         dropped

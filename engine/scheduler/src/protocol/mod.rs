@@ -1,9 +1,9 @@
 //! What threads say to each other without locks: each protocol is written down in its room, and goes
-//! through every interleaving in the models of `tests/loom_*.rs`.
+//! through every interleaving in the models of `tests/loom_*.rs`. What they are made of, `sync` and
+//! `barrier`, is the pools' (`engine/pool/src/protocol`).
 
 pub(crate) mod arena;
 pub(crate) mod away;
-pub(crate) mod barrier;
 pub(crate) mod count;
 pub(crate) mod doze;
 pub(crate) mod drain;
@@ -20,4 +20,5 @@ pub(crate) mod shown;
 pub(crate) mod sleep;
 pub(crate) mod state;
 pub(crate) mod stop;
-pub(crate) mod sync;
+
+pub(crate) use reiver_pool::{barrier, sync};

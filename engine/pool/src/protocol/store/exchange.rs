@@ -55,7 +55,10 @@ impl Store {
         let depot = self.depot(here);
         let object = depot.take().and_then(|mut held| {
             let object = held.pop();
-            cache.own.fill(std::iter::from_fn(|| held.pop()));
+            held.take_all(|objects| {
+                objects.iter().for_each(|object| object.expect_use());
+                cache.own.fill(objects);
+            });
             depot.put(held);
             object
         });
@@ -105,17 +108,19 @@ impl Store {
                 if cache.own.len() >= 2 * self.magazine {
                     let depot = self.depot(home);
                     let mut held = depot.empty();
-                    cache.own.take(self.magazine, |object| held.put(object));
+                    cache
+                        .own
+                        .take(self.magazine, |objects| held.extend(objects));
                     depot.put(held);
                 }
                 cache.own.settle();
-                cache.own.fill(std::iter::once(object));
+                cache.own.fill(&[object]);
             } else {
                 if cache.away.len() >= self.magazine {
                     self.send(cache);
                 }
                 cache.away.settle();
-                cache.away.fill(std::iter::once(object));
+                cache.away.fill(&[object]);
             }
             self.open(cache);
             drop(lock);
@@ -202,20 +207,29 @@ impl Store {
 
     /// Brings home what is on its way there. Under the cache's lock.
     pub(super) fn send(&self, cache: &Cache) {
-        let mut batches: Vec<(usize, Held<'_>)> = Vec::new();
-        let count = cache.away.take(usize::MAX >> 1, |object| {
-            let home = (self.home_of)(object);
-            let batch = batches.iter().position(|&(other, _)| other == home);
-            let batch = batch.unwrap_or_else(|| {
-                batches.push((home, self.depot(home).empty()));
-                batches.len() - 1
-            });
-            batches[batch].1.put(object);
+        // Mostly all of it goes to one node.
+        let mut batch: Option<(usize, Held<'_>)> = None;
+        let mut others: Vec<(usize, Held<'_>)> = Vec::new();
+        let count = cache.away.take(usize::MAX >> 1, |objects| {
+            for object in objects {
+                let home = (self.home_of)(object);
+                let (first, held) = batch.get_or_insert_with(|| (home, self.depot(home).empty()));
+                if *first == home {
+                    held.put(object);
+                    continue;
+                }
+                let known = others.iter().position(|&(other, _)| other == home);
+                let at = known.unwrap_or_else(|| {
+                    others.push((home, self.depot(home).empty()));
+                    others.len() - 1
+                });
+                others[at].1.put(object);
+            }
         });
         // ORDERING: relaxed, both: written under the lock.
         let sent = cache.sent.load(Ordering::Relaxed);
         cache.sent.store(sent + count as u64, Ordering::Relaxed);
-        for (home, held) in batches {
+        for (home, held) in batch.into_iter().chain(others) {
             self.depot(home).bring(held);
         }
     }
@@ -227,7 +241,9 @@ impl Store {
         let depot = self.depot(cache.home());
         loop {
             let mut held = depot.empty();
-            cache.own.take(self.magazine, |object| held.put(object));
+            cache
+                .own
+                .take(self.magazine, |objects| held.extend(objects));
             if held.len() == 0 {
                 return depot.put(held);
             }

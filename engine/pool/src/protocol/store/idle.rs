@@ -12,17 +12,38 @@ impl Store {
             let _lock = cache.lock();
             cache.own.shut();
         }
-        self.barrier(&state, "trim fence");
+        self.barrier(&state, "trim fence", None);
         for cache in caches(&state) {
             let _lock = cache.lock();
             if !cache.own.is_shut() {
                 // Its owner has opened it again.
                 cache.own.raise_floor();
-                self.barrier(&state, "trim again fence");
+                self.barrier(&state, "trim again fence", Some(cache));
             }
             self.empty(cache, |depot, held| depot.put(held));
         }
         self.serve(&mut state);
+    }
+
+    /// Takes an object of a node that nobody uses, to be dropped: one alone, for that may take long, and all
+    /// others stay where everybody finds them.
+    pub fn take_idle(&self, index: usize) -> Option<Object> {
+        // Who makes sure would miss what is in our hands.
+        let _state = self.state();
+        self.take_one(self.depot(index))
+    }
+
+    /// The same, of those of which nobody has used any since the last epoch.
+    pub fn take_aged(&self, index: usize) -> Option<Object> {
+        let _state = self.state();
+        let depot = self.depot(index);
+        let mut held = depot.take_aged()?;
+        let object = held.pop();
+        match held.len() {
+            0 => depot.put(held),
+            _ => depot.put_aged(held),
+        }
+        object
     }
 
     /// An epoch ends. What threads cache that have not used it since the last time is put among the
@@ -30,7 +51,7 @@ impl Store {
     /// [`age`](Self::age).
     pub fn probe(&self) {
         let mut state = self.state();
-        self.barrier(&state, "probe fence");
+        self.barrier(&state, "probe fence", None);
         for cache in caches(&state) {
             let _lock = cache.lock();
             // ORDERING: relaxed, both: written under the lock.
@@ -83,8 +104,12 @@ impl Store {
     pub fn drain(&mut self, mut see: impl FnMut(Object)) {
         let state = self.state();
         for cache in caches(&state) {
-            cache.own.take(usize::MAX >> 1, &mut see);
-            cache.away.take(usize::MAX >> 1, &mut see);
+            cache
+                .own
+                .take(usize::MAX >> 1, |all| all.for_each(&mut see));
+            cache
+                .away
+                .take(usize::MAX >> 1, |all| all.for_each(&mut see));
         }
         for (_, node) in self.nodes() {
             while let Some(mut held) = node.depot.take() {

@@ -287,19 +287,20 @@ impl Store {
 
     /// Lets the owner use the cache without its lock. By the owner, under the lock.
     fn open(&self, cache: &Cache) {
-        // ORDERING: relaxed, both: the one is written under the lock; the other only ever becomes true,
-        // and before that caches are shut for good.
+        // ORDERING: relaxed: written under the lock.
         cache.is_probed.store(false, Ordering::Relaxed);
+        // ORDERING: relaxed: who sets it takes the lock next, and shuts what was opened before.
         if !self.is_eager.load(Ordering::Relaxed) {
             cache.own.open(2 * self.magazine);
             cache.away.open(self.magazine);
         }
     }
 
-    /// Passes the dear fence. Where the kernel refuses it all of a sudden, caches are shut for good, and
-    /// whatever their owners have in their store buffers is out by the time that this is over.
-    fn barrier(&self, state: &State, name: &'static str) {
-        // ORDERING: relaxed: see `open`.
+    /// Passes the dear fence, under the lock of this cache or of none. Where the kernel refuses it all of a
+    /// sudden, caches are shut for good, each under its lock, and whatever their owners have in their store
+    /// buffers is out by the time that this is over.
+    fn barrier(&self, state: &State, name: &'static str, locked: Option<&Cache>) {
+        // ORDERING: relaxed: written under the state's lock, which we have.
         if self.is_eager.load(Ordering::Relaxed) {
             // ORDERING: for those who pass full fences themselves; owners come to the lock.
             return fence(Ordering::SeqCst);
@@ -307,8 +308,11 @@ impl Store {
         if barrier::heavy(name) {
             return;
         }
+        // ORDERING: relaxed: see `open`.
         self.is_eager.store(true, Ordering::Relaxed);
         for cache in caches(state) {
+            let is_locked = locked.is_some_and(|locked| ptr::eq(locked, cache));
+            let _lock = (!is_locked).then(|| cache.lock());
             cache.own.shut();
             cache.away.shut();
         }

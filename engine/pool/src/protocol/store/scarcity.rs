@@ -115,9 +115,9 @@ impl Store {
             if cache.home() == index && !cache.own.seems_empty() {
                 let was_shut = cache.own.is_shut();
                 cache.own.raise_floor();
-                self.barrier(state, "rob fence");
+                self.barrier(state, "rob fence", Some(cache));
                 let half = cache.own.len().div_ceil(2).min(self.magazine);
-                cache.own.take(half, |object| held.put(object));
+                cache.own.take(half, |objects| held.extend(objects));
                 // ORDERING: relaxed: see `open`.
                 if !was_shut && !self.is_eager.load(Ordering::Relaxed) {
                     cache.own.reopen_floor();
@@ -140,7 +140,7 @@ impl Store {
         // ORDERING: relaxed: the fence orders it.
         self.is_scarce.store(true, Ordering::Relaxed);
         // ORDERING: with the cheap fence after a push and the full ones in `tell` and `take_directly`.
-        self.barrier(state, "scarce fence");
+        self.barrier(state, "scarce fence", None);
         // ORDERING: acquire, with the release in `take_directly`: what was put back is seen.
         while self.movers.load(needed("movers seen", Ordering::Acquire)) > 0 {
             yield_now();
@@ -151,7 +151,7 @@ impl Store {
             self.send(cache);
             if !cache.own.seems_empty() {
                 cache.own.raise_floor();
-                self.barrier(state, "evacuation fence");
+                self.barrier(state, "evacuation fence", Some(cache));
                 self.empty(cache, |depot, held| depot.put(held));
             }
             drop(lock);
