@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::{self, Builder, JoinHandle, Thread};
 
 use crate::crew::Rank;
+use crate::hybrid;
+use crate::io::Pool;
 use crate::parker::{Parker, Unparker};
 use crate::protocol::hand_over::HandOver;
 use crate::protocol::sync::{AtomicBool, AtomicPtr, AtomicU8, Ordering, fence};
@@ -57,8 +59,10 @@ pub(crate) enum Request {
     Crew(Weak<Shared>, Rank),
     /// A worker has no thread any more, and shows no jobs.
     Left(Weak<Shared>, Worker, Arc<Own>),
-    /// An I/O thread at this node.
-    Io(Weak<Shared>, usize),
+    /// A thread of a pool at this node.
+    Io(Weak<Shared>, Pool, usize),
+    /// The regulator of a pool.
+    Regulator(Weak<Shared>, Pool),
     /// The thread that watches deadlines.
     Timer(Weak<Shared>),
     /// What a thread has for others that must not touch what they wait for.
@@ -78,6 +82,7 @@ impl fmt::Debug for Request {
             Request::Crew(..) => "Crew",
             Request::Left(..) => "Left",
             Request::Io(..) => "Io",
+            Request::Regulator(..) => "Regulator",
             Request::Timer(_) => "Timer",
             Request::Bring(_) => "Bring",
             #[cfg(feature = "tokio")]
@@ -386,12 +391,28 @@ fn serve(requests: &Requests, parker: &Parker) {
                     }
                 }
             }
-            Request::Io(engine, node) => {
+            Request::Io(engine, pool, node) => {
                 let Some(shared) = engine.upgrade() else {
                     continue;
                 };
-                if !start_io(&shared, node) {
-                    stand_in(&shared, requests, &mut next);
+                if !start_io(&shared, pool, node) {
+                    stand_in(&shared, pool, requests, &mut next);
+                }
+            }
+            Request::Regulator(engine, pool) => {
+                let Some(shared) = engine.upgrade() else {
+                    continue;
+                };
+                let regulated = Arc::clone(&shared);
+                let started = thread("reiver-regulator".into(), &shared, move || {
+                    hybrid::regulate(&regulated, pool);
+                });
+                if let Err(error) = started {
+                    tracing::warn!(
+                        "the system refuses a thread ({error}); more jobs of class Hybrid may compute at \
+                         once than there are CPUs"
+                    );
+                    hybrid::do_without(&shared, pool);
                 }
             }
             #[cfg(feature = "tokio")]
@@ -527,25 +548,25 @@ fn start_spare(shared: &Arc<Shared>, spare: Worker) -> Option<Worker> {
 }
 
 /// False where the system refuses a thread.
-fn start_io(shared: &Arc<Shared>, node: usize) -> bool {
+fn start_io(shared: &Arc<Shared>, pool: Pool, node: usize) -> bool {
     let io = Arc::clone(shared);
-    let thread = thread("reiver-io".into(), shared, move || {
-        crate::io::live(io, node)
+    let thread = thread(crate::io::thread_name(pool), shared, move || {
+        crate::io::live(io, pool, node)
     });
     if let Err(error) = &thread
-        && shared.io.note_refused()
+        && shared.pool(pool).note_refused()
     {
         tracing::warn!(
-            "the system refuses an I/O thread ({error}); its jobs wait for others, or run one after \
+            "the system refuses a thread of {pool:?} ({error}); its jobs wait for others, or run one after \
              the other where there are none"
         );
     }
     thread.is_ok()
 }
 
-/// Runs the I/O jobs for which there is no thread. Who asks for a spare meanwhile does not get one, and
+/// Runs the jobs of a pool for which there is no thread. Who asks for a spare meanwhile does not get one, and
 /// who has asked before is told so; all else is put off.
-fn stand_in(shared: &Arc<Shared>, requests: &Requests, next: &mut VecDeque<Request>) {
+fn stand_in(shared: &Arc<Shared>, pool: Pool, requests: &Requests, next: &mut VecDeque<Request>) {
     // ORDERING: relaxed: the fence orders it.
     requests.stands_in.store(true, Ordering::Relaxed);
     // ORDERING: with the fence in `start_spare`.
@@ -563,7 +584,7 @@ fn stand_in(shared: &Arc<Shared>, requests: &Requests, next: &mut VecDeque<Reque
         }
         _ => true,
     });
-    crate::io::stand_in(shared);
+    crate::io::stand_in(shared, pool);
     requests.stands_in.store(false, Ordering::Relaxed);
 }
 

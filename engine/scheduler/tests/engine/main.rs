@@ -8,6 +8,7 @@ mod ends;
 mod engines;
 mod forks;
 mod full;
+mod hybrid;
 mod jobs;
 mod limits;
 mod many;
