@@ -13,6 +13,7 @@ mod jobs;
 mod limits;
 mod many;
 mod metrics;
+mod model;
 mod nodes;
 mod parallel;
 mod peers;
