@@ -3,7 +3,7 @@
 //!
 //! Jobs of a name begin as Hybrid. The first of them are measured, and later every eighth: what the thread
 //! did with its time (`spent`) while the job ran is noted in the profile (`profile`) of the name (`table`),
-//! by which the next one is placed. A reading at each end takes some µs. Jobs of other classes know nothing
+//! by which the next one is placed. A reading at each end takes 5 µs. Jobs of other classes know nothing
 //! of it.
 
 mod profile;
