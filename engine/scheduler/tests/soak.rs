@@ -55,6 +55,8 @@ static ALLOCATOR: Counting = Counting;
 const ROUND: Duration = Duration::from_millis(900);
 /// Those of other threads than the engine's.
 const SUBMITTERS: u64 = 3;
+/// Jobs that come from outside submit others, and those too, and no more.
+const DEPTH: u32 = 2;
 /// So many handles a submitter keeps at once.
 const KEPT: usize = 256;
 /// What rounds may differ by in the memory that is left after them: what the process keeps for itself.
@@ -296,7 +298,8 @@ fn submit(
     let mut job = engine.job().class(class).priority(priority);
     match random.below(12) {
         0 => job = job.name("fails"),
-        1 => job = job.name("limited").weight(1),
+        // Not from inside of others, which may hold what it would wait for.
+        1 if depth == DEPTH => job = job.name("limited"),
         2 | 3 => job = job.name(format!("one of many {}", random.below(5000))),
         _ => {}
     }
@@ -331,7 +334,7 @@ fn bring(engine: &Engine, ledger: &Arc<Ledger>, seed: u64, is_over: &AtomicBool)
             tokens.push_back(token);
         }
         let token = tokens.back().filter(|_| random.one_in(3)).cloned();
-        if let Ok(job) = submit(engine, ledger, random, token.as_ref(), 2) {
+        if let Ok(job) = submit(engine, ledger, random, token.as_ref(), DEPTH) {
             if random.one_in(4) {
                 add(&ledger.forgotten);
             } else {
