@@ -16,6 +16,10 @@ test:
 kills COUNT="200":
     REIVER_KILLS={{COUNT}} cargo test -p reiver-cli --test command killed_at_any_moment
 
+# The mixed load with cancels, panics and late jobs at random: nothing lost, memory flat
+soak SECONDS="600" *ARGS:
+    cargo test --release -p reiver --test soak -- --seconds {{SECONDS}} {{ARGS}}
+
 # Measured comparisons with peers: everything, a suite, or suite/case; --quick, --list, --help
 bench *ARGS:
     cargo run --release -p reiver-bench $(c++ --version >/dev/null 2>&1 && echo --features snmalloc) -- {{ARGS}}

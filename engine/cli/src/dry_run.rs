@@ -23,6 +23,8 @@ pub(crate) fn show(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
         let class = match settings.class {
             Class::Cpu => format!("cpu×{}", settings.cpus.unwrap_or(1)),
             Class::Io => "io".to_owned(),
+            Class::Hybrid => format!("hybrid×{}", settings.cpus.unwrap_or(1)),
+            Class::Auto => format!("auto×{}", settings.cpus.unwrap_or(1)),
         };
         let command = plan.command_text(job);
         write!(

@@ -32,7 +32,7 @@ use crate::clock::Stamp;
 use crate::current::{Current, Entered};
 use crate::engine::Engine;
 use crate::error::{Interrupted, JobError, PanicPayload, Phase, SubmitError};
-use crate::io::settle;
+use crate::io::{Pool, settle};
 use crate::job::{JobBuilder, JobHandle};
 use crate::panics::contain;
 use crate::protocol::refs::{Inner, Ref};
@@ -174,7 +174,7 @@ impl Asyncs {
 /// The current thread is one of a runtime.
 fn enter(engine: &Weak<Shared>, node: usize) {
     if let Some(shared) = engine.upgrade() {
-        settle(&shared, node);
+        settle(&shared, Pool::Io, node);
         let entered = Current::io(shared, node);
         ENTERED.set(Some(entered));
     }
@@ -253,7 +253,8 @@ where
     /// Why it should end, if it should.
     fn interrupt(&self, shared: &Shared) -> Option<Interrupted> {
         let shut_down = || shared.is_hurrying().then_some(Interrupted::ShutDown);
-        self.meta.interrupt().or_else(shut_down)
+        let rare = self.meta.rare.as_ref();
+        rare.and_then(|rare| rare.interrupt()).or_else(shut_down)
     }
 
     /// Ends it unrun; the caller has claimed it.

@@ -13,10 +13,10 @@ use crate::breaker::Breaker;
 use crate::crew::{Crew, Rank};
 use crate::engine::Engine;
 use crate::error::BuildError;
-use crate::io::Io;
+use crate::io::{Io, Pool};
 use crate::limit::HybridLimiter;
 use crate::machine::Machine;
-use crate::metrics::Counters;
+use crate::metrics::{CLASSES, Counters};
 use crate::protocol::barrier;
 use crate::room::{Room, WhenFull};
 use crate::running::RunningJob;
@@ -56,8 +56,9 @@ pub struct EngineBuilder {
     cpu_workers: Option<usize>,
     io_workers: RangeInclusive<usize>,
     options: Options,
-    capacity: [Option<usize>; 2],
-    when_full: [WhenFull; 2],
+    /// By class.
+    capacity: [Option<usize>; CLASSES.len()],
+    when_full: [WhenFull; CLASSES.len()],
     rules: Rules,
     watchdog: Option<Limit>,
 }
@@ -129,7 +130,7 @@ impl EngineBuilder {
                 nice: NICE,
                 background_patience: BACKGROUND_PATIENCE,
             },
-            capacity: [None, Some(IO_QUEUE)],
+            capacity: CLASSES.map(|class| (class == Class::Io).then_some(IO_QUEUE)),
             when_full: Default::default(),
             rules: Rules::default(),
             watchdog: None,
@@ -190,7 +191,8 @@ impl EngineBuilder {
         self
     }
 
-    /// How many jobs of a class may wait. Default: 65,536 of class Io, any number of class Cpu.
+    /// How many jobs of a class may wait. Default: 65,536 of class Io, any number of
+    /// the others.
     pub fn queue_capacity(mut self, class: Class, jobs: usize) -> Self {
         self.capacity[class as usize] = Some(jobs);
         self
@@ -360,7 +362,10 @@ impl EngineBuilder {
         let with_spares = main.workers.len();
         let nodes = machine.nodes.len();
         let rooms =
-            [0, 1].map(|class: usize| Room::new(self.capacity[class], self.when_full[class]));
+            [0, 1, 2, 3].map(|class: usize| Room::new(self.capacity[class], self.when_full[class]));
+        let patience = options.background_patience;
+        let hybrid = [Pool::Hybrid, Pool::UrgentHybrid]
+            .map(|pool| Io::hybrid(pool, nodes, wanted, *self.io_workers.end(), patience));
         let shared = Arc::new(Shared::new(
             machine,
             seats,
@@ -369,7 +374,8 @@ impl EngineBuilder {
             rooms,
             Some(self.rules.begun()).filter(|rules| !rules.is_empty()),
             self.watchdog.map(Watchdog::new),
-            Io::new(nodes, self.io_workers),
+            Io::new(nodes, self.io_workers, patience),
+            hybrid,
             Timer::default(),
             Counters::new(wanted, with_spares),
             spawner.unwrap_or_else(|| Spawner::new().0),

@@ -7,6 +7,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use crate::admission::Pass;
+use crate::auto::{Auto, Spent};
 use crate::breaker::Verdict;
 use crate::clock::Stamp;
 use crate::current::Current;
@@ -27,6 +28,8 @@ pub(crate) struct Meta {
     pub(crate) class: Class,
     pub(crate) priority: Priority,
     pub(crate) place: Place,
+    /// Its class, or where it was placed.
+    pub(crate) runs_as: Class,
     pub(crate) submitted: Stamp,
     /// The address of its engine, which it is known by.
     pub(crate) engine: *const Shared,
@@ -45,6 +48,7 @@ pub(crate) struct Rare {
     pub(crate) deadline: Option<Instant>,
     pub(crate) token: Option<CancellationToken>,
     pub(crate) pass: Option<Arc<Pass>>,
+    pub(crate) auto: Option<Auto>,
     #[cfg(feature = "tracing")]
     pub(crate) trace: Option<Trace>,
     /// For who ends it from outside. Weak: a queued job does not keep its engine.
@@ -101,16 +105,25 @@ impl Meta {
         }
     }
 
-    /// Why it is not to begin, if it is not: whoever cancels it may not have come to it yet, and the
-    /// timer neither.
-    pub(crate) fn interrupt(&self) -> Option<Interrupted> {
-        let rare = self.rare.as_ref()?;
-        let is_cancelled = |token: &CancellationToken| token.is_cancelled();
-        if rare.token.as_ref().is_some_and(is_cancelled) {
-            return Some(Interrupted::Cancelled);
+    /// It is about to begin on the current thread: why it is not to, if it is not, or what is to be measured
+    /// of it.
+    #[inline]
+    fn begin(&self, engine: &Shared) -> Result<Measured, Interrupted> {
+        match &self.rare {
+            None => Ok(None),
+            Some(rare) => rare.begin(engine),
         }
-        let is_late = rare.deadline.is_some_and(|at| Instant::now() >= at);
-        is_late.then_some(Interrupted::DeadlineExceeded)
+    }
+
+    /// It has ended there, with what `begin` gave.
+    #[inline]
+    fn end(&self, engine: &Shared, measured: Measured, verdict: impl FnOnce() -> Verdict) {
+        if let Some(rare) = &self.rare {
+            rare.measure(engine, measured);
+            if let Some(pass) = &rare.pass {
+                pass.leave(verdict());
+            }
+        }
     }
 
     /// The same, for another one.
@@ -158,6 +171,37 @@ impl Meta {
 
     pub(crate) fn token(&self) -> Option<&CancellationToken> {
         self.rare.as_ref()?.token.as_ref()
+    }
+}
+
+/// What is measured of a job that runs: a word, for most there is nothing.
+type Measured = Option<Box<Spent>>;
+
+impl Rare {
+    #[inline(never)]
+    fn begin(&self, engine: &Shared) -> Result<Measured, Interrupted> {
+        if let Some(why) = self.interrupt() {
+            return Err(why);
+        }
+        let measured = self.auto.and_then(|auto| engine.autos().begin(auto));
+        Ok(measured.map(Box::new))
+    }
+
+    fn measure(&self, engine: &Shared, measured: Measured) {
+        if let (Some(auto), Some(before)) = (self.auto, measured) {
+            engine.autos().end(auto, *before);
+        }
+    }
+
+    /// Why it is not to begin, if it is not: whoever cancels it may not have come to it yet, and the
+    /// timer neither.
+    pub(crate) fn interrupt(&self) -> Option<Interrupted> {
+        let is_cancelled = |token: &CancellationToken| token.is_cancelled();
+        if self.token.as_ref().is_some_and(is_cancelled) {
+            return Some(Interrupted::Cancelled);
+        }
+        let is_late = self.deadline.is_some_and(|at| Instant::now() >= at);
+        is_late.then_some(Interrupted::DeadlineExceeded)
     }
 }
 
@@ -267,11 +311,14 @@ where
         let shared = current.engine().shared();
         let (meta, lane) = (&self.meta, current.lane());
         let started = current.stamp();
-        if let Some(why) = meta.interrupt() {
-            let end = (&self.slot, body);
-            meta.end_unrun(end, why, Some((shared, lane)), || self.wake());
-            return true;
-        }
+        let measured = match meta.begin(shared) {
+            Ok(measured) => measured,
+            Err(why) => {
+                let end = (&self.slot, body);
+                meta.end_unrun(end, why, Some((shared, lane)), || self.wake());
+                return true;
+            }
+        };
         shared.note_start(lane, meta);
         shared.note_wait(lane, meta, started.since(meta.submitted), 1);
         let context = JobContext::new(meta, current);
@@ -279,7 +326,7 @@ where
             current.running(meta, started, || meta.traced(|| context.call(body)));
         shared.note_run_time(lane, meta, ended.since(started), 1);
         let error = error_of(&outcome);
-        meta.leave(|| context.verdict(error));
+        meta.end(shared, measured, || context.verdict(error));
         // Whoever has joined a job finds it in the metrics.
         shared.note_end(lane, meta, error, Phase::Running);
         let gone = || shared.note_gone(lane);
@@ -299,7 +346,7 @@ where
             let end = (&self.slot, body);
             self.meta.end_unrun(end, why, counted, || self.wake());
             if let Some(engine) = engine {
-                engine.note_dead(self.meta.class);
+                engine.note_dead(self.meta.runs_as);
             }
         });
         1

@@ -8,9 +8,35 @@ pub enum Class {
     Cpu,
     /// Blocks: reads, writes, waits. Runs on elastic threads that never hold up computing ones.
     Io,
+    /// Computes and blocks by turns. Runs on elastic threads of its own, those of P0 apart: as many at once
+    /// as there are CPU workers, and one more for each that blocks just now, up to as many as
+    /// [`io_workers`](crate::EngineBuilder::io_workers) allows. Who blocks is seen within a millisecond or
+    /// some, and shown by [`Metrics::hybrid_threads`](crate::Metrics::hybrid_threads).
+    ///
+    /// P2 is taken after P1, and once in a [`background_patience`](crate::EngineBuilder::background_patience)
+    /// before it; it is not preempted, as it is in class Cpu. What such a job forks runs on the workers of
+    /// its priority.
+    Hybrid,
+    /// Unknown: the engine finds out. Jobs of a [`name`](crate::JobBuilder::name), or where they have none those
+    /// of a type of closure, begin as Hybrid. The engine measures what share of the time that a CPU was
+    /// there for them they did not compute. Above 0.6 those that come from then on run as Io, under 0.1 as
+    /// Cpu; they change back at 0.5 and 0.2. It goes by time, so that one long wait counts more than many
+    /// short jobs.
+    ///
+    /// A job counts in the metrics, has its queue capacity, limits and policy as one of class Auto, wherever
+    /// it runs; [`Engine::auto_class`](crate::Engine::auto_class) and [`Metrics::placed`](crate::Metrics::placed)
+    /// say where that is. Costs 20 ns more than a name at submission, and 10 µs when it runs for those
+    /// that are measured: each of the first 32 of a name, then one in eight. About a thousand names are known at once; those that come
+    /// least are forgotten, and begin as Hybrid again.
+    ///
+    /// Waiting for other jobs is waiting too. Where the kernel does not say how long threads wait for a CPU
+    /// (`/proc/thread-self/schedstat` is missing, or says zeros), jobs are judged by how often they give up
+    /// theirs, which is less exact.
+    Auto,
 }
 
-/// How urgent a job is. Jobs of class [`Io`](Class::Io) are taken in this order; those of class
+/// How urgent a job is. Jobs of class [`Io`](Class::Io) are taken in this order, with P2 once
+/// in a while before the others; those of class
 /// [`Cpu`](Class::Cpu) have threads of their own for each priority, one a CPU, so that the kernel lets
 /// urgent work in where less urgent work runs, in the middle of it. Those of P0 and P2 start with the
 /// first job of theirs.

@@ -76,7 +76,7 @@ impl Drop for Counted {
 }
 
 /// The clock of the current thread, for others to read.
-fn own_clock() -> Option<libc::clockid_t> {
+pub(crate) fn own_clock() -> Option<libc::clockid_t> {
     let mut clock = 0;
     // SAFETY: it takes nothing, and says who is asking.
     let thread = unsafe { libc::pthread_self() };
@@ -85,7 +85,25 @@ fn own_clock() -> Option<libc::clockid_t> {
     (error == 0).then_some(clock)
 }
 
-fn read(clock: libc::clockid_t) -> Option<Duration> {
+/// The CPU time of the current thread.
+pub(crate) fn of_thread() -> Duration {
+    read(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or_default()
+}
+
+/// How often the current thread has given up its CPU to wait for something, and how often that was taken
+/// from it (`getrusage(2)`).
+pub(crate) fn switches_of_thread() -> (u64, u64) {
+    // SAFETY: all zeros are such a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: it is written to.
+    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+    (
+        usage.ru_nvcsw.cast_unsigned(),
+        usage.ru_nivcsw.cast_unsigned(),
+    )
+}
+
+pub(crate) fn read(clock: libc::clockid_t) -> Option<Duration> {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,

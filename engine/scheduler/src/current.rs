@@ -20,6 +20,7 @@ use crate::cell::{AnyJob, Meta, Place};
 use crate::clock::Stamp;
 use crate::crew::Rank;
 use crate::engine::Engine;
+use crate::io::Pool;
 use crate::panics::NoUnwind;
 use crate::parker::Unparker;
 use crate::protocol::arena::Arena;
@@ -40,6 +41,8 @@ pub(crate) struct Current {
     /// Does not own the engine: dropping it ends nothing.
     engine: Engine,
     role: Role,
+    /// Whose it is if it is no worker.
+    pool: Pool,
     /// What the thread is in, the innermost first; each lies in the frame of who is in it.
     frames: Cell<*const Frame>,
     /// Of a CPU worker: what unparks it, and outlives every fork of it that others may execute.
@@ -123,7 +126,7 @@ impl Entered {
 #[derive(Debug)]
 enum Role {
     Cpu(Worker),
-    /// The index of the node that an I/O thread is at.
+    /// The index of the node that a thread of a pool is at.
     Io(Cell<usize>),
 }
 
@@ -136,16 +139,21 @@ thread_local! {
 impl Current {
     /// The thread of a worker, which shows its jobs there.
     pub(crate) fn cpu(shared: Arc<Shared>, worker: Worker, own: Arc<Own>) -> Entered {
-        Current::enter(shared, Role::Cpu(worker), own)
+        Current::enter(shared, Role::Cpu(worker), Pool::Io, own)
     }
 
     pub(crate) fn io(shared: Arc<Shared>, node: usize) -> Entered {
-        let entered = Arc::clone(&shared);
-        let own = unstopped(move || entered.running.enter());
-        Current::enter(shared, Role::Io(Cell::new(node)), own)
+        Current::elastic(shared, Pool::Io, node)
     }
 
-    fn enter(shared: Arc<Shared>, role: Role, running: Arc<Own>) -> Entered {
+    /// A thread of a pool.
+    pub(crate) fn elastic(shared: Arc<Shared>, pool: Pool, node: usize) -> Entered {
+        let entered = Arc::clone(&shared);
+        let own = unstopped(move || entered.running.enter());
+        Current::enter(shared, Role::Io(Cell::new(node)), pool, own)
+    }
+
+    fn enter(shared: Arc<Shared>, role: Role, pool: Pool, running: Arc<Own>) -> Entered {
         let lane = match &role {
             Role::Cpu(worker) => worker.lane(),
             Role::Io(_) => shared.lane_of_strangers(),
@@ -161,6 +169,7 @@ impl Current {
             ended: Cell::new(None),
             engine: Engine::borrowed(shared),
             role,
+            pool,
             frames: Cell::new(frames),
             unparker: Cell::new(ptr::null()),
             blocks: Cell::new(false),
@@ -281,6 +290,11 @@ impl Current {
         }
     }
 
+    /// Whose thread it is if it is no worker.
+    pub(crate) fn pool(&self) -> Pool {
+        self.pool
+    }
+
     #[inline]
     pub(crate) fn worker(&self) -> Option<&Worker> {
         match &self.role {
@@ -389,7 +403,7 @@ impl Current {
             .running
             .during(job, place, is_eager, || self.within(frame, body));
         let ended = Stamp::now();
-        if (job.class, job.priority) == (Class::Cpu, Priority::P2)
+        if (job.runs_as, job.priority) == (Class::Cpu, Priority::P2)
             && let Some(crew) = shared.background()
         {
             crew.note_progress(self.node_index(), ended);
@@ -404,11 +418,16 @@ impl Current {
     pub(crate) fn may_run(&self, meta: &Meta) -> bool {
         let shared = self.engine.shared();
         ptr::eq(meta.engine, Arc::as_ptr(shared))
-            && matches!(
-                (&self.role, meta.class),
-                (Role::Cpu(_), Class::Cpu) | (Role::Io(_), Class::Io)
-            )
+            && self.is_for(meta)
             && !(is_stoppable() && meta.priority < Priority::P2)
+    }
+
+    /// True if it is such a thread as the job runs on.
+    fn is_for(&self, meta: &Meta) -> bool {
+        match (&self.role, Pool::of(meta)) {
+            (Role::Cpu(_), pool) => pool.is_none(),
+            (Role::Io(_), pool) => pool == Some(self.pool),
+        }
     }
 
     /// Runs a job that somebody here waits for, if it is still queued and this thread is of the
@@ -419,28 +438,27 @@ impl Current {
         let is_engine = ptr::eq(meta.engine, Arc::as_ptr(shared));
         // What is more urgent than its thread others may wait for too.
         let is_beneath = is_stoppable() && meta.priority < Priority::P2;
-        if !is_engine || is_beneath || !job.is_queued() {
+        if !is_engine || is_beneath || !self.is_for(meta) || !job.is_queued() {
             return;
         }
-        let ran = match (&self.role, meta.class, meta.place) {
-            (Role::Cpu(worker), Class::Cpu, Place::Strict(node)) => {
+        let ran = match (&self.role, meta.place) {
+            (Role::Cpu(worker), Place::Strict(node)) => {
                 node as usize == worker.node() && job.run(job, self)
             }
-            // I/O threads go where their jobs are.
-            (Role::Io(at), Class::Io, Place::Strict(node)) if node as usize != at.get() => {
+            // Threads of a pool go where their jobs are.
+            (Role::Io(at), Place::Strict(node)) if node as usize != at.get() => {
                 let node = node as usize;
                 let home = at.replace(node);
-                crate::io::settle(shared, node);
+                crate::io::settle(shared, self.pool, node);
                 let ran = job.run(job, self);
                 at.set(home);
-                crate::io::settle(shared, home);
+                crate::io::settle(shared, self.pool, home);
                 ran
             }
-            (Role::Cpu(_), Class::Cpu, _) | (Role::Io(_), Class::Io, _) => job.run(job, self),
-            (Role::Cpu(_), Class::Io, _) | (Role::Io(_), Class::Cpu, _) => false,
+            (Role::Cpu(_) | Role::Io(_), _) => job.run(job, self),
         };
         if ran {
-            shared.note_dead(job.meta().class);
+            shared.note_dead(job.meta().runs_as);
         }
     }
 }

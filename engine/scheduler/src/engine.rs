@@ -139,6 +139,12 @@ impl Engine {
         self.job().submit_many(jobs.into_iter())
     }
 
+    /// What jobs of class [`Auto`](Class::Auto) that have this name run as just now: `Hybrid` until some of
+    /// them were measured, `None` if none has come of late.
+    pub fn auto_class(&self, name: &str) -> Option<Class> {
+        self.shared.known_autos()?.class_of(name)
+    }
+
     /// The jobs that run just now.
     pub fn running(&self) -> Vec<RunningJob> {
         self.shared.running_jobs()
@@ -147,6 +153,10 @@ impl Engine {
     /// What the engine has done since it was built.
     pub fn metrics(&self) -> Metrics {
         let mut metrics = self.shared.metrics.snapshot();
+        metrics.hybrid_threads = self.shared.hybrid_threads();
+        if let Some(autos) = self.shared.known_autos() {
+            metrics.placed = autos.placed();
+        }
         metrics.nr_throttled = self.shared.machine.topology.nr_throttled();
         if let Some(rules) = &self.shared.rules {
             metrics.breakers = rules.breakers();

@@ -1,6 +1,7 @@
 //! Jobs as users see them: the builder that submits one, the handle that waits for it, the context
 //! that it runs in.
 
+use std::any::TypeId;
 use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
@@ -152,10 +153,11 @@ impl<'e> JobBuilder<'e> {
         F: FnOnce(&JobContext) -> T + Send + 'static,
         T: Send + 'static,
     {
-        Ok(JobCell::new(self.into_meta()?, body))
+        Ok(JobCell::new(self.into_meta(TypeId::of::<F>)?, body))
     }
 
-    fn into_meta(self) -> Result<Meta, SubmitError> {
+    /// What is known of a job with such a closure.
+    fn into_meta(self, body: fn() -> TypeId) -> Result<Meta, SubmitError> {
         let shared = self.engine.shared();
         let index = |home| u16::try_from(home).expect("nodes have numbers of 16 bits");
         let place = match (self.node, self.near) {
@@ -175,18 +177,28 @@ impl<'e> JobBuilder<'e> {
             let name = self.name.as_deref();
             rules.pass(self.class, name, self.weight)
         });
-        let is_rare =
-            self.name.is_some() || deadline.is_some() || self.token.is_some() || pass.is_some();
+        let is_rare = self.name.is_some()
+            || deadline.is_some()
+            || self.token.is_some()
+            || pass.is_some()
+            || self.class == Class::Auto;
         #[cfg(feature = "tracing")]
         let trace = Trace::of_submission(self.trace_parent);
         #[cfg(feature = "tracing")]
         let is_rare = is_rare || trace.is_some();
+        let mut runs_as = self.class;
         let rare = is_rare.then(|| {
+            let mut auto = None;
+            if self.class == Class::Auto {
+                let (class, placed) = shared.place(self.name.as_deref(), body());
+                (runs_as, auto) = (class, Some(placed));
+            }
             Box::new(Rare {
                 name: self.name,
                 deadline,
                 token: self.token,
                 pass,
+                auto,
                 #[cfg(feature = "tracing")]
                 trace,
                 engine: Arc::downgrade(shared),
@@ -196,6 +208,7 @@ impl<'e> JobBuilder<'e> {
             class: self.class,
             priority: self.priority,
             place,
+            runs_as,
             submitted: Stamp::now(),
             engine: Arc::as_ptr(shared),
             rare,
@@ -206,7 +219,7 @@ impl<'e> JobBuilder<'e> {
     #[cfg(feature = "tokio")]
     pub(crate) fn into_shared_and_meta(self) -> Result<(&'e Arc<Shared>, Meta), SubmitError> {
         let shared = self.engine.shared();
-        Ok((shared, self.into_meta()?))
+        Ok((shared, self.into_meta(TypeId::of::<()>)?))
     }
 
     /// The home of the node that it asks for.
@@ -235,7 +248,7 @@ impl<'e> JobBuilder<'e> {
             true => slots.len(),
             false => shared.metrics.workers(),
         };
-        let meta = self.into_meta();
+        let meta = self.into_meta(TypeId::of::<F>);
         let meta = meta.expect("no node is named, so none is unknown");
         let many = Ref::new(Many::new(meta, slots));
         let chunks = Many::chunks(&many, workers);

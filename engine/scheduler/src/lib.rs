@@ -32,6 +32,8 @@ mod ageing;
 #[cfg(all(feature = "tokio", not(reiver_loom)))]
 mod asyncs;
 #[cfg(not(reiver_loom))]
+mod auto;
+#[cfg(not(reiver_loom))]
 mod batch;
 #[cfg(not(reiver_loom))]
 mod breaker;
@@ -56,6 +58,8 @@ mod error;
 mod fork;
 #[cfg(not(reiver_loom))]
 mod histogram;
+#[cfg(not(reiver_loom))]
+mod hybrid;
 #[cfg(not(reiver_loom))]
 mod io;
 #[cfg(not(reiver_loom))]
@@ -128,6 +132,7 @@ pub use reiver_topology::{NodeId, Topology, TopologyError};
 
 #[cfg(not(reiver_loom))]
 pub use {
+    auto::Placed,
     batch::{Batch, BatchError, BatchRun, TryBatchRun},
     breaker::{Breaker, BreakerMetrics, BreakerState},
     builder::{EngineBuilder, Pinning},
@@ -136,7 +141,7 @@ pub use {
     fork::join,
     histogram::Histogram,
     job::{JobBuilder, JobContext, JobHandle},
-    metrics::{JobCounts, Metrics, Rejections, Steals},
+    metrics::{HybridThreads, JobCounts, Metrics, Rejections, Steals},
     numa_vec::numa_vec,
     parallel::{par_chunks_mut, par_for, par_for_ranges, par_map_reduce, par_reduce},
     room::WhenFull,

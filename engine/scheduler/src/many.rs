@@ -187,7 +187,7 @@ where
     fn run_if_queued(&self, job: usize, current: &Current) {
         if current.may_run(&self.meta) && self.run(std::iter::once(job), current) > 0 {
             // Its chunk may have no other, and still lie in a queue.
-            current.engine().shared().note_dead(self.meta.class);
+            current.engine().shared().note_dead(self.meta.runs_as);
         }
     }
 }
@@ -243,7 +243,7 @@ where
             });
             let ended = ended.count();
             if let Some(engine) = engine.filter(|_| ended > 0) {
-                engine.note_dead(self.meta().class);
+                engine.note_dead(self.meta().runs_as);
             }
             ended
         })

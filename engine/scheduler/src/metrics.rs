@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_utils::CachePadded;
 
+use crate::auto::Placed;
 use crate::breaker::BreakerMetrics;
 use crate::cpu_time::CpuTimes;
 use crate::error::{JobError, Phase, SubmitError};
@@ -57,6 +58,16 @@ pub struct Steals {
     pub same_node: u64,
     /// From another node: a fork of its workers, or a job queued there.
     pub remote: u64,
+}
+
+/// The threads for jobs of class [`Hybrid`](Class::Hybrid).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HybridThreads {
+    /// How many there are, those that have nothing to do among them.
+    pub threads: usize,
+    /// How many were blocked in a job when that was last looked at: at most 100 ms ago while any job runs,
+    /// a few ms while jobs wait.
+    pub blocked: usize,
 }
 
 /// Jobs that were not taken, by the reason that their submitters were told.
@@ -124,7 +135,7 @@ fn reason(why: &SubmitError) -> usize {
     }
 }
 
-pub(crate) const CLASSES: [Class; 2] = [Class::Cpu, Class::Io];
+pub(crate) const CLASSES: [Class; 4] = [Class::Cpu, Class::Io, Class::Hybrid, Class::Auto];
 const KINDS: usize = CLASSES.len() * 3;
 const ENDS: usize = 5;
 
@@ -389,6 +400,8 @@ pub struct Metrics {
     workers: usize,
     pub(crate) nr_throttled: Option<u64>,
     pub(crate) breakers: Vec<BreakerMetrics>,
+    pub(crate) hybrid_threads: HybridThreads,
+    pub(crate) placed: Placed,
     cpu_time: Duration,
     uptime: Duration,
 }
@@ -430,6 +443,16 @@ impl Metrics {
     /// How long jobs ran, from their start to their end.
     pub fn run_time(&self, class: Class, priority: Priority) -> Histogram {
         self.run_time[kind(class, priority)].clone()
+    }
+
+    /// The threads for jobs of class [`Hybrid`](Class::Hybrid), and how many are blocked.
+    pub fn hybrid_threads(&self) -> HybridThreads {
+        self.hybrid_threads
+    }
+
+    /// How many jobs of class [`Auto`](Class::Auto) were placed in which class, refused ones too.
+    pub fn placed(&self) -> Placed {
+        self.placed
     }
 
     /// How often workers took work that was not their own.

@@ -73,6 +73,7 @@ impl Collector for EngineCollector {
         jobs(&metrics, &mut encoder)?;
         times(&metrics, &mut encoder)?;
         breakers(&metrics, &mut encoder)?;
+        elastic(&metrics, &mut encoder)?;
         workers(&metrics, &mut encoder)
     }
 }
@@ -81,6 +82,8 @@ fn class_name(class: Class) -> &'static str {
     match class {
         Class::Cpu => "cpu",
         Class::Io => "io",
+        Class::Hybrid => "hybrid",
+        Class::Auto => "auto",
     }
 }
 
@@ -260,6 +263,45 @@ fn breakers(metrics: &Metrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resu
     for breaker in metrics.breakers() {
         let labels = [("name", breaker.name())];
         counter(breaker.opened(), family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+/// What classes Hybrid and Auto have beside their jobs.
+fn elastic(metrics: &Metrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let hybrid = metrics.hybrid_threads();
+    let gauges = [
+        (
+            "reiver_hybrid_threads",
+            "Threads for jobs of class Hybrid",
+            hybrid.threads,
+        ),
+        (
+            "reiver_hybrid_blocked",
+            "Threads of class Hybrid that are blocked in a job",
+            hybrid.blocked,
+        ),
+    ];
+    for (name, help, number) in gauges {
+        encoder
+            .encode_descriptor(name, help, None, MetricType::Gauge)?
+            .encode_gauge(&(number as u64))?;
+    }
+    let placed = metrics.placed();
+    let mut family = encoder.encode_descriptor(
+        "reiver_auto_placed",
+        "Jobs of class Auto, by the class that they were placed in",
+        None,
+        MetricType::Counter,
+    )?;
+    let classes = [
+        (Class::Cpu, placed.cpu),
+        (Class::Io, placed.io),
+        (Class::Hybrid, placed.hybrid),
+    ];
+    for (class, number) in classes {
+        let labels = [("placed", class_name(class))];
+        counter(number, family.encode_family(&labels)?)?;
     }
     Ok(())
 }

@@ -28,6 +28,7 @@ use crate::Class;
 use crate::cell::AnyJob;
 use crate::current::{Current, block_until};
 use crate::error::{Interrupted, SubmitError};
+use crate::io::Pool;
 use crate::panics::contain;
 use crate::protocol::refs::Ref;
 use crate::protocol::sync::{AtomicUsize, Ordering, fence};
@@ -237,7 +238,7 @@ impl Drop for Waiter<'_> {
 /// A thread that waits for what other threads of its engine may have to do. An I/O thread hands its
 /// place on until this is dropped; a CPU worker does so by itself, in [`block_until`].
 #[derive(Debug)]
-pub(crate) struct Stands(Option<Arc<Shared>>);
+pub(crate) struct Stands(Option<(Arc<Shared>, Pool)>);
 
 impl Stands {
     /// True where many have handed their places on already: then a thread rather does what it can
@@ -248,7 +249,7 @@ impl Stands {
                 let shared = current.engine().shared();
                 match current.worker() {
                     Some(worker) => worker.crew(shared).are_few_spares(worker.node()),
-                    None => shared.io.is_mostly_replaced(),
+                    None => shared.pool(current.pool()).is_mostly_replaced(),
                 }
             })
         })
@@ -265,21 +266,22 @@ impl Stands {
                 return (current.depth() < MOST_NESTED).then_some(Stands(None));
             }
             let shared = current.engine().shared();
-            let wanted = shared.io.hand_on()?;
+            let pool = current.pool();
+            let wanted = shared.pool(pool).hand_on(&shared.machine.near)?;
             if let Some(node) = wanted.thread() {
                 shared
                     .spawner
-                    .ask(Request::Io(Arc::downgrade(shared), node));
+                    .ask(Request::Io(Arc::downgrade(shared), pool, node));
             }
-            Some(Stands(Some(Arc::clone(shared))))
+            Some(Stands(Some((Arc::clone(shared), pool))))
         })
     }
 }
 
 impl Drop for Stands {
     fn drop(&mut self) {
-        if let Some(shared) = &self.0 {
-            shared.io.give_back();
+        if let Some((shared, pool)) = &self.0 {
+            shared.pool(*pool).give_back();
         }
     }
 }
@@ -373,7 +375,7 @@ impl Shared {
         if token.is_some_and(|token| token.register(&job)) {
             return;
         }
-        let class = meta.class;
+        let may_block = meta.runs_as != Class::Cpu;
         let run = |current: &Current| {
             contain(|| {
                 job.run(&job, current);
@@ -381,7 +383,7 @@ impl Shared {
         };
         Current::with(|current| match current {
             // It may block, where nothing that blocks is to run.
-            Some(current) if current.is_of(self) && class == Class::Io => {
+            Some(current) if current.is_of(self) && may_block => {
                 current.engine().blocking(|| run(current));
             }
             Some(current) if current.is_of(self) => run(current),

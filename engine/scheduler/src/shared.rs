@@ -1,6 +1,7 @@
 //! What the threads of an engine share: how work comes in, who is woken for it, what is counted,
 //! and how its end is waited for.
 
+use std::any::TypeId;
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use reiver_topology::Seat;
 use crate::admission::{Closing, Rules};
 #[cfg(feature = "tokio")]
 use crate::asyncs::Asyncs;
+use crate::auto::{Auto, Autos};
 use crate::breaker::Verdict;
 use crate::builder::Options;
 use crate::cell::{AnyJob, Meta, Place};
@@ -17,9 +19,9 @@ use crate::crew::{Crew, Rank};
 use crate::current::{Current, block_until, unstopped};
 use crate::error::{Interrupted, JobError, Phase, SubmitError};
 use crate::fork::Fork;
-use crate::io::{Io, Wanted};
+use crate::io::{Io, Pool, Wanted};
 use crate::machine::Machine;
-use crate::metrics::Counters;
+use crate::metrics::{CLASSES, Counters, HybridThreads};
 use crate::panics::contain;
 use crate::protocol::drain::Drain;
 use crate::protocol::refs::Ref;
@@ -50,14 +52,19 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     /// Ordinary workers yield their CPUs to urgent ones.
     yields: AtomicBool,
+    /// Threads for jobs that block.
     pub(crate) io: Io,
+    /// Those for jobs that also compute: ordinary ones, and urgent ones.
+    hybrid: [Io; 2],
+    /// Made with the first job that asks for it.
+    autos: OnceLock<Autos>,
     pub(crate) timer: Timer,
     pub(crate) metrics: Counters,
     pub(crate) spawner: Spawner,
     /// The system gave no threads at all: whoever brings work does it.
     pub(crate) threadless: bool,
     /// By class: the jobs that wait.
-    pub(crate) rooms: [Room; 2],
+    pub(crate) rooms: [Room; CLASSES.len()],
     /// What jobs have to pass before that, if there is anything.
     pub(crate) rules: Option<Rules>,
     pub(crate) closing: Closing,
@@ -86,10 +93,11 @@ impl Shared {
         seats: Vec<Seat>,
         main: Crew,
         options: Options,
-        rooms: [Room; 2],
+        rooms: [Room; CLASSES.len()],
         rules: Option<Rules>,
         watchdog: Option<Watchdog>,
         io: Io,
+        hybrid: [Io; 2],
         timer: Timer,
         metrics: Counters,
         spawner: Spawner,
@@ -111,6 +119,8 @@ impl Shared {
             options,
             yields: AtomicBool::new(false),
             io,
+            hybrid,
+            autos: OnceLock::new(),
             timer,
             metrics,
             spawner,
@@ -180,6 +190,58 @@ impl Shared {
             Rank::Urgent => main + self.machine.nodes.len() + worker,
             Rank::Background => 2 * main + self.machine.nodes.len() + worker,
         }
+    }
+
+    /// The threads of a pool.
+    pub(crate) fn pool(&self, pool: Pool) -> &Io {
+        match pool {
+            Pool::Io => &self.io,
+            Pool::Hybrid => &self.hybrid[0],
+            Pool::UrgentHybrid => &self.hybrid[1],
+        }
+    }
+
+    /// All of them.
+    fn pools(&self) -> impl Iterator<Item = &Io> {
+        std::iter::once(&self.io).chain(&self.hybrid)
+    }
+
+    /// Threads of class Hybrid: how many there are, and how many are blocked in a job.
+    pub(crate) fn hybrid_threads(&self) -> HybridThreads {
+        let counts = self.hybrid.each_ref().map(Io::counts);
+        HybridThreads {
+            threads: counts.iter().map(|count| count[0]).sum(),
+            blocked: counts.iter().map(|count| count[1]).sum(),
+        }
+    }
+
+    /// What is known of jobs of class Auto, of which there is one.
+    pub(crate) fn autos(&self) -> &Autos {
+        self.autos
+            .get()
+            .expect("it is made when the first is placed")
+    }
+
+    /// As [`autos`](Shared::autos), if there was one.
+    pub(crate) fn known_autos(&self) -> Option<&Autos> {
+        self.autos.get()
+    }
+
+    /// Places a job of class Auto.
+    #[cold]
+    pub(crate) fn place(self: &Arc<Self>, name: Option<&str>, body: TypeId) -> (Class, Auto) {
+        if self.autos.get().is_none() {
+            // Others may wait for it while it is made.
+            if is_stoppable() && !self.threadless {
+                let engine = Arc::clone(self);
+                self.spawner.on_behalf(move || {
+                    engine.autos.get_or_init(Autos::new);
+                });
+            } else {
+                self.autos.get_or_init(Autos::new);
+            }
+        }
+        self.autos().place(name, body)
     }
 
     /// All crews that are there.
@@ -265,6 +327,8 @@ impl Shared {
         threads
             .flatten()
             .for_each(|thread| thread.yield_to_others(self.options.nice));
+        self.pools()
+            .for_each(|pool| pool.yield_to_urgent(self.options.nice));
     }
 
     /// An ordinary worker has shown its thread: true if it is to yield.
@@ -333,7 +397,7 @@ impl Shared {
     /// True if whoever queues such a job holds nothing meanwhile that others wait for.
     fn may_be_handed_over(&self, meta: &Meta) -> bool {
         let is_there = || self.crews[Rank::Background as usize].get().is_some();
-        meta.class == Class::Cpu
+        meta.runs_as == Class::Cpu
             && meta.priority == Priority::P2
             && meta.rare.is_none()
             && is_there()
@@ -366,11 +430,13 @@ impl Shared {
         {
             self.spawner.ask(Request::Timer(Arc::downgrade(self)));
         }
-        match meta.class {
-            Class::Cpu => self.crew_for(meta.priority).push(self, node, strict, job),
-            Class::Io => {
-                if let Wanted::Thread(node) = self.io.push(&self.machine.near[node], job) {
-                    self.spawner.ask(Request::Io(Arc::downgrade(self), node));
+        match Pool::of(meta) {
+            None => self.crew_for(meta.priority).push(self, node, strict, job),
+            Some(pool) => {
+                let wanted = self.pool(pool).push(&self.machine.near[node], job);
+                if let Wanted::Thread(node) = wanted {
+                    self.spawner
+                        .ask(Request::Io(Arc::downgrade(self), pool, node));
                 }
             }
         }
@@ -515,6 +581,12 @@ impl Shared {
         }
     }
 
+    /// Those whose threads run jobs of a class.
+    pub(crate) fn pools_of(&self, class: Class) -> impl Iterator<Item = &Io> {
+        let of_class = move |pool: &&Io| pool.is_of(class);
+        self.pools().filter(of_class)
+    }
+
     pub(crate) fn wake(&self, crew: &Crew, worker: Option<usize>) {
         if let Some(worker) = worker {
             self.metrics.note_wake();
@@ -623,7 +695,7 @@ impl Shared {
     /// Ends all jobs that are queued, and from now on whatever still comes.
     pub(crate) fn end_queued(&self) -> usize {
         self.drain.end_queued();
-        let mut jobs = self.io.drain();
+        let mut jobs: Vec<_> = self.pools().flat_map(Io::drain).collect();
         for queues in self.crews().flat_map(|crew| &crew.queues) {
             for priority in PRIORITIES {
                 let taken = std::iter::from_fn(|| queues.take(priority, true));
@@ -683,7 +755,7 @@ impl Shared {
         self.crews()
             .flat_map(|crew| &crew.workers)
             .for_each(|worker| worker.unparker.unpark());
-        self.io.stop();
+        self.pools().for_each(Io::stop);
         self.timer.stop();
         self.watchdog.iter().for_each(Watchdog::wake);
         self.spawner.ask(Request::Stop);
@@ -691,4 +763,11 @@ impl Shared {
 }
 
 /// Names of priorities and classes in the order of their numbers, for whoever indexes by them.
-const _: () = assert!(Priority::P0 as usize == 0 && Class::Io as usize == 1);
+const _: () = {
+    let mut class = 0;
+    while class < CLASSES.len() {
+        assert!(CLASSES[class] as usize == class);
+        class += 1;
+    }
+    assert!(Priority::P0 as usize == 0 && Class::Hybrid as usize == 2);
+};

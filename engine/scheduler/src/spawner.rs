@@ -24,6 +24,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::{self, JoinHandle, Thread};
 
 use crate::crew::Rank;
+use crate::hybrid;
+use crate::io::Pool;
 use crate::parker::{Parker, Unparker};
 use crate::protocol::away::Away;
 use crate::protocol::hand_over::HandOver;
@@ -99,8 +101,10 @@ pub(crate) enum Request {
     Crew(Weak<Shared>, Rank),
     /// A worker has no thread any more, and shows no jobs.
     Left(Weak<Shared>, Worker, Arc<Own>),
-    /// An I/O thread at this node.
-    Io(Weak<Shared>, usize),
+    /// A thread of a pool at this node.
+    Io(Weak<Shared>, Pool, usize),
+    /// The regulator of a pool.
+    Regulator(Weak<Shared>, Pool),
     /// The thread that watches deadlines.
     Timer(Weak<Shared>),
     Bring(Brought),
@@ -119,6 +123,7 @@ impl fmt::Debug for Request {
             Request::Crew(..) => "Crew",
             Request::Left(..) => "Left",
             Request::Io(..) => "Io",
+            Request::Regulator(..) => "Regulator",
             Request::Timer(_) => "Timer",
             Request::Bring(_) => "Bring",
             #[cfg(feature = "tokio")]
@@ -418,13 +423,29 @@ fn serve(requests: &Arc<Requests>, parker: &Parker) {
                     }
                 }
             }
-            Request::Io(engine, node) => {
+            Request::Io(engine, pool, node) => {
                 let Some(shared) = engine.upgrade() else {
                     continue;
                 };
-                if !start_io(&shared, node) {
+                if !start_io(&shared, pool, node) {
                     let _absence = Absence::begin();
-                    crate::io::stand_in(&shared);
+                    crate::io::stand_in(&shared, pool);
+                }
+            }
+            Request::Regulator(engine, pool) => {
+                let Some(shared) = engine.upgrade() else {
+                    continue;
+                };
+                let regulated = Arc::clone(&shared);
+                let started = thread("reiver-regulator".into(), &shared, move || {
+                    hybrid::regulate(&regulated, pool);
+                });
+                if let Err(error) = started {
+                    tracing::warn!(
+                        "the system refuses a thread ({error}); more jobs of class Hybrid may compute at \
+                         once than there are CPUs"
+                    );
+                    hybrid::do_without(&shared, pool);
                 }
             }
             #[cfg(feature = "tokio")]
@@ -551,16 +572,16 @@ fn start_spare(shared: &Arc<Shared>, spare: Worker) -> Option<Worker> {
 }
 
 /// False where the system refuses a thread.
-fn start_io(shared: &Arc<Shared>, node: usize) -> bool {
+fn start_io(shared: &Arc<Shared>, pool: Pool, node: usize) -> bool {
     let io = Arc::clone(shared);
-    let thread = thread("reiver-io".into(), shared, move || {
-        crate::io::live(io, node)
+    let thread = thread(crate::io::thread_name(pool), shared, move || {
+        crate::io::live(io, pool, node)
     });
     if let Err(error) = &thread
-        && shared.io.note_refused()
+        && shared.pool(pool).note_refused()
     {
         tracing::warn!(
-            "the system refuses an I/O thread ({error}); its jobs wait for others, or run one after \
+            "the system refuses a thread of {pool:?} ({error}); its jobs wait for others, or run one after \
              the other where there are none"
         );
     }

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use crate::Class;
+use crate::io::Io;
 use crate::protocol::sync::{AtomicUsize, Ordering};
 use crate::queues::NodeQueues;
 use crate::schedule::is_stoppable;
@@ -14,13 +15,13 @@ pub(crate) const FEW_DEAD: usize = 4096;
 /// Those of an engine.
 #[derive(Debug, Default)]
 pub(crate) struct Dead {
-    /// By class: jobs that have left their queue other than by its end, since it was last swept.
-    counts: [AtomicUsize; 2],
+    /// By the class that they run as: jobs that have left their queue other than by its end, since it was last swept.
+    counts: [AtomicUsize; 3],
     sweeping: Mutex<()>,
 }
 
 impl Shared {
-    /// A job of a class has ended, or begun, that still lies in a queue.
+    /// A job that runs as this class has ended, or begun, that still lies in a queue.
     pub(crate) fn note_dead(&self, class: Class) {
         // ORDERING: relaxed: a hint for when to look.
         let dead = self.dead.counts[class as usize].fetch_add(1, Ordering::Relaxed) + 1;
@@ -50,9 +51,8 @@ impl Shared {
             return;
         };
         counter.store(0, Ordering::Relaxed);
-        if class == Class::Io {
-            self.io.sweep();
-            return;
+        if class != Class::Cpu {
+            return self.pools_of(class).for_each(Io::sweep);
         }
         for crew in self.crews() {
             for (node, queues) in crew.queues.iter().enumerate() {
@@ -75,7 +75,7 @@ impl Shared {
                 let queues = self.crews().flat_map(|crew| &crew.queues);
                 queues.map(NodeQueues::len).sum()
             }
-            Class::Io => self.io.len(),
+            _ => self.pools_of(class).map(Io::len).sum(),
         }
     }
 }

@@ -96,6 +96,15 @@ fn all_that_is_counted_is_given_by_class_and_priority() {
     let open = "reiver_breaker_state{name=\"a \\\"name\\\"\\\\\\n\",state=\"open\"}";
     assert_eq!(get(open), 1.0);
     assert_eq!(get("reiver_workers"), 2.0);
+    let auto = engine.job().class(Class::Auto).submit(|_| ());
+    auto.unwrap().join().unwrap();
+    let text = engine.prometheus_text();
+    let get = |name: &str| read(&text)[name];
+    assert_eq!(get("reiver_auto_placed_total{placed=\"hybrid\"}"), 1.0);
+    let ended = "reiver_jobs_ended_total{class=\"auto\",priority=\"p1\",how=\"completed\"}";
+    assert_eq!(get(ended), 1.0);
+    assert_eq!(get("reiver_hybrid_threads"), 1.0);
+    assert_eq!(get("reiver_hybrid_blocked"), 0.0);
     assert!(get("reiver_cpu_seconds_total") > 0.0);
     assert!((0.0..=1.5).contains(&get("reiver_utilisation_ratio")));
     assert!(!text.contains("priority=\"p2\""), "there was none");

@@ -237,6 +237,8 @@ fn put_settings(definition: &mut Vec<u8>, settings: &Settings) {
     match class {
         Class::Cpu => {}
         Class::Io => text("class", "io"),
+        Class::Hybrid => text("class", "hybrid"),
+        Class::Auto => text("class", "auto"),
     }
     match priority {
         Priority::P0 => text("priority", "P0"),

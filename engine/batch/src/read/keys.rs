@@ -91,7 +91,12 @@ impl Keys<'_> {
                 }
                 "matrix" => keys.matrix = self.matrix(value),
                 "class" => {
-                    keys.class = self.word(value, &[("cpu", Class::Cpu), ("io", Class::Io)]);
+                    let classes = [
+                        ("cpu", Class::Cpu),
+                        ("io", Class::Io),
+                        ("hybrid", Class::Hybrid),
+                    ];
+                    keys.class = self.word(value, &classes);
                 }
                 "priority" => {
                     keys.priority = self.word(

@@ -263,7 +263,7 @@ impl<'p> Coordinator<'p> {
 
     fn class(&self, job: JobIndex) -> usize {
         match self.plan.settings(job).class {
-            Class::Cpu => 0,
+            Class::Cpu | Class::Hybrid | Class::Auto => 0,
             Class::Io => 1,
         }
     }
@@ -271,7 +271,7 @@ impl<'p> Coordinator<'p> {
     fn slots(&self, job: JobIndex) -> u32 {
         let settings = self.plan.settings(job);
         match settings.class {
-            Class::Cpu => settings.cpus.unwrap_or(1),
+            Class::Cpu | Class::Hybrid | Class::Auto => settings.cpus.unwrap_or(1),
             Class::Io => 1,
         }
     }

@@ -403,7 +403,9 @@ fn run_any_io() -> bool {
             return false;
         };
         let shared = current.engine().shared();
-        let job = shared.io.take(&shared.machine.near[current.node_index()]);
+        let job = shared
+            .pool(current.pool())
+            .take(&shared.machine.near[current.node_index()]);
         let is_some = job.is_some();
         if let Some(job) = job {
             current.run_if_queued(&job);

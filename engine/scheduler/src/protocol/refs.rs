@@ -224,7 +224,8 @@ impl<T: ?Sized> Watch<T> {
         // ORDERING: relaxed: who made this had the value, and gave it on with it.
         let upgraded = owners.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         let (inner, owns) = (self.0, PhantomData);
-        upgraded.is_ok().then_some(Ref { inner, owns })
+        // Made only then: one that is dropped again would be counted as gone.
+        upgraded.is_ok().then(|| Ref { inner, owns })
     }
 }
 
@@ -292,4 +293,22 @@ fn place<T>(inner: Inner<T>) -> NonNull<Inner<T>> {
 unsafe fn give_back(block: NonNull<u8>, layout: Layout) {
     // SAFETY: as the caller says.
     unsafe { crate::protocol::sync::dealloc(block.as_ptr(), layout) };
+}
+
+#[cfg(all(test, not(reiver_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_stays_gone_however_often_it_is_asked_for() {
+        let owner = Ref::new(String::from("owned"));
+        let watches = [Ref::watched(&owner), Ref::watched(&owner)];
+        drop(watches[0].upgrade().expect("there is an owner"));
+        assert_eq!(*owner, "owned");
+        drop(owner);
+        for watch in watches.iter().chain(&watches) {
+            assert!(watch.upgrade().is_none());
+            assert!(!watch.is_alive());
+        }
+    }
 }

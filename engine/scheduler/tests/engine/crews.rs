@@ -400,7 +400,10 @@ fn jobs_that_block_are_taken_by_priority_then_in_order() {
     use proptest::test_runner::{Config, TestRunner};
 
     watched();
-    let engine = Engine::builder().io_workers(1..=1).build().unwrap();
+    let builder = Engine::builder().io_workers(1..=1);
+    // However long a background job waits here.
+    let builder = builder.background_patience(Duration::from_secs(3600));
+    let engine = builder.build().unwrap();
     let mut runner = TestRunner::new(Config {
         cases: 50,
         failure_persistence: None,

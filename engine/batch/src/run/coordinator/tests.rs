@@ -276,7 +276,12 @@ fn written(jobs: &[Wanted]) -> String {
                 format!("{{ job = 'n{need}', when = '{when}' }}")
             })
             .collect();
-        let class = if job.is_io { "io" } else { "cpu" };
+        // Of those that are not io some also wait, and take CPU slots all the same.
+        let class = match (job.is_io, number % 2) {
+            (true, _) => "io",
+            (false, 0) => "hybrid",
+            (false, _) => "cpu",
+        };
         text += &format!(
             "[[job]]\nname = 'n{number}'\nrun = 'x'\nclass = '{class}'\ncpus = {}\n\
              priority = 'P{}'\nretries = {}\nneeds = [{}]\n",
