@@ -16,13 +16,15 @@ use std::time::{Duration, Instant};
 
 use super::control::Control;
 use super::descriptors::{Room, Turns};
-use super::launch::{Launched, Launcher};
+use super::launch::{Launched, Launcher, Setting};
 use super::process::{self, Marks, Pid, Snapshot};
+use super::stock::Held;
+use super::trace::Trace;
 use crate::Plan;
 use crate::capture::Captured;
 use crate::event::{AttemptEnd, LeaderEnd, Reason, Status};
 use crate::journal::Born;
-use crate::plan::{JobIndex, Settings};
+use crate::plan::{JobIndex, Settings, variable_of};
 
 /// What all attempts of a run share.
 #[derive(Debug)]
@@ -31,6 +33,9 @@ pub(super) struct Attempts {
     run_id: String,
     state_folder: PathBuf,
     control: Control,
+    /// When the run began.
+    begin: Instant,
+    trace: Trace,
     turns: Turns,
     /// Leaders that live, or have not been reaped. Whoever starts one holds the lock for reading
     /// until it stands here; whoever reaps orphans holds it for writing, and so mistakes none.
@@ -50,24 +55,29 @@ impl Attempts {
         state_folder: PathBuf,
         control: Control,
         room: Room,
+        begin: Instant,
     ) -> io::Result<Attempts> {
         let leaders = RwLock::default();
+        let trace = Trace::of(std::env::var_os("TRACEPARENT").as_deref());
         Ok(Attempts {
             launcher: Launcher::new()?,
             run_id,
             state_folder,
             control,
+            begin,
+            trace,
             turns: Turns::new(room),
             leaders,
         })
     }
 
-    /// Carries out one attempt; `started` is told its process, and when that began.
+    /// Carries out one attempt, with what it holds; `started` is told its process, and when that began.
     pub(super) fn run(
         &self,
         plan: &Plan,
         job: JobIndex,
         number: u32,
+        held: &Held,
         started: impl FnOnce(u32, Born),
     ) -> AttemptEnd {
         let begin = Instant::now();
@@ -78,9 +88,13 @@ impl Attempts {
             ("REIVER_JOB", OsString::from(&name)),
             ("REIVER_ATTEMPT", OsString::from(number.to_string())),
         ];
+        let setting = Setting {
+            variables: self.variables(plan, &name, &marks, held),
+            placement: held.placement().map(|placement| &**placement),
+        };
         let launched = self.turns.take(|| {
             let from = process::ticks();
-            let launched = self.launch(plan, job, number, &marks);
+            let launched = self.launch(plan, job, number, &setting);
             let to = process::ticks();
             launched.map(|(leader, launched)| (leader, launched, Born { from, to }))
         });
@@ -91,6 +105,7 @@ impl Attempts {
                 duration: begin.elapsed(),
                 stdout: Captured::default(),
                 stderr: Captured::default(),
+                placement: None,
             },
             Ok((leader, launched, born)) => {
                 let pid = u32::try_from(launched.pid).expect("a process number is positive");
@@ -107,6 +122,7 @@ impl Attempts {
                 Watch::new(self, settings, leader, launched, marks, begin).follow()
             }
         };
+        end.placement = held.placement().cloned();
         if let Status::Failed(_) = end.status {
             self.keep_output(&mut end, job, &name, number);
         }
@@ -118,11 +134,11 @@ impl Attempts {
         plan: &Plan,
         job: JobIndex,
         number: u32,
-        marks: &[(&'static str, OsString)],
+        setting: &Setting<'_>,
     ) -> Result<(OwnedFd, Launched), String> {
         let attempt = plan.attempt(job, number);
         let leaders = self.leaders.read().unwrap_or_else(PoisonError::into_inner);
-        let launched = self.launcher.launch(&attempt, marks)?;
+        let launched = self.launcher.launch(&attempt, setting)?;
         leaders
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -139,6 +155,33 @@ impl Attempts {
                 Err(format!("cannot watch the process: {error}"))
             }
         }
+    }
+
+    /// What an attempt's environment has over the job's own.
+    fn variables(
+        &self,
+        plan: &Plan,
+        name: &str,
+        marks: &[(&'static str, OsString)],
+        held: &Held,
+    ) -> Vec<(String, OsString)> {
+        let marks = marks.iter();
+        let mut variables: Vec<(String, OsString)> = marks
+            .map(|(key, value)| ((*key).to_owned(), value.clone()))
+            .collect();
+        let parent = self.trace.parent_of(name);
+        variables.push(("TRACEPARENT".to_owned(), parent.into()));
+        if let Some(node) = held.placement().and_then(|placement| placement.node) {
+            variables.push(("REIVER_NODE".to_owned(), node.to_string().into()));
+        }
+        for (resource, indices) in held.indices() {
+            let (resource, _) = &plan.resources()[*resource];
+            let indices: Vec<String> = indices.iter().map(u32::to_string).collect();
+            let variable = variable_of(resource);
+            let variable = variable.expect("a plan's resources have variables of their own");
+            variables.push((variable, indices.join(",").into()));
+        }
+        variables
     }
 
     fn forget(&self, leader: Pid) {
@@ -273,16 +316,27 @@ impl<'a> Watch<'a> {
                 break;
             } else if self.all.control.is_ending() {
                 self.ask_to_end(Status::Cancelled);
-            } else if self.timeout().is_some_and(|at| Instant::now() >= at) {
-                self.ask_to_end(Status::Failed(Reason::Timeout));
+            } else if let Some((at, reason)) = self.time_limit()
+                && Instant::now() >= at
+            {
+                self.ask_to_end(Status::Failed(reason));
             }
         }
         self.finish()
     }
 
-    /// When the timeout passes; one that the clock cannot hold never does.
-    fn timeout(&self) -> Option<Instant> {
-        self.begin.checked_add(self.settings.timeout?)
+    /// When the timeout or the deadline passes, the earlier of the two; one that the clock cannot hold
+    /// never does.
+    fn time_limit(&self) -> Option<(Instant, Reason)> {
+        let after = |begin: Instant, limit: Option<Duration>| begin.checked_add(limit?);
+        let timeout = after(self.begin, self.settings.timeout);
+        let deadline = after(self.all.begin, self.settings.deadline);
+        let timeout = timeout.map(|at| (at, Reason::Timeout));
+        let deadline = deadline.map(|at| (at, Reason::Deadline));
+        timeout
+            .into_iter()
+            .chain(deadline)
+            .min_by_key(|&(at, _)| at)
     }
 
     /// Waits for something to happen.
@@ -295,7 +349,7 @@ impl<'a> Watch<'a> {
         };
         let control = &self.all.control;
         let until = match &self.ending {
-            None => self.timeout(),
+            None => self.time_limit().map(|(at, _)| at),
             Some(ending) => Some(Instant::now() + ending.look_again),
         };
         let told = match &self.ending {
@@ -462,6 +516,7 @@ impl<'a> Watch<'a> {
             duration: self.begin.elapsed(),
             stdout,
             stderr,
+            placement: None,
         }
     }
 

@@ -16,8 +16,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::ptr;
 
+use super::placed::Placed;
 use super::process::Pid;
 use super::streams::{Streams, set_blocking};
+use crate::event::Placement;
 use crate::plan::{Attempt, Command};
 use crate::shell::plain_words;
 
@@ -29,6 +31,15 @@ pub(crate) struct Launched {
     pub(crate) stdout: Option<OwnedFd>,
     /// Where to read its standard error, if that is captured apart.
     pub(crate) stderr: Option<OwnedFd>,
+}
+
+/// What an attempt is given besides what its file says.
+#[derive(Debug)]
+pub(crate) struct Setting<'s> {
+    /// Variables that win over its own.
+    pub(crate) variables: Vec<(String, OsString)>,
+    /// Where it is placed, if it is.
+    pub(crate) placement: Option<&'s Placement>,
 }
 
 /// What is the same for every launch of a run, made ready once.
@@ -61,19 +72,20 @@ impl Launcher {
         Ok(Launcher { environment, null })
     }
 
-    /// Starts an attempt; `marks` are variables that win over its own.
+    /// Starts an attempt.
     ///
     /// # Errors
     /// The system's reason, with what it is about.
     pub(crate) fn launch(
         &self,
         attempt: &Attempt,
-        marks: &[(&'static str, OsString)],
+        setting: &Setting<'_>,
     ) -> Result<Launched, String> {
         check_folder(&attempt.cwd)?;
         let streams = Streams::open(attempt)?;
         let descriptors = streams.descriptors(self.null.as_raw_fd());
-        let added = self.added_variables(attempt, marks)?;
+        let added = self.added_variables(attempt, &setting.variables)?;
+        let _placed = setting.placement.map(Placed::of);
         let spawn = |program: &CStr, arguments: &[CString]| {
             let (added, cwd) = (&added, &attempt.cwd);
             match streams.around(program, arguments) {
@@ -117,23 +129,23 @@ impl Launcher {
         })
     }
 
-    /// What the attempt's environment has over ours, the last of each name; marks win.
+    /// What the attempt's environment has over ours, the last of each name; `given` wins.
     fn added_variables(
         &self,
         attempt: &Attempt,
-        marks: &[(&'static str, OsString)],
+        given: &[(String, OsString)],
     ) -> Result<Vec<(OsString, CString)>, String> {
         let own = attempt
             .env
             .iter()
             .map(|(key, value)| (key.as_os_str(), value.as_os_str()));
-        let marks = marks
+        let given = given
             .iter()
-            .map(|(key, value)| (OsStr::new(*key), value.as_os_str()));
+            .map(|(key, value)| (OsStr::new(key), value.as_os_str()));
         let has_pwd = attempt.env.iter().any(|(key, _)| key == PWD);
         let pwd = (!has_pwd).then_some((OsStr::new(PWD), attempt.cwd.as_os_str()));
         let mut added: Vec<(OsString, CString)> = Vec::new();
-        for (key, value) in own.chain(pwd).chain(marks) {
+        for (key, value) in own.chain(pwd).chain(given) {
             let word = variable(key, value)?;
             match added.iter_mut().find(|(other, _)| other == key) {
                 Some(slot) => slot.1 = word,

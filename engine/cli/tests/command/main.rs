@@ -9,5 +9,7 @@ mod machine;
 mod mistakes;
 mod model;
 mod output;
+mod places;
 mod rules;
 mod sees;
+mod shares;
