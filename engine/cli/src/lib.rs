@@ -30,6 +30,7 @@ use console::Console;
 
 /// Runs the command with this process's arguments.
 pub fn main() -> ExitCode {
+    reiver_batch::run::serve_if_zygote();
     reiver_batch::run::close_inherited_descriptors();
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::WARN)

@@ -16,10 +16,12 @@ use std::time::{Duration, Instant};
 
 use super::control::Control;
 use super::descriptors::{Room, Turns};
-use super::launch::{Launched, Launcher, Setting};
+use super::launch::{Launched, Launcher, Setting, Zygotes};
 use super::process::{self, Marks, Pid, Snapshot};
 use super::stock::Held;
 use super::trace::Trace;
+use reiver::Priority;
+
 use crate::Plan;
 use crate::capture::Captured;
 use crate::event::{AttemptEnd, LeaderEnd, Reason, Status};
@@ -37,6 +39,10 @@ pub(super) struct Attempts {
     begin: Instant,
     trace: Trace,
     turns: Turns,
+    /// Who starts a process by them has no turn, for that may take long: whoever waits for a turn is
+    /// never held up by jobs that give way. While they are held no orphans are reaped, for a leader of
+    /// theirs is known only once it lives.
+    zygotes: Mutex<Zygotes>,
     /// Leaders that live, or have not been reaped. Whoever starts one holds the lock for reading
     /// until it stands here; whoever reaps orphans holds it for writing, and so mistakes none.
     leaders: RwLock<Mutex<HashSet<Pid>>>,
@@ -67,6 +73,7 @@ impl Attempts {
             begin,
             trace,
             turns: Turns::new(room),
+            zygotes: Mutex::default(),
             leaders,
         })
     }
@@ -91,13 +98,21 @@ impl Attempts {
         let setting = Setting {
             variables: self.variables(plan, &name, &marks, held),
             placement: held.placement().map(|placement| &**placement),
+            is_background: settings.priority == Priority::P2,
+            cgroups: &[],
         };
-        let launched = self.turns.take(|| {
+        let launch = |zygotes| {
             let from = process::ticks();
-            let launched = self.launch(plan, job, number, &setting);
+            let launched = self.launch(plan, job, number, &setting, zygotes);
             let to = process::ticks();
             launched.map(|(leader, launched)| (leader, launched, Born { from, to }))
-        });
+        };
+        let launched = if setting.takes_zygote() {
+            let mut zygotes = self.zygotes.lock().unwrap_or_else(PoisonError::into_inner);
+            launch(Some(&mut *zygotes))
+        } else {
+            self.turns.take(|| launch(None))
+        };
         let mut end = match launched {
             Err(reason) => AttemptEnd {
                 status: Status::Failed(Reason::Spawn),
@@ -135,10 +150,13 @@ impl Attempts {
         job: JobIndex,
         number: u32,
         setting: &Setting<'_>,
+        zygotes: Option<&mut Zygotes>,
     ) -> Result<(OwnedFd, Launched), String> {
         let attempt = plan.attempt(job, number);
-        let leaders = self.leaders.read().unwrap_or_else(PoisonError::into_inner);
-        let launched = self.launcher.launch(&attempt, setting)?;
+        let read = || self.leaders.read().unwrap_or_else(PoisonError::into_inner);
+        let before = zygotes.is_none().then(read);
+        let launched = self.launcher.launch(&attempt, setting, zygotes)?;
+        let leaders = before.unwrap_or_else(read);
         leaders
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -226,6 +244,9 @@ impl Attempts {
 
     /// Takes the ends of orphans that have ended, so that they do not pile up.
     pub(super) fn reap_orphans(&self) {
+        let Ok(_zygotes) = self.zygotes.try_lock() else {
+            return;
+        };
         // First the turn and then the lock, as a launch does.
         self.turns.take(|| {
             let leaders = self.leaders.write().unwrap_or_else(PoisonError::into_inner);

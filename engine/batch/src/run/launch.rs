@@ -4,6 +4,8 @@
 //! same whatever this process's size. The child leads a session of its own and starts as from a
 //! shell: default signal actions, none blocked, three descriptors.
 //!
+//! What `posix_spawn` cannot do for a job is done by a [`zygote`](super::zygote) that starts it.
+//!
 //! A shell line without any shell syntax is executed directly, at half the cost; where that turns
 //! out not to be possible the shell gets it after all, and says what is wrong in its own words.
 
@@ -13,12 +15,14 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr;
+use std::sync::Once;
 
-use super::placed::Placed;
+use super::placed::{self, Placed};
 use super::process::Pid;
 use super::streams::{Streams, set_blocking};
+use super::zygote::{ARGUMENTS, Kind, Request, Trouble, Zygote};
 use crate::event::Placement;
 use crate::plan::{Attempt, Command};
 use crate::shell::plain_words;
@@ -40,6 +44,27 @@ pub(crate) struct Setting<'s> {
     pub(crate) variables: Vec<(String, OsString)>,
     /// Where it is placed, if it is.
     pub(crate) placement: Option<&'s Placement>,
+    /// Whether it gives way to all others.
+    pub(crate) is_background: bool,
+    /// Files that take the numbers of processes which are to belong to its cgroup, if it has one.
+    pub(crate) cgroups: &'s [PathBuf],
+}
+
+impl Setting<'_> {
+    /// True if it takes a zygote to start it.
+    pub(crate) fn takes_zygote(&self) -> bool {
+        self.is_background || !self.cgroups.is_empty()
+    }
+}
+
+/// The zygotes of a run, each started when it is first needed. Who holds them is the only one to start
+/// a process by them.
+#[derive(Debug, Default)]
+pub(crate) struct Zygotes {
+    plain: Option<Zygote>,
+    background: Option<Zygote>,
+    /// They could not be started, which was said.
+    are_refused: bool,
 }
 
 /// What is the same for every launch of a run, made ready once.
@@ -72,7 +97,7 @@ impl Launcher {
         Ok(Launcher { environment, null })
     }
 
-    /// Starts an attempt.
+    /// Starts an attempt, by `zygotes` where it takes one of them.
     ///
     /// # Errors
     /// The system's reason, with what it is about.
@@ -80,19 +105,32 @@ impl Launcher {
         &self,
         attempt: &Attempt,
         setting: &Setting<'_>,
+        zygotes: Option<&mut Zygotes>,
     ) -> Result<Launched, String> {
         check_folder(&attempt.cwd)?;
         let streams = Streams::open(attempt)?;
         let descriptors = streams.descriptors(self.null.as_raw_fd());
         let added = self.added_variables(attempt, &setting.variables)?;
-        let _placed = setting.placement.map(Placed::of);
-        let spawn = |program: &CStr, arguments: &[CString]| {
-            let (added, cwd) = (&added, &attempt.cwd);
-            match streams.around(program, arguments) {
-                None => self.spawn(program, arguments, added, cwd, descriptors),
-                Some((shell, words)) => self.spawn(&shell, &words, added, cwd, descriptors),
-            }
+        let mut zygote = zygotes.and_then(|zygotes| self.zygote(zygotes, setting));
+        let _placed = match zygote {
+            None => setting.placement.map(Placed::of),
+            Some(_) => None,
         };
+        let mut spawn_as = |program: &CStr, arguments: &[CString]| {
+            let (added, cwd) = (&added, &attempt.cwd);
+            let Some(zygote) = zygote.as_mut() else {
+                return self.spawn(program, arguments, added, cwd, descriptors);
+            };
+            let request = self.request(program, arguments, added, cwd, setting)?;
+            let started = zygote.launch(&request, descriptors)?;
+            started.troubles.iter().for_each(say_once);
+            Ok(started.pid)
+        };
+        let mut spawn =
+            |program: &CStr, arguments: &[CString]| match streams.around(program, arguments) {
+                None => spawn_as(program, arguments),
+                Some((shell, words)) => spawn_as(&shell, &words),
+            };
         let search = || self.search_path(attempt);
 
         let pid = match &attempt.command {
@@ -205,6 +243,70 @@ impl Launcher {
         checked(error).map(|()| pid)
     }
 
+    /// The zygote that an attempt takes; `None` where there can be none, which is said once.
+    fn zygote<'z>(
+        &self,
+        zygotes: &'z mut Zygotes,
+        setting: &Setting<'_>,
+    ) -> Option<&'z mut Zygote> {
+        if zygotes.are_refused {
+            return None;
+        }
+        let (kind, place) = match setting.is_background {
+            true => (Kind::Background, &mut zygotes.background),
+            false => (Kind::Plain, &mut zygotes.plain),
+        };
+        if place.is_none() {
+            let started = Zygote::start(kind, |socket| {
+                let null = self.null.as_raw_fd();
+                let streams = [socket.as_raw_fd(), null, null];
+                let arguments = ARGUMENTS.map(CStr::to_owned);
+                self.spawn(c"/proc/self/exe", &arguments, &[], Path::new("/"), streams)
+            });
+            match started {
+                Ok(zygote) => *place = Some(zygote),
+                Err(error) => {
+                    zygotes.are_refused = true;
+                    tracing::warn!(
+                        "cannot start a process to start others ({error}): background jobs run as \
+                         others do, and memory of jobs is not limited"
+                    );
+                }
+            }
+        }
+        place.as_mut()
+    }
+
+    fn request(
+        &self,
+        program: &CStr,
+        arguments: &[CString],
+        added: &[(OsString, CString)],
+        cwd: &Path,
+        setting: &Setting<'_>,
+    ) -> io::Result<Request> {
+        let kept = self
+            .environment
+            .iter()
+            .filter(|(key, _)| !added.iter().any(|(k, _)| k == key));
+        let path = |path: &Path| CString::new(path.as_os_str().as_bytes());
+        let cgroups: Result<Vec<CString>, _> =
+            setting.cgroups.iter().map(|file| path(file)).collect();
+        let placement = setting.placement;
+        let memory = placement.and_then(|placement| placement.memory.as_ref());
+        Ok(Request {
+            program: program.to_owned(),
+            arguments: arguments.to_vec(),
+            environment: kept.chain(added).map(|(_, word)| word.clone()).collect(),
+            cwd: path(cwd)?,
+            cgroups: cgroups?,
+            cpus: placement
+                .map(|placement| placement.cpus.clone())
+                .unwrap_or_default(),
+            memory: memory.map(|(policy, nodes)| (placed::mode_of(*policy), nodes.clone())),
+        })
+    }
+
     /// Gives what still writes to a pipe whose reader is about to go somebody else who reads: the
     /// writer outlives its attempt, and is neither held up nor killed by writing. It ends with the
     /// last writer.
@@ -223,6 +325,29 @@ impl Launcher {
                  it may be ended by writing"
             );
         }
+    }
+}
+
+/// Says what a job has to do without, each thing once.
+fn say_once((trouble, error): &(Trouble, io::Error)) {
+    match trouble {
+        Trouble::Cpus => placed::say_once_of_cpus(error),
+        Trouble::Memory => placed::say_once_of_memory(error),
+        Trouble::Cgroup => {
+            static ONCE: Once = Once::new();
+            ONCE.call_once(|| {
+                tracing::warn!(
+                    "a job cannot enter its cgroup ({error}): its memory is not limited"
+                );
+            });
+        }
+        Trouble::Schedule => {
+            static ONCE: Once = Once::new();
+            ONCE.call_once(|| {
+                tracing::warn!("the system lets no job run in the background ({error})");
+            });
+        }
+        Trouble::Exec => unreachable!("that is an error of the launch"),
     }
 }
 

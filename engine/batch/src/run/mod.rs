@@ -25,6 +25,7 @@ mod rehearsal;
 mod stock;
 mod streams;
 mod trace;
+mod zygote;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -54,6 +55,7 @@ pub use memory::available_memory;
 use recorder::Recorder;
 pub use rehearsal::rehearse;
 use stock::Held;
+pub use zygote::serve_if_zygote;
 
 /// What a run needs besides its plan.
 #[derive(Debug, Clone)]

@@ -33,12 +33,7 @@ impl Placed {
             }
         }
         if let Some((policy, nodes)) = &placement.memory {
-            let mode = match policy {
-                MemoryPolicy::Bind => MemoryMode::Bind,
-                MemoryPolicy::Preferred => MemoryMode::Preferred,
-                MemoryPolicy::Interleave => MemoryMode::Interleave,
-                MemoryPolicy::Local => MemoryMode::Local,
-            };
+            let mode = mode_of(*policy);
             let set = ThreadMemory::current()
                 .and_then(|before| place::set_thread_memory(mode, nodes).map(|()| before));
             match set {
@@ -63,7 +58,17 @@ impl Drop for Placed {
     }
 }
 
-fn say_once_of_cpus(error: &io::Error) {
+/// A policy in the system's terms.
+pub(super) fn mode_of(policy: MemoryPolicy) -> MemoryMode {
+    match policy {
+        MemoryPolicy::Bind => MemoryMode::Bind,
+        MemoryPolicy::Preferred => MemoryMode::Preferred,
+        MemoryPolicy::Interleave => MemoryMode::Interleave,
+        MemoryPolicy::Local => MemoryMode::Local,
+    }
+}
+
+pub(super) fn say_once_of_cpus(error: &io::Error) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         tracing::warn!(
@@ -73,7 +78,7 @@ fn say_once_of_cpus(error: &io::Error) {
     });
 }
 
-fn say_once_of_memory(error: &io::Error) {
+pub(super) fn say_once_of_memory(error: &io::Error) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         tracing::warn!(

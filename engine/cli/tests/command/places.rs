@@ -222,3 +222,94 @@ fn events_of_jobs_that_are_not_placed_do_not_say_where() {
         .collect();
     assert!(started[0].get("node").is_none() && started[0].get("cpus").is_none());
 }
+
+/// Two jobs on one CPU that compute until they are told to stop, and what each of them got.
+fn spin(prefix: &str) -> Option<(u64, u64)> {
+    let spin = |wait: &str| {
+        format!(
+            "run = '{wait} touch $REIVER_JOB; while ! [ -e stop ]; do :; done; \
+             cut -d\" \" -f14,15 /proc/$$/stat > $REIVER_JOB.ticks'\n"
+        )
+    };
+    let case = Case::toml(&format!(
+        "[[job]]\nname = 'p1'\n{}[[job]]\nname = 'p2'\npriority = 'P2'\n{}\
+         [[job]]\nname = 'clock'\nclass = 'io'\nrun = 'until [ -e p1 ] && [ -e p2 ]; do sleep 0.05; done; \
+         sleep 3; touch stop'\n",
+        spin(""),
+        spin("until [ -e p1 ]; do sleep 0.05; done;"),
+    ));
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(case.folder(), mode).expect("a folder of ours");
+    let line = format!("exec {prefix} taskset -c 0 $REIVER run jobs.toml -j2 --no-journal");
+    let done = case.through_shell(&line);
+    if done.code == 127 || done.code == 126 {
+        eprintln!("skipped: {}", done.stderr);
+        return None;
+    }
+    assert_eq!(done.expect(0).stderr.matches("warn").count(), 0);
+    let ticks = |name: &str| -> u64 {
+        let text = std::fs::read_to_string(case.path(&format!("{name}.ticks"))).unwrap();
+        text.split_whitespace()
+            .map(|word| word.parse::<u64>().unwrap())
+            .sum()
+    };
+    Some((ticks("p1"), ticks("p2")))
+}
+
+#[test]
+fn a_background_job_gives_way_to_one_that_is_not() {
+    let others = "setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs";
+    for prefix in ["", others] {
+        let Some((p1, p2)) = spin(prefix) else {
+            continue;
+        };
+        eprintln!("{prefix}: {p1} ticks, and {p2} in the background");
+        assert!(p2 * 20 <= p1 + p2, "{prefix}: {p1} and {p2}");
+        assert!(p1 > 20, "{prefix}: {p1} and {p2}");
+    }
+}
+
+#[test]
+fn background_jobs_are_jobs_as_all_others() {
+    let job = |priority: &str| {
+        format!(
+            "[[job]]\nname = '{priority}'\npriority = '{priority}'\ncwd = 'sub'\nenv = {{ A = 'b c' }}\n\
+             run = 'umask; pwd; echo \"$A\"; ls /proc/self/fd | wc -l; nice; \
+             grep -E \"^(Sig(Blk|Ign|Cgt)|Cpus_allowed|Mems_allowed):\" /proc/self/status; \
+             echo $REIVER_ATTEMPT; cat; exit 3'\n"
+        )
+    };
+    let case = Case::toml(&format!("{}{}", job("P1"), job("P2")));
+    std::fs::create_dir(case.path("sub")).unwrap();
+    let done = case.reiver(&["run", "jobs.toml", "-j1"]).expect(1);
+    let lines: Vec<&str> = done.stdout.lines().collect();
+    let (plain, background) = lines.split_at(lines.len() / 2);
+    assert_eq!(plain, background);
+    assert!(lines.len() > 16, "{lines:?}");
+    assert_eq!(done.stderr.matches("exit code 3").count(), 4);
+}
+
+#[test]
+fn background_jobs_are_at_the_idle_class_and_end_like_all_others() {
+    let case = Case::toml(
+        "[defaults]\npriority = 'P2'\n[[job]]\nname = 'class'\nrun = 'cut -d\" \" -f41 /proc/self/stat'\n\
+         [[job]]\nname = 'gone'\ncommand = ['no such program']\n\
+         [[job]]\nname = 'tree'\nrun = 'sleep 77 & sleep 77 & (env -i setsid sleep 77 &) ; wait'\ntimeout = '300ms'\n\
+         [[job]]\nname = 'killed'\nrun = 'kill -9 $$'\n\
+         [[job]]\nname = 'many-{i}'\nmatrix = { i = [1,2,3,4,5,6,7,8,9] }\ncommand = ['true']\n",
+    );
+    let (events, done) = case.events(&[]);
+    done.expect(1);
+    let reason = |name: &str| {
+        let mut ends = events.iter().filter(|e| e["event"] == "job-finished");
+        ends.find(|event| event["job"] == name).expect("it ended")["reason"].clone()
+    };
+    assert_eq!(reason("gone"), "spawn");
+    assert_eq!(reason("tree"), "timeout");
+    assert_eq!(reason("killed"), "signal");
+    assert_eq!(reason("many-9"), Value::Null);
+    let done = case
+        .reiver(&["run", "jobs.toml", "--filter", "class"])
+        .expect(0);
+    assert_eq!(done.stdout, "5\n", "SCHED_IDLE");
+}
