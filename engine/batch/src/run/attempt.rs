@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use super::cgroups::{Group, Groups};
 use super::control::Control;
 use super::descriptors::{Room, Turns};
 use super::launch::{Launched, Launcher, Setting, Zygotes};
@@ -38,6 +39,7 @@ pub(super) struct Attempts {
     /// When the run began.
     begin: Instant,
     trace: Trace,
+    groups: Option<Groups>,
     turns: Turns,
     /// Who starts a process by them has no turn, for that may take long: whoever waits for a turn is
     /// never held up by jobs that give way. While they are held no orphans are reaped, for a leader of
@@ -62,6 +64,7 @@ impl Attempts {
         control: Control,
         room: Room,
         begin: Instant,
+        groups: Option<Groups>,
     ) -> io::Result<Attempts> {
         let leaders = RwLock::default();
         let trace = Trace::of(std::env::var_os("TRACEPARENT").as_deref());
@@ -72,6 +75,7 @@ impl Attempts {
             control,
             begin,
             trace,
+            groups,
             turns: Turns::new(room),
             zygotes: Mutex::default(),
             leaders,
@@ -95,11 +99,12 @@ impl Attempts {
             ("REIVER_JOB", OsString::from(&name)),
             ("REIVER_ATTEMPT", OsString::from(number.to_string())),
         ];
+        let group = self.group(settings, job, number);
         let setting = Setting {
             variables: self.variables(plan, &name, &marks, held),
             placement: held.placement().map(|placement| &**placement),
             is_background: settings.priority == Priority::P2,
-            cgroups: &[],
+            cgroups: group.as_ref().map_or(&[], Group::procs),
         };
         let launch = |zygotes| {
             let from = process::ticks();
@@ -134,10 +139,14 @@ impl Attempts {
                 });
                 let readers = launched.stdout.iter().chain(&launched.stderr);
                 let marks = Marks::new(marks, readers);
-                Watch::new(self, settings, leader, launched, marks, begin).follow()
+                let group = group.as_ref();
+                Watch::new(self, settings, leader, launched, (marks, group), begin).follow()
             }
         };
         end.placement = held.placement().cloned();
+        if let Some(group) = group {
+            group.remove();
+        }
         if let Status::Failed(_) = end.status {
             self.keep_output(&mut end, job, &name, number);
         }
@@ -172,6 +181,27 @@ impl Attempts {
                 self.forget(launched.pid);
                 Err(format!("cannot watch the process: {error}"))
             }
+        }
+    }
+
+    /// The cgroup of an attempt, if its job states memory and there can be one.
+    fn group(&self, settings: &Settings, job: JobIndex, number: u32) -> Option<Group> {
+        let (groups, bytes) = (self.groups.as_ref()?, settings.memory?);
+        let group = groups.group(&format!("{}-{number}", job.0 + 1), bytes);
+        group
+            .inspect_err(|error| {
+                static ONCE: std::sync::Once = std::sync::Once::new();
+                ONCE.call_once(|| {
+                    tracing::warn!("cannot limit the memory of a job: {error}");
+                });
+            })
+            .ok()
+    }
+
+    /// Removes what is left of the run's cgroups.
+    pub(super) fn close_groups(&self) {
+        if let Some(groups) = &self.groups {
+            groups.close();
         }
     }
 
@@ -269,6 +299,7 @@ struct Watch<'a> {
     leader: OwnedFd,
     pid: Pid,
     marks: Marks,
+    group: Option<&'a Group>,
     begin: Instant,
     streams: [Stream; 2],
     ending: Option<Ending>,
@@ -298,7 +329,7 @@ impl<'a> Watch<'a> {
         settings: &'a Settings,
         leader: OwnedFd,
         launched: Launched,
-        marks: Marks,
+        (marks, group): (Marks, Option<&'a Group>),
         begin: Instant,
     ) -> Watch<'a> {
         let stream = |reader: Option<OwnedFd>| Stream {
@@ -314,6 +345,7 @@ impl<'a> Watch<'a> {
             leader,
             pid,
             marks,
+            group,
             begin,
             streams,
             ending,
@@ -468,7 +500,13 @@ impl<'a> Watch<'a> {
     fn look(&self) -> (Vec<Pid>, bool) {
         let look = || {
             Snapshot::take().map(|snapshot| {
-                let members = snapshot.members(self.pid, &self.marks);
+                let mut members = snapshot.members(self.pid, &self.marks);
+                // From here nobody can hide.
+                let grouped = self.group.map_or_else(Vec::new, Group::members);
+                let grouped = grouped.into_iter().filter(|&pid| !snapshot.has_ended(pid));
+                members.extend(grouped);
+                members.sort_unstable();
+                members.dedup();
                 (members, snapshot.has_executing_child())
             })
         };
@@ -523,9 +561,13 @@ impl<'a> Watch<'a> {
             LeaderEnd::NotStarted(format!("its end was taken by somebody else: {error}"))
         });
         self.all.forget(self.pid);
+        let ran_out = || self.group.is_some_and(Group::has_run_out);
         let status = match (&self.ending, &leader) {
             (Some(ending), _) => ending.status,
             (None, LeaderEnd::Exited(code)) if self.is_success(*code) => Status::Success,
+            (None, LeaderEnd::Exited(_) | LeaderEnd::Signalled(_)) if ran_out() => {
+                Status::Failed(Reason::OutOfMemory)
+            }
             (None, LeaderEnd::Exited(_)) => Status::Failed(Reason::Exit),
             (None, LeaderEnd::Signalled(_)) => Status::Failed(Reason::Signal),
             (None, LeaderEnd::NotStarted(_)) => Status::Failed(Reason::Spawn),

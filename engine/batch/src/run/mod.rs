@@ -10,6 +10,7 @@
 //! affinity and memory policy that this process was started with.
 
 mod attempt;
+mod cgroups;
 mod control;
 mod coordinator;
 mod descriptors;
@@ -45,6 +46,7 @@ use crate::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Sink, Status
 use crate::journal::{Born, Journal};
 use crate::plan::JobIndex;
 use attempt::Attempts;
+use cgroups::Groups;
 pub use control::Control;
 use coordinator::{Coordinator, News, Stop};
 use descriptors::Room;
@@ -157,12 +159,14 @@ pub fn run(
         .build()
         .map_err(io::Error::other)?;
     let (done, exit_counts) = (options.done, options.exit_counts);
+    let run_id = options.run_id;
     let attempts = Attempts::new(
-        options.run_id,
+        run_id.clone(),
         options.state_folder,
         control.clone(),
         room,
         begin,
+        groups_for(plan, &run_id),
     )?;
     let (sender, receiver) = channel();
     let reporter = Reporter::start(Arc::clone(plan), sinks, sender.clone())?;
@@ -208,6 +212,7 @@ pub fn run(
         ..
     } = run;
     attempts.reap_orphans();
+    attempts.close_groups();
     summary.duration = begin.elapsed();
     let signal = control
         .signal()
@@ -243,6 +248,25 @@ pub fn run(
         trouble,
         unrecorded,
     })
+}
+
+/// The cgroups for a run some of whose jobs state memory. What killed runs have left of theirs is removed
+/// in any case.
+fn groups_for(plan: &Plan, run_id: &str) -> Option<Groups> {
+    cgroups::sweep();
+    if !plan.tables().any(|settings| settings.memory.is_some()) {
+        return None;
+    }
+    match Groups::make(run_id) {
+        Ok(groups) => Some(groups),
+        Err(error) => {
+            tracing::warn!(
+                "cgroups cannot be used here ({error}): the memory that jobs state decides when they \
+                 start, and does not limit them"
+            );
+            None
+        }
+    }
 }
 
 struct Run<'p> {

@@ -254,6 +254,12 @@ impl Snapshot {
         })
     }
 
+    /// True to a process that had ended, and waits for its parent.
+    pub(crate) fn has_ended(&self, pid: Pid) -> bool {
+        let entry = self.entries.get(&pid);
+        entry.is_some_and(|entry| entry.state == State::Ended)
+    }
+
     /// True if a child of ours is just being executed: it does not show yet whose it is.
     pub(crate) fn has_executing_child(&self) -> bool {
         let own = own_pid();

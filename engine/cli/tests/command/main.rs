@@ -6,6 +6,7 @@ mod events;
 mod examples;
 mod journal;
 mod machine;
+mod memory;
 mod mistakes;
 mod model;
 mod output;
