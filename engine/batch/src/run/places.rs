@@ -82,22 +82,25 @@ impl Places {
         };
         let free = self.free.difference(kept);
         let count = (cpus as usize).min(self.topology.cpus().len());
-        let confined = match wish.affinity {
-            Affinity::None => None,
-            Affinity::Prefer | Affinity::Require => self.pack_into_one(wish, &free, count),
+        let any = Wish {
+            nodes: Vec::new(),
+            ..wish.clone()
         };
-        let around = || {
+        let around = |wish: &Wish| {
             let theirs = free.intersection(&self.cpus_of(wish));
             let theirs = self.topology.pack(&theirs, count);
             (theirs.len() == count).then_some(theirs)
         };
+        let confined = |wish: &Wish| self.pack_into_one(wish, &free, count);
+        let anywhere = || confined(&any).unwrap_or_else(|| self.topology.pack(&free, count));
         let found = match wish.affinity {
-            Affinity::None => Some(self.topology.pack(&free, count)),
-            Affinity::Prefer => confined
-                .or_else(around)
-                .or_else(|| Some(self.topology.pack(&free, count))),
-            Affinity::Require if self.has_one_of(wish, count) => confined,
-            Affinity::Require => around(),
+            Affinity::None => Some(anywhere()),
+            Affinity::Prefer => {
+                let near = confined(wish).or_else(|| around(wish));
+                Some(near.unwrap_or_else(anywhere))
+            }
+            Affinity::Require if self.has_one_of(wish, count) => confined(wish),
+            Affinity::Require => around(wish),
         };
         match found {
             None => Answer::Wait(self.best_for(wish, count)),

@@ -5,7 +5,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::case::Case;
+use crate::case::{Case, lives};
 
 /// What a job prints of the CPUs that it may run on, and of its memory.
 const SEE: &str = "run = 'grep ^Cpus_allowed_list: /proc/self/status; head -1 /proc/self/numa_maps; \
@@ -312,4 +312,27 @@ fn background_jobs_are_at_the_idle_class_and_end_like_all_others() {
         .reiver(&["run", "jobs.toml", "--filter", "class"])
         .expect(0);
     assert_eq!(done.stdout, "5\n", "SCHED_IDLE");
+}
+
+#[test]
+fn background_jobs_of_a_killed_run_are_ended_before_they_run_again() {
+    let case = Case::toml(
+        "[[job]]\nname = 'once'\npriority = 'P2'\n\
+         run = 'echo $$ >> pids; [ -e second ] || { env -i sleep 300; }'\n",
+    );
+    let mut child = case.start(&["run", "jobs.toml"]);
+    case.wait_for("pids");
+    child.kill().expect("it runs");
+    child.wait().expect("it has ended");
+    case.write("second", "");
+    let done = case.reiver(&["run", "jobs.toml", "--resume"]).expect(0);
+    assert!(
+        done.stderr.contains("that a run left behind"),
+        "{}",
+        done.stderr
+    );
+    let pids = std::fs::read_to_string(case.path("pids")).unwrap();
+    let pids: Vec<u32> = pids.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(pids.len(), 2);
+    assert!(!lives(pids[0]));
 }
