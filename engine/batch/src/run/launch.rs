@@ -256,7 +256,7 @@ impl Launcher {
             true => (Kind::Background, &mut zygotes.background),
             false => (Kind::Plain, &mut zygotes.plain),
         };
-        if place.is_none() {
+        if place.as_ref().is_none_or(Zygote::is_gone) {
             let started = Zygote::start(kind, |socket| {
                 let null = self.null.as_raw_fd();
                 let streams = [socket.as_raw_fd(), null, null];

@@ -141,6 +141,17 @@ impl Zygote {
         Ok(Zygote { socket })
     }
 
+    /// True once it has ended, which it does for nobody but reiver unless somebody kills it.
+    pub(super) fn is_gone(&self) -> bool {
+        let mut fds = [libc::pollfd {
+            fd: self.socket.as_raw_fd(),
+            events: 0,
+            revents: 0,
+        }];
+        super::attempt::poll(&mut fds, Some(Duration::ZERO));
+        fds[0].revents != 0
+    }
+
     /// Starts a process with these streams.
     ///
     /// # Errors

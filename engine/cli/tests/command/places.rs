@@ -336,3 +336,15 @@ fn background_jobs_of_a_killed_run_are_ended_before_they_run_again() {
     assert_eq!(pids.len(), 2);
     assert!(!lives(pids[0]));
 }
+
+#[test]
+fn whoever_starts_background_jobs_may_be_killed() {
+    // The leader of their session.
+    let case = Case::toml(
+        "[defaults]\npriority = 'P2'\n\
+         [[job]]\nname = 'kills'\nrun = 'kill -9 $(cut -d\" \" -f6 /proc/$$/stat)'\n\
+         [[job]]\nname = 'next'\nneeds = ['kills']\nrun = 'echo next'\n",
+    );
+    let done = case.run().expect(0);
+    assert_eq!(done.stdout, "next\n");
+}
