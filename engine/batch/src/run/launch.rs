@@ -122,7 +122,14 @@ impl Launcher {
                 return self.spawn(program, arguments, added, cwd, descriptors);
             };
             let request = self.request(program, arguments, added, cwd, setting)?;
-            let started = zygote.launch(&request, descriptors)?;
+            let started = match zygote.launch(&request, descriptors) {
+                // It was gone before it has read what it was to do.
+                Err(error) if is_gone(&error) => {
+                    **zygote = self.start_zygote(setting)?;
+                    zygote.launch(&request, descriptors)
+                }
+                started => started,
+            }?;
             started.troubles.iter().for_each(say_once);
             Ok(started.pid)
         };
@@ -252,18 +259,12 @@ impl Launcher {
         if zygotes.are_refused {
             return None;
         }
-        let (kind, place) = match setting.is_background {
-            true => (Kind::Background, &mut zygotes.background),
-            false => (Kind::Plain, &mut zygotes.plain),
+        let place = match setting.is_background {
+            true => &mut zygotes.background,
+            false => &mut zygotes.plain,
         };
-        if place.as_ref().is_none_or(Zygote::is_gone) {
-            let started = Zygote::start(kind, |socket| {
-                let null = self.null.as_raw_fd();
-                let streams = [socket.as_raw_fd(), null, null];
-                let arguments = ARGUMENTS.map(CStr::to_owned);
-                self.spawn(c"/proc/self/exe", &arguments, &[], Path::new("/"), streams)
-            });
-            match started {
+        if place.is_none() {
+            match self.start_zygote(setting) {
                 Ok(zygote) => *place = Some(zygote),
                 Err(error) => {
                     zygotes.are_refused = true;
@@ -275,6 +276,20 @@ impl Launcher {
             }
         }
         place.as_mut()
+    }
+
+    fn start_zygote(&self, setting: &Setting<'_>) -> io::Result<Zygote> {
+        let kind = match setting.is_background {
+            true => Kind::Background,
+            false => Kind::Plain,
+        };
+        Zygote::start(kind, |socket| {
+            let null = self.null.as_raw_fd();
+            let streams = [socket.as_raw_fd(), null, null];
+            let arguments = ARGUMENTS.map(CStr::to_owned);
+            let folder = Path::new("/");
+            self.spawn(c"/proc/self/exe", &arguments, &[], folder, streams)
+        })
     }
 
     fn request(
@@ -349,6 +364,12 @@ fn say_once((trouble, error): &(Trouble, io::Error)) {
         }
         Trouble::Exec => unreachable!("that is an error of the launch"),
     }
+}
+
+/// True to what a socket says whose other end has gone with something unread, or before it was sent.
+fn is_gone(error: &io::Error) -> bool {
+    let kinds = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
+    kinds.contains(&error.kind())
 }
 
 fn checked(error: c_int) -> io::Result<()> {

@@ -141,22 +141,12 @@ impl Zygote {
         Ok(Zygote { socket })
     }
 
-    /// True once it has ended, which it does for nobody but reiver unless somebody kills it.
-    pub(super) fn is_gone(&self) -> bool {
-        let mut fds = [libc::pollfd {
-            fd: self.socket.as_raw_fd(),
-            events: 0,
-            revents: 0,
-        }];
-        super::attempt::poll(&mut fds, Some(Duration::ZERO));
-        fds[0].revents != 0
-    }
-
     /// Starts a process with these streams.
     ///
     /// # Errors
-    /// The system's reason why the program could not be executed, or `UnexpectedEof` and the like where
-    /// the zygote is gone.
+    /// The system's reason why the program could not be executed. `BrokenPipe` or `ConnectionReset` where
+    /// the zygote was gone before it has read the request; other errors of sockets where it ended in the
+    /// middle, and nobody knows how far it came.
     pub(super) fn launch(&mut self, request: &Request, streams: [RawFd; 3]) -> io::Result<Started> {
         let body = request.encode();
         let length = u32::try_from(body.len()).map_err(|_| io::ErrorKind::ArgumentListTooLong)?;

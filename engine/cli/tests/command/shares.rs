@@ -69,7 +69,7 @@ fn jobs_hold_indices_of_resources_that_nobody_else_holds() {
 fn options_win_over_the_file_and_stand_in_what_is_pasted() {
     let case = Case::toml(
         "[pools]\ndb = 1\n[resources]\ngpu = 1\n[[job]]\nname = 'a b'\nrun = 'exit 3'\npool = 'db'\n\
-         resources = { gpu = 2 }\nmemory = 2048\n",
+         resources = { gpu = 2 }\nmemory = '200MiB'\n",
     );
     let options = [
         "run",
@@ -79,7 +79,7 @@ fn options_win_over_the_file_and_stand_in_what_is_pasted() {
         "--resource",
         "gpu=2",
         "--limit",
-        "memory=1MiB",
+        "memory=1GiB",
         "--numa",
         "prefer",
     ];
