@@ -4,8 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use reiver::NodeId;
+use reiver_topology::CpuSet;
+
 use crate::Plan;
 use crate::capture::Captured;
+use crate::job_file::MemoryPolicy;
 use crate::plan::JobIndex;
 
 /// One thing that happened, and when.
@@ -33,8 +37,10 @@ pub enum EventKind {
         job: JobIndex,
         /// The attempt, from 1.
         attempt: u32,
-        /// The process, leader of the attempt's session.
+        /// The process, leader of the attempt.
         pid: u32,
+        /// Where it was placed, if it was.
+        placement: Option<Arc<Placement>>,
     },
     /// An attempt failed, and the job will be tried again.
     JobRetried {
@@ -96,6 +102,21 @@ pub enum Reason {
     Timeout,
     /// No process could be started.
     Spawn,
+    /// The kernel ended it for more memory than it may have.
+    OutOfMemory,
+    /// `deadline` passed.
+    Deadline,
+}
+
+/// Where a job was placed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// The CPUs that it may run on; empty for all that reiver may.
+    pub cpus: CpuSet,
+    /// The node that all of them lie on, if they do.
+    pub node: Option<NodeId>,
+    /// Where its memory comes from, and which nodes that is about, if it is not the system's default.
+    pub memory: Option<(MemoryPolicy, Vec<NodeId>)>,
 }
 
 /// How one attempt ended.
@@ -112,6 +133,8 @@ pub struct AttemptEnd {
     pub stdout: Captured,
     /// Captured standard error.
     pub stderr: Captured,
+    /// Where it was placed, if it was.
+    pub placement: Option<Arc<Placement>>,
 }
 
 /// How the first process of an attempt ended.

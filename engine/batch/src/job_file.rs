@@ -20,6 +20,11 @@ pub struct JobFile {
     pub max_fails: Option<Spanned<u32>>,
     /// `[limits]`.
     pub limits: LimitKeys,
+    /// `[pools]`: names with how many jobs each holds at once, 1 or more.
+    pub pools: Vec<(Spanned<String>, Spanned<u32>)>,
+    /// `[resources]`: names, of the letters that a variable's name may have, with how many there
+    /// are, 1 or more.
+    pub resources: Vec<(Spanned<String>, Spanned<u32>)>,
     /// `[defaults]` of a TOML file. Text jobs carry their own: see [`Entry::Line`].
     pub defaults: JobKeys,
     /// The jobs in file order.
@@ -33,6 +38,10 @@ pub struct LimitKeys {
     pub cpus: Option<Spanned<u32>>,
     /// Slots that jobs of class io share, 1 or more.
     pub io: Option<Spanned<u32>>,
+    /// Bytes that jobs which state memory share, 1 or more.
+    pub memory: Option<Spanned<u64>>,
+    /// The load of the last minute above which nothing is started, more than zero.
+    pub load: Option<Spanned<f64>>,
 }
 
 /// One job as it stands in its file, before its matrix is unfolded.
@@ -96,6 +105,52 @@ pub struct JobKeys {
     pub stderr: Option<Spanned<String>>,
     /// `success-codes`, each 0 to 255, at least one.
     pub success_codes: Option<Spanned<Vec<u8>>>,
+    /// `memory` in bytes, 1 or more.
+    pub memory: Option<Spanned<u64>>,
+    /// `numa`.
+    pub numa: Option<Spanned<NumaKeys>>,
+    /// `pool`.
+    pub pool: Option<Spanned<String>>,
+    /// `resources`; 0 takes back what the defaults ask for.
+    pub resources: Vec<(Spanned<String>, Spanned<u32>)>,
+    /// `deadline` of the job with all its attempts, more than zero.
+    pub deadline: Option<Spanned<Duration>>,
+}
+
+/// `numa`, each part as given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NumaKeys {
+    /// Whether the job is confined to nodes.
+    pub affinity: Option<Affinity>,
+    /// Where its memory comes from.
+    pub policy: Option<MemoryPolicy>,
+    /// The nodes that it is about, at least one.
+    pub nodes: Option<Spanned<Vec<u32>>>,
+}
+
+/// Whether a job is confined to nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Affinity {
+    /// It is not.
+    #[default]
+    None,
+    /// To one that has room just now, else it is not.
+    Prefer,
+    /// To one, and it waits for that.
+    Require,
+}
+
+/// Where the memory comes from that a job touches first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MemoryPolicy {
+    /// From these nodes alone.
+    Bind,
+    /// From these nodes while they have some.
+    Preferred,
+    /// From these nodes in turns.
+    Interleave,
+    /// From the node of the CPU that touches it.
+    Local,
 }
 
 /// One entry of `needs`.

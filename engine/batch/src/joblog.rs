@@ -69,10 +69,10 @@ fn exit_and_signal(status: Status, end: &AttemptEnd) -> (i32, i32) {
         LeaderEnd::NotStarted(_) => (-1, 0),
     };
     match status {
-        Status::Failed(Reason::Timeout | Reason::Spawn) => (-1, signal),
-        Status::Failed(Reason::Exit | Reason::Signal) | Status::Success | Status::Cancelled => {
-            (exit, signal)
-        }
+        Status::Failed(Reason::Timeout | Reason::Spawn | Reason::Deadline) => (-1, signal),
+        Status::Failed(Reason::Exit | Reason::Signal | Reason::OutOfMemory)
+        | Status::Success
+        | Status::Cancelled => (exit, signal),
     }
 }
 

@@ -43,10 +43,23 @@ impl<W: Write + Send> Sink for JsonLines<W> {
                     .map(|source| source.given.to_string_lossy());
                 set("files", files.collect());
             }
-            EventKind::JobStarted { job, attempt, pid } => {
+            EventKind::JobStarted {
+                job,
+                attempt,
+                pid,
+                placement,
+            } => {
                 set("job", name(*job));
                 set("attempt", (*attempt).into());
                 set("pid", (*pid).into());
+                if let Some(placement) = placement {
+                    if let Some(node) = placement.node {
+                        set("node", node.0.into());
+                    }
+                    if !placement.cpus.is_empty() {
+                        set("cpus", placement.cpus.iter().map(|cpu| cpu.0).collect());
+                    }
+                }
             }
             EventKind::JobRetried {
                 job,
@@ -120,6 +133,8 @@ fn end_of(status: Status, end: Option<&AttemptEnd>) -> Map<String, Value> {
             Reason::Signal => "signal",
             Reason::Timeout => "timeout",
             Reason::Spawn => "spawn",
+            Reason::OutOfMemory => "oom",
+            Reason::Deadline => "deadline",
         };
         object.insert("reason".into(), reason.into());
     }

@@ -4,6 +4,9 @@ use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use reiver_batch::Form;
+use reiver_batch::job_file::Affinity;
+use reiver_batch::plan::variable_of;
+use reiver_batch::read::parse_size;
 
 /// Runs files of jobs on the cores and nodes of this machine.
 #[derive(Debug, Parser)]
@@ -68,9 +71,22 @@ pub(crate) struct RunArgs {
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) jobs: Option<u32>,
 
-    /// Slots that jobs share: cpus=N or io=N [default of io: 16 a CPU]
+    /// What jobs share: cpus=N, io=N [default: 16 a CPU], memory=SIZE [default: 90 % of what is
+    /// available]; load=X starts nothing above it
     #[arg(long, value_name = "NAME=N", value_parser = limit)]
     pub(crate) limit: Vec<Limit>,
+
+    /// A pool, and how many of its jobs run at once
+    #[arg(long, value_name = "NAME=N", value_parser = pool)]
+    pub(crate) pool: Vec<(String, u32)>,
+
+    /// A resource, and how many there are; jobs get the indices that they hold in REIVER_<NAME>
+    #[arg(long, value_name = "NAME=N", value_parser = resource)]
+    pub(crate) resource: Vec<(String, u32)>,
+
+    /// Confine jobs that do not say otherwise to one node each: to one that has room, or always
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub(crate) numa: Option<NumaAffinity>,
 
     /// Start nothing more once N jobs have failed
     #[arg(long, value_name = "N")]
@@ -96,9 +112,13 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) no_journal: bool,
 
-    /// Say what would run, and run nothing
+    /// Say what would run and where, and run nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+
+    /// Plan for another machine, as `reiver topology --reader` reads it
+    #[arg(long, value_name = "READER", requires = "dry_run")]
+    pub(crate) reader: Option<OsString>,
 
     /// Print events to standard output instead of what jobs print
     #[arg(long, value_enum, value_name = "KIND")]
@@ -196,24 +216,83 @@ pub(crate) enum Output {
 }
 
 /// One `--limit`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Limit {
     Cpus(u32),
     Io(u32),
+    Memory(u64),
+    Load(f64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NumaAffinity {
+    /// One that has room just now
+    Prefer,
+    /// Always, and jobs wait for it
+    Require,
+}
+
+impl From<NumaAffinity> for Affinity {
+    fn from(affinity: NumaAffinity) -> Affinity {
+        match affinity {
+            NumaAffinity::Prefer => Affinity::Prefer,
+            NumaAffinity::Require => Affinity::Require,
+        }
+    }
 }
 
 fn limit(text: &str) -> Result<Limit, String> {
     let (name, number) = text
         .split_once('=')
-        .ok_or("write it as cpus=N or io=N, with no blank around `=`")?;
-    let number = match number.parse::<u32>() {
-        Ok(number) if number >= 1 => number,
-        _ => return Err(format!("`{number}` is no number of slots; it is 1 or more")),
+        .ok_or("write it as cpus=N, io=N, memory=SIZE or load=X, with no blank around `=`")?;
+    let slots = || match number.parse::<u32>() {
+        Ok(number) if number >= 1 => Ok(number),
+        _ => Err(format!("`{number}` is no number of slots; it is 1 or more")),
     };
     match name {
-        "cpus" => Ok(Limit::Cpus(number)),
-        "io" => Ok(Limit::Io(number)),
-        _ => Err(format!("there is no limit `{name}`; there are cpus and io")),
+        "cpus" => slots().map(Limit::Cpus),
+        "io" => slots().map(Limit::Io),
+        "memory" => match parse_size(number) {
+            Some(bytes) if bytes > 0 => Ok(Limit::Memory(bytes)),
+            _ => Err(format!(
+                "`{number}` is no size; write it like 200GiB or 1.5GB"
+            )),
+        },
+        "load" => match number.parse::<f64>() {
+            Ok(load) if load > 0.0 && load.is_finite() => Ok(Limit::Load(load)),
+            _ => Err(format!("`{number}` is no load; it is a number above 0")),
+        },
+        _ => Err(format!(
+            "there is no limit `{name}`; there are cpus, io, memory and load"
+        )),
+    }
+}
+
+fn pool(text: &str) -> Result<(String, u32), String> {
+    match named(text)? {
+        (name, _) if name.is_empty() => Err("the pool has no name; write it as NAME=N".into()),
+        named => Ok(named),
+    }
+}
+
+fn resource(text: &str) -> Result<(String, u32), String> {
+    let (name, count) = named(text)?;
+    if variable_of(&name).is_none() {
+        return Err(format!(
+            "`{name}` cannot name a resource; use letters, digits, `_` and `-`, and none of job, \
+             attempt, run-id and node"
+        ));
+    }
+    Ok((name, count))
+}
+
+fn named(text: &str) -> Result<(String, u32), String> {
+    let (name, number) = text
+        .rsplit_once('=')
+        .ok_or("write it as NAME=N, with no blank around `=`")?;
+    match number.parse::<u32>() {
+        Ok(number) if number >= 1 => Ok((name.to_owned(), number)),
+        _ => Err(format!("`{number}` is no number of them; it is 1 or more")),
     }
 }
 
@@ -228,10 +307,38 @@ mod tests {
     }
 
     #[test]
+    fn pools_and_resources_are_names_and_numbers() {
+        assert_eq!(pool("a=b=4"), Ok(("a=b".to_owned(), 4)));
+        assert_eq!(resource("gpu=4"), Ok(("gpu".to_owned(), 4)));
+        for wrong in [
+            "gpu", "gpu=0", "gpu=x", "=4", "g u=1", "node=1", "Run-Id=1", "\u{e4}=1",
+        ] {
+            assert!(resource(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["db", "db=0", "=4"] {
+            assert!(pool(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn a_limit_is_a_name_and_a_number() {
         assert_eq!(limit("cpus=4"), Ok(Limit::Cpus(4)));
         assert_eq!(limit("io=1"), Ok(Limit::Io(1)));
-        for wrong in ["cpus", "cpus=0", "cpus=-1", "memory=3", "io=", "=3"] {
+        assert_eq!(limit("memory=1.5KiB"), Ok(Limit::Memory(1536)));
+        assert_eq!(limit("memory=3"), Ok(Limit::Memory(3)));
+        assert_eq!(limit("load=0.5"), Ok(Limit::Load(0.5)));
+        for wrong in [
+            "cpus",
+            "cpus=0",
+            "cpus=-1",
+            "memory=0",
+            "memory=3G",
+            "load=0",
+            "load=nan",
+            "load=inf",
+            "io=",
+            "=3",
+        ] {
             assert!(limit(wrong).is_err(), "{wrong}");
         }
     }

@@ -5,7 +5,10 @@ use std::fmt;
 use std::io::{self, Write};
 use std::time::Duration;
 
+use reiver_batch::event::Placement;
+use reiver_batch::job_file::MemoryPolicy;
 use reiver_batch::shell::quote;
+use reiver_topology::{CpuId, CpuSet};
 
 use crate::args::Color;
 
@@ -101,6 +104,25 @@ impl fmt::Display for Pretty {
             _ => write!(f, "{} h {} min", seconds / 3600, seconds / 60 % 60),
         }
     }
+}
+
+/// Where a job is: `node 1, cpus 4-7, memory bound to node 1`.
+pub(crate) fn place(placement: &Placement) -> String {
+    let mut parts = Vec::new();
+    parts.extend(placement.node.map(|node| format!("node {node}")));
+    if !placement.cpus.is_empty() {
+        parts.push(format!("cpus {}", placement.cpus));
+    }
+    if let Some((policy, nodes)) = &placement.memory {
+        let nodes: CpuSet = nodes.iter().map(|node| CpuId(node.0)).collect();
+        parts.push(match policy {
+            MemoryPolicy::Bind => format!("memory of {nodes} alone"),
+            MemoryPolicy::Preferred => format!("memory preferred of {nodes}"),
+            MemoryPolicy::Interleave => format!("memory of {nodes} in turns"),
+            MemoryPolicy::Local => "memory of the CPU's node".to_owned(),
+        });
+    }
+    parts.join(", ")
 }
 
 /// `1 job`, `2 jobs`.

@@ -6,8 +6,9 @@ use reiver::{Class, Priority};
 use reiver_batch::Plan;
 use reiver_batch::job_file::When;
 use reiver_batch::plan::JobIndex;
+use reiver_batch::run::rehearse;
 
-use crate::console::{count, plain};
+use crate::console::{count, place, plain};
 
 pub(crate) fn show(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
     let limits = plan.limits();
@@ -18,6 +19,7 @@ pub(crate) fn show(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
         count(limits.cpus as usize, "cpu slot"),
         count(limits.io as usize, "io slot"),
     )?;
+    let places = rehearse(plan);
     for job in order(plan) {
         let settings = plan.settings(job);
         let class = match settings.class {
@@ -34,6 +36,9 @@ pub(crate) fn show(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
             plain(&plan.name(job)),
             plain(&command.to_string_lossy())
         )?;
+        if let Some(placement) = &places[job.0 as usize] {
+            write!(out, "  [{}]", place(placement))?;
+        }
         let needs: Vec<String> = plan
             .needs(job)
             .iter()

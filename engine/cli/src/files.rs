@@ -1,17 +1,17 @@
 //! From files named on the command line to a plan, or to everything that is wrong with them.
 
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::sync::Arc;
 
 use reiver_batch::job_file::JobFile;
-use reiver_batch::plan::{Limits, Overrides, plan};
+use reiver_batch::plan::{Machine, Overrides, plan};
 use reiver_batch::source::Lines;
 use reiver_batch::{Diagnostic, Plan, Severity, Source, SourceId, read};
-use reiver_topology::Topology;
 
 use crate::args::Files;
 use crate::console::{Console, count, say};
-use crate::{exit, mistakes};
+use crate::{exit, machine, mistakes};
 
 /// What reading and planning came to.
 pub(crate) struct Planned {
@@ -28,12 +28,17 @@ pub(crate) struct Planned {
 pub(crate) fn planned(
     files: &Files,
     overrides: &Overrides,
+    reader: Option<&OsStr>,
     console: &Console,
 ) -> Result<Planned, u8> {
-    let machine = machine_limits().map_err(|error| {
+    let topology = machine::read(reader).map_err(|error| {
         say(&format!("reiver: {error}"));
-        exit::ENGINE_FAILED
+        match reader {
+            Some(_) => exit::REFUSED,
+            None => exit::ENGINE_FAILED,
+        }
     })?;
+    let machine = &Machine::new(topology, memory_budget());
     let (sources, unreadable) = read::open_all(&files.files, files.format.map(Into::into));
     if unreadable.is_empty() {
         return Ok(planned_from(sources, overrides, machine, console));
@@ -55,7 +60,7 @@ pub(crate) fn planned(
 pub(crate) fn planned_from(
     sources: Vec<Source>,
     overrides: &Overrides,
-    machine: Limits,
+    machine: &Machine,
     console: &Console,
 ) -> Planned {
     let sources: Vec<Arc<Source>> = sources.into_iter().map(Arc::new).collect();
@@ -116,20 +121,14 @@ impl Planned {
     }
 }
 
-fn machine_limits() -> Result<Limits, reiver_topology::TopologyError> {
-    /// Slots for io jobs a CPU: they wait most of the time.
-    const IO_A_CPU: u32 = 16;
-    let cpus = Topology::detect()?.cpus().len();
-    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
-    Ok(Limits {
-        cpus,
-        io: cpus.saturating_mul(IO_A_CPU),
-    })
+/// Of the memory that is available nine tenths: the rest is reiver's, and the system's.
+fn memory_budget() -> Option<u64> {
+    reiver_batch::run::available_memory().map(|bytes| bytes / 10 * 9)
 }
 
 /// `reiver check`.
 pub(crate) fn check(files: &Files, console: &Console, out: &mut dyn Write) -> io::Result<u8> {
-    let planned = match planned(files, &Overrides::default(), console) {
+    let planned = match planned(files, &Overrides::default(), None, console) {
         Ok(planned) => planned,
         Err(code) => return Ok(code),
     };

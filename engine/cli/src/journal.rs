@@ -238,6 +238,8 @@ fn how(job: &Job) -> String {
     };
     let why = match end.status {
         Status::Failed(Reason::Timeout) => format!("timeout, {leader}"),
+        Status::Failed(Reason::Deadline) => format!("deadline, {leader}"),
+        Status::Failed(Reason::OutOfMemory) => format!("out of memory, {leader}"),
         _ => leader,
     };
     format!(

@@ -21,7 +21,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use reiver_batch::plan::{Limits, Overrides};
+use reiver_batch::plan::{Machine, Overrides};
 use reiver_batch::{Plan, Source};
 use reiver_topology::Topology;
 
@@ -30,6 +30,7 @@ use console::Console;
 
 /// Runs the command with this process's arguments.
 pub fn main() -> ExitCode {
+    reiver_batch::run::serve_if_zygote();
     reiver_batch::run::close_inherited_descriptors();
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::WARN)
@@ -77,9 +78,10 @@ pub fn main() -> ExitCode {
 /// What `reiver check` says of a job file that is in memory, as to a terminal with colours, and the
 /// plan where nothing is wrong.
 pub fn check(source: Source) -> (String, Option<Plan>) {
-    let machine = Limits { cpus: 2, io: 32 };
+    let topology = Topology::synthetic("Core:2").expect("it is a machine");
+    let machine = Machine::new(topology, Some(1 << 30));
     let console = Console::new(args::Color::Always, true);
-    let planned = files::planned_from(vec![source], &Overrides::default(), machine, &console);
+    let planned = files::planned_from(vec![source], &Overrides::default(), &machine, &console);
     (planned.shown, planned.plan)
 }
 

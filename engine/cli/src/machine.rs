@@ -32,7 +32,8 @@ pub(crate) fn show(args: &TopologyArgs, out: &mut dyn Write) -> io::Result<u8> {
     Ok(exit::OK)
 }
 
-fn read(reader: Option<&OsStr>) -> Result<Topology, TopologyError> {
+/// The machine that `--reader` names; this one where it is left out.
+pub(crate) fn read(reader: Option<&OsStr>) -> Result<Topology, TopologyError> {
     let Some(reader) = reader else {
         return Topology::detect();
     };

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use reiver_batch::event::Sink;
 use reiver_batch::joblog::JobLog;
 use reiver_batch::json::JsonLines;
-use reiver_batch::plan::Overrides;
+use reiver_batch::plan::{Overrides, variable_of};
 use reiver_batch::run::{Control, Options, new_run_id};
 
 use crate::args::{Limit, Output, RunArgs};
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
         }
     };
     let console = Console::new(args.look.color, io::stderr().is_terminal());
-    let mut planned = match planned(&args.files, &overrides, &console) {
+    let mut planned = match planned(&args.files, &overrides, args.reader.as_deref(), &console) {
         Ok(planned) => planned,
         Err(code) => return code,
     };
@@ -145,8 +145,18 @@ fn alone(plan: &reiver_batch::Plan, args: &RunArgs) -> Option<String> {
             match limit {
                 Limit::Cpus(slots) => format!("cpus={slots}"),
                 Limit::Io(slots) => format!("io={slots}"),
+                Limit::Memory(bytes) => format!("memory={bytes}"),
+                Limit::Load(load) => format!("load={load}"),
             },
         );
+    }
+    for (name, list) in [("--pool", &args.pool), ("--resource", &args.resource)] {
+        for (what, count) in list {
+            option(name, to_paste(format!("{what}={count}").as_bytes()));
+        }
+    }
+    if let Some(affinity) = args.numa.and_then(|affinity| affinity.to_possible_value()) {
+        option("--numa", affinity.get_name().to_owned());
     }
     if let Some(fails) = args.max_fails {
         option("--max-fails", fails.to_string());
@@ -158,17 +168,49 @@ fn alone(plan: &reiver_batch::Plan, args: &RunArgs) -> Option<String> {
 fn overrides(args: &RunArgs) -> Result<Overrides, &'static str> {
     let mut overrides = Overrides {
         max_fails: args.max_fails,
+        affinity: args.numa.map(Into::into),
+        pools: one_each(&args.pool).ok_or("one pool is given two values")?,
+        resources: one_each(&args.resource).ok_or("one resource is given two values")?,
         ..Overrides::default()
     };
+    let mut variables: Vec<_> = overrides
+        .resources
+        .iter()
+        .map(|(name, _)| variable_of(name))
+        .collect();
+    variables.sort();
+    if variables.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err("two resources would give jobs one variable; call one of them something else");
+    }
     let jobs = args.jobs.map(Limit::Cpus);
     for limit in jobs.into_iter().chain(args.limit.iter().copied()) {
-        let (slot, value) = match limit {
-            Limit::Cpus(value) => (&mut overrides.cpus, value),
-            Limit::Io(value) => (&mut overrides.io, value),
+        let is_same = match limit {
+            Limit::Cpus(value) => is_same(&mut overrides.cpus, value),
+            Limit::Io(value) => is_same(&mut overrides.io, value),
+            Limit::Memory(value) => is_same(&mut overrides.memory, value),
+            Limit::Load(value) => is_same(&mut overrides.load, value),
         };
-        if slot.replace(value).is_some_and(|before| before != value) {
+        if !is_same {
             return Err("one limit is given two values; -j N is --limit cpus=N");
         }
     }
     Ok(overrides)
+}
+
+/// Sets a value; false where there was another.
+fn is_same<T: Copy + PartialEq>(slot: &mut Option<T>, value: T) -> bool {
+    slot.replace(value).is_none_or(|before| before == value)
+}
+
+/// Names with their numbers, each once; `None` where one has two.
+fn one_each(given: &[(String, u32)]) -> Option<Vec<(String, u32)>> {
+    let mut once: Vec<(String, u32)> = Vec::new();
+    for (name, count) in given {
+        match once.iter().find(|(known, _)| known == name) {
+            None => once.push((name.clone(), *count)),
+            Some((_, known)) if known == count => {}
+            Some(_) => return None,
+        }
+    }
+    Some(once)
 }

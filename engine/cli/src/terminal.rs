@@ -117,10 +117,10 @@ impl Terminal {
         plan: &Plan,
         job: JobIndex,
         attempt: u32,
+        headline: &str,
         end: &AttemptEnd,
         again: Option<Duration>,
     ) -> String {
-        let headline = headline(plan, job, attempt, end);
         let (tone, word) = match again {
             Some(_) => (Tone::Note, "retrying"),
             None => (Tone::Bad, "failed"),
@@ -249,8 +249,12 @@ impl Sink for Terminal {
                 if let Some(bar) = &self.bar {
                     bar.ended(*job);
                 }
-                let failure = self.failure(plan, *job, *attempt, end, Some(*delay));
-                self.say(&failure);
+                if let Status::Failed(reason) = end.status {
+                    let headline = headline(plan, *job, *attempt, reason, Some(end));
+                    let again = Some(*delay);
+                    let failure = self.failure(plan, *job, *attempt, &headline, end, again);
+                    self.say(&failure);
+                }
             }
             EventKind::JobFinished {
                 job,
@@ -260,11 +264,15 @@ impl Sink for Terminal {
             } => {
                 if let Some(end) = end {
                     self.print(end)?;
-                    if let Status::Failed(_) = status {
-                        let failure = self.failure(plan, *job, *attempt, end, None);
-                        self.say(&failure);
-                        self.failures.push(headline(plan, *job, *attempt, end));
-                    }
+                }
+                if let Status::Failed(reason) = *status {
+                    let headline = headline(plan, *job, *attempt, reason, end.as_deref());
+                    let failure = match end {
+                        Some(end) => self.failure(plan, *job, *attempt, &headline, end, None),
+                        None => format!("{}: {headline}", self.console.paint(Tone::Bad, "failed")),
+                    };
+                    self.say(&failure);
+                    self.failures.push(headline);
                 }
                 self.failed += usize::from(matches!(status, Status::Failed(_)));
                 self.ended(*job);
@@ -282,20 +290,33 @@ impl Sink for Terminal {
 }
 
 /// `solve-3 (attempt 2 of 3): exit code 1 after 1.2 s`.
-fn headline(plan: &Plan, job: JobIndex, attempt: u32, end: &AttemptEnd) -> String {
+fn headline(
+    plan: &Plan,
+    job: JobIndex,
+    attempt: u32,
+    reason: Reason,
+    end: Option<&AttemptEnd>,
+) -> String {
+    let name = plain(&plan.name(job));
+    let Some(end) = end else {
+        return format!("{name}: its deadline passed before it could start");
+    };
     let attempts = plan.settings(job).retries.count.saturating_add(1);
     let leader = match &end.leader {
         LeaderEnd::Exited(code) => format!("exit code {code}"),
         LeaderEnd::Signalled(signal) => format!("ended by {}", signals::name(*signal)),
         LeaderEnd::NotStarted(reason) => format!("not started: {}", plain(reason)),
     };
-    let why = match end.status {
-        Status::Failed(Reason::Timeout) => format!("timeout, {leader}"),
-        _ => leader,
+    let why = match reason {
+        Reason::Timeout => format!("timeout, {leader}"),
+        Reason::Deadline => format!("deadline, {leader}"),
+        Reason::OutOfMemory => format!("out of memory, {leader}"),
+        Reason::Exit | Reason::Signal | Reason::Spawn => leader,
     };
+    let node = end.placement.as_ref().and_then(|placement| placement.node);
+    let node = node.map_or(String::new(), |node| format!(" on node {node}"));
     format!(
-        "{} (attempt {attempt} of {attempts}): {why} after {}",
-        plain(&plan.name(job)),
+        "{name} (attempt {attempt} of {attempts}): {why} after {}{node}",
         Pretty(end.duration)
     )
 }

@@ -87,6 +87,55 @@ pub fn prefer_memory_of(node: Option<NodeId>) -> bool {
     result.is_ok()
 }
 
+/// Where memory comes from that a thread touches first, and what it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryMode {
+    /// From some nodes alone: where those are full the kernel ends processes.
+    Bind,
+    /// From some nodes while they have memory.
+    Preferred,
+    /// From some nodes in turns, page by page.
+    Interleave,
+    /// From the node of the CPU that touches it.
+    Local,
+}
+
+/// Sets the memory policy of the current thread, which processes inherit that it starts. `nodes` is
+/// empty for [`MemoryMode::Local`], and names at least one node for the others.
+///
+/// Kernels before 5.15 prefer one node only: there it is the first.
+///
+/// # Errors
+/// The system's: `EPERM` or `ENOSYS` where policies may not be set, `EINVAL` where no node has memory
+/// that this process may use.
+pub fn set_thread_memory(mode: MemoryMode, nodes: &[NodeId]) -> io::Result<()> {
+    sys::set_memory_policy(mode, nodes)
+}
+
+/// The memory policy of a thread, to go back to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThreadMemory {
+    policy: sys::MemoryPolicy,
+}
+
+impl ThreadMemory {
+    /// That of the current thread.
+    ///
+    /// # Errors
+    /// The system's, where it does not say.
+    pub fn current() -> io::Result<ThreadMemory> {
+        sys::memory_policy().map(|policy| ThreadMemory { policy })
+    }
+
+    /// Makes it that of the current thread.
+    ///
+    /// # Errors
+    /// The system's, where it refuses.
+    pub fn restore(&self) -> io::Result<()> {
+        sys::restore_memory_policy(&self.policy)
+    }
+}
+
 /// Says once that something about the place of memory is refused: what refuses one thing (a container,
 /// say) refuses the others too.
 fn note_refused(what: &str, error: &io::Error) {

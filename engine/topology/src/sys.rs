@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::ptr::NonNull;
 
+use crate::place::MemoryMode;
 use crate::{CpuSet, NodeId};
 
 /// Node masks of 1,024 bits: what distributions' kernels are built for.
@@ -79,6 +80,75 @@ pub(crate) fn set_preferred_node(node: Option<NodeId>) -> io::Result<()> {
     // nothing where it is null.
     let result = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) };
     checked(result).map(drop)
+}
+
+/// A policy as the kernel tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MemoryPolicy {
+    mode: c_int,
+    mask: NodeMask,
+}
+
+/// Of the current thread.
+pub(crate) fn memory_policy() -> io::Result<MemoryPolicy> {
+    let mut policy = MemoryPolicy {
+        mode: 0,
+        mask: [0; NODE_WORDS],
+    };
+    // SAFETY: the kernel writes a number to `mode` and at most as many bits to `mask` as it has; no
+    // address is asked about.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_get_mempolicy,
+            &raw mut policy.mode,
+            policy.mask.as_mut_ptr(),
+            NODE_WORDS * 64 + 1,
+            std::ptr::null::<c_void>(),
+            0,
+        )
+    };
+    checked(result).map(|_| policy)
+}
+
+/// Of the current thread, as it was told before.
+pub(crate) fn restore_memory_policy(policy: &MemoryPolicy) -> io::Result<()> {
+    let is_empty = policy.mask.iter().all(|&word| word == 0);
+    let (mask, bits) = match is_empty {
+        true => (std::ptr::null(), 0),
+        false => (policy.mask.as_ptr(), NODE_WORDS * 64 + 1),
+    };
+    // SAFETY: the kernel reads at most `bits - 1` bits from `mask`, which has that many, and nothing
+    // where it is null.
+    let result = unsafe { libc::syscall(libc::SYS_set_mempolicy, policy.mode, mask, bits) };
+    checked(result).map(drop)
+}
+
+/// Of the current thread.
+pub(crate) fn set_memory_policy(mode: MemoryMode, nodes: &[NodeId]) -> io::Result<()> {
+    /// Several nodes, since Linux 5.15; libc does not name it.
+    const MPOL_PREFERRED_MANY: c_int = 5;
+    let set = |mode: c_int, nodes: &[NodeId]| {
+        let mut mask: NodeMask = [0; NODE_WORDS];
+        for &node in nodes {
+            for (word, more) in mask.iter_mut().zip(mask_of(node)?) {
+                *word |= more;
+            }
+        }
+        restore_memory_policy(&MemoryPolicy { mode, mask })
+    };
+    match (mode, nodes) {
+        (MemoryMode::Local, _) => set(libc::MPOL_LOCAL, &[]),
+        (_, []) => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+        (MemoryMode::Bind, nodes) => set(libc::MPOL_BIND, nodes),
+        (MemoryMode::Interleave, nodes) => set(libc::MPOL_INTERLEAVE, nodes),
+        (MemoryMode::Preferred, [node]) => set(libc::MPOL_PREFERRED, &[*node]),
+        (MemoryMode::Preferred, nodes) => match set(MPOL_PREFERRED_MANY, nodes) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                set(libc::MPOL_PREFERRED, &nodes[..1])
+            }
+            result => result,
+        },
+    }
 }
 
 /// Where each page lies: a node, or a negative error number (a page that was never touched).

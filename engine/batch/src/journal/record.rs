@@ -388,6 +388,8 @@ impl Encoder<'_> {
             Status::Failed(Reason::Signal) => 3,
             Status::Failed(Reason::Timeout) => 4,
             Status::Failed(Reason::Spawn) => 5,
+            Status::Failed(Reason::OutOfMemory) => 6,
+            Status::Failed(Reason::Deadline) => 7,
         });
     }
 
@@ -466,6 +468,8 @@ impl<'b> Decoder<'b> {
             3 => Status::Failed(Reason::Signal),
             4 => Status::Failed(Reason::Timeout),
             5 => Status::Failed(Reason::Spawn),
+            6 => Status::Failed(Reason::OutOfMemory),
+            7 => Status::Failed(Reason::Deadline),
             _ => return None,
         })
     }

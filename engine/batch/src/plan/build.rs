@@ -4,19 +4,21 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use reiver::Class;
+use reiver::{Class, NodeId, Topology};
 
 use super::draft::{Draft, DraftNeed};
 use super::findings::{Findings, Place, place_of, source_of};
+use super::limits::Settled;
 use super::matrix::Matrix;
 use super::merged::Merged;
 use super::names::{self, NameIndex};
 use super::table::{Action, Job, Join, Table, TableName};
 use super::texts::Texts;
-use super::{Limits, Overrides, Plan, limits, needs};
+use super::{Machine, Overrides, Plan, Settings, limits, needs};
 use crate::diagnostic::Diagnostic;
 use crate::glob::Glob;
-use crate::job_file::{Entry, JobFile, JobKeys, NeedKey};
+use crate::job_file::{Affinity, Entry, JobFile, JobKeys, NeedKey};
+use crate::read::nearest;
 use crate::source::{Source, SourceId, Span};
 use crate::template::Template;
 
@@ -34,15 +36,20 @@ pub fn plan(
     sources: Vec<Arc<Source>>,
     files: Vec<JobFile>,
     overrides: &Overrides,
-    machine: Limits,
+    machine: &Machine,
 ) -> (Option<Plan>, Vec<Diagnostic>) {
     let mut findings = Findings::default();
     let is_repeated = names::refuse_repeated(&sources, &mut findings);
-    let (limits, max_fails) = limits::settle(&sources, &files, overrides, machine, &mut findings);
+    let settled = limits::settle(&sources, &files, overrides, machine.limits, &mut findings);
+    let affinity = overrides.affinity.unwrap_or_default();
     let name_of_run = name_of_run(&sources, &files);
     let mut builder = Builder {
         sources: &sources,
-        limits,
+        fit: Fit {
+            settled: &settled,
+            topology: &machine.topology,
+            affinity,
+        },
         findings,
         tables: Vec::new(),
         drafts: Vec::new(),
@@ -71,8 +78,12 @@ pub fn plan(
         jobs,
         needs: vec![Box::default()],
         names: NameIndex::default(),
-        limits,
-        max_fails,
+        limits: settled.limits,
+        pools: settled.pools,
+        resources: settled.resources,
+        affinity,
+        topology: Arc::clone(&machine.topology),
+        max_fails: settled.max_fails,
         name_of_run,
         identities: Vec::new(),
     };
@@ -110,7 +121,7 @@ fn name_of_run(sources: &[Arc<Source>], files: &[JobFile]) -> OsString {
 
 struct Builder<'s> {
     sources: &'s [Arc<Source>],
-    limits: Limits,
+    fit: Fit<'s>,
     findings: Findings,
     tables: Vec<Table>,
     drafts: Vec<Draft>,
@@ -206,7 +217,7 @@ impl Builder<'_> {
         let action = action(&mut texts, keys.own);
         self.is_complete &= action.is_some();
         let action = action.unwrap_or(Action::Argv(Box::default()));
-        let table = table(&mut texts, self.limits, name, action, keys);
+        let table = table(&mut texts, self.fit, name, action, keys);
         let written = needs.iter().map(|need| (need.job.clone(), need.when));
         self.tables.push(Table {
             needs: written.collect(),
@@ -237,7 +248,7 @@ impl Builder<'_> {
         };
         let (name, action) = (TableName::Place(0), Action::Argv(Box::default()));
         self.tables
-            .push(table(&mut texts, self.limits, name, action, &keys));
+            .push(table(&mut texts, self.fit, name, action, &keys));
         let begin = index_of(self.jobs.len());
         self.drafts.push(Draft {
             entry: first,
@@ -287,27 +298,158 @@ fn index_of(place: usize) -> u32 {
     u32::try_from(place).expect("JOBS_MAX is less, and each table has a job")
 }
 
+/// What every job has to fit.
+#[derive(Clone, Copy)]
+struct Fit<'s> {
+    settled: &'s Settled,
+    topology: &'s Topology,
+    affinity: Affinity,
+}
+
+impl Fit<'_> {
+    /// Refuses what can never start.
+    fn check(&self, texts: &mut Texts<'_>, keys: &Merged<'_>, settings: &Settings) {
+        let limits = self.settled.limits;
+        let id = texts.id;
+        let mut refuse = |place: Place, message: String, help: String| {
+            let mut error = place.error(message);
+            error.help = Some(help);
+            texts.findings.push(error);
+        };
+        if let Some(cpus) = keys.get(|keys| &keys.cpus)
+            && settings.class != Class::Io
+            && cpus.value > limits.cpus
+        {
+            let limit = limits.cpus;
+            refuse(
+                place_of(id, cpus),
+                format!("{} cpus never fit: the run has {limit}", cpus.value),
+                format!("ask for at most {limit}, or raise `limits.cpus` or `--limit cpus=N`"),
+            );
+        }
+        if let Some(memory) = keys.get(|keys| &keys.memory)
+            && let Some(limit) = limits.memory
+            && memory.value > limit
+        {
+            refuse(
+                place_of(id, memory),
+                format!("{} bytes never fit: the run has {limit}", memory.value),
+                "ask for less, or raise `limits.memory` or `--limit memory=SIZE`".to_owned(),
+            );
+        }
+        if let Some(pool) = keys.get(|keys| &keys.pool) {
+            let pools = &self.settled.pools;
+            if !pools.iter().any(|(name, _)| *name == pool.value) {
+                let message = format!("there is no pool `{}`", pool.value);
+                let help = missing(&pool.value, pools, "[pools]", "--pool");
+                refuse(place_of(id, pool), message, help);
+            }
+        }
+        for (name, count) in keys.resources().filter(|(_, count)| count.value > 0) {
+            let resources = &self.settled.resources;
+            match resources.iter().find(|(known, _)| known == name) {
+                None => {
+                    let help = missing(name, resources, "[resources]", "--resource");
+                    let message = format!("there is no resource `{name}`");
+                    refuse(place_of(id, count), message, help);
+                }
+                Some((_, have)) if count.value > *have => refuse(
+                    place_of(id, count),
+                    format!("{} of `{name}` never fit: the run has {have}", count.value),
+                    format!("ask for at most {have}, or raise it in [resources] or by --resource"),
+                ),
+                Some(_) => {}
+            }
+        }
+        self.check_nodes(texts, keys, settings);
+    }
+
+    fn check_nodes(&self, texts: &mut Texts<'_>, keys: &Merged<'_>, settings: &Settings) {
+        let numa = &settings.numa;
+        let named = keys.nodes().map(|nodes| place_of(texts.id, nodes));
+        let mut refuse = |place: Place, message: String, help: String| {
+            let mut error = place.error(message);
+            error.help = Some(help);
+            texts.findings.push(error);
+        };
+        if let Some(place) = &named {
+            let is_absent = |node: &&NodeId| self.topology.node(**node).is_none();
+            if let Some(absent) = numa.nodes.iter().find(is_absent) {
+                let nodes: Vec<String> = self.topology.nodes().map(|id| id.0.to_string()).collect();
+                return refuse(
+                    place.clone(),
+                    format!("this machine has no node {}", absent.0),
+                    format!(
+                        "its nodes are {}; `reiver topology` draws them",
+                        nodes.join(", ")
+                    ),
+                );
+            }
+        }
+        if numa.affinity.unwrap_or(self.affinity) != Affinity::Require {
+            return;
+        }
+        let all: Vec<NodeId> = self.topology.nodes().collect();
+        let nodes = if numa.nodes.is_empty() {
+            &all
+        } else {
+            &numa.nodes
+        };
+        let cpus_of = |id: &NodeId| self.topology.node(*id).map_or(0, |node| node.cpus.len());
+        let (most, sum) = (
+            nodes.iter().map(cpus_of).max().unwrap_or(0),
+            nodes.iter().map(cpus_of).sum::<usize>(),
+        );
+        // Of nodes that were named a job may take several, where none of them is large enough.
+        let room = if named.is_some() { sum } else { most };
+        let wanted = settings.cpus.unwrap_or(1);
+        if (wanted as usize) <= room {
+            return;
+        }
+        let cpus = keys
+            .get(|keys| &keys.cpus)
+            .map(|cpus| place_of(texts.id, cpus));
+        let numa = keys
+            .get(|keys| &keys.numa)
+            .map(|numa| place_of(texts.id, numa));
+        let (Some(place), message) = (
+            cpus.or(named).or(numa),
+            match room {
+                0 => "the nodes that are required have no CPUs that this run may use".to_owned(),
+                room => format!(
+                    "{wanted} cpus never fit the nodes that are required: those have {room}"
+                ),
+            },
+        ) else {
+            return;
+        };
+        refuse(
+            place,
+            message,
+            "ask for fewer, name more nodes, or let it spread: affinity = \"prefer\"".to_owned(),
+        );
+    }
+}
+
+/// What to do about a name that the run does not know.
+fn missing(name: &str, known: &[(String, u32)], table: &str, option: &str) -> String {
+    let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
+    match nearest(name, &names) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("say how many there are, by `{table}` or `{option} {name}=N`"),
+    }
+}
+
 /// All of a table but its matrix and its needs.
 fn table(
     texts: &mut Texts<'_>,
-    limits: Limits,
+    fit: Fit<'_>,
     name: TableName,
     action: Action,
     keys: &Merged<'_>,
 ) -> Table {
     let settings = keys.settings(texts.id, texts.findings);
-    if let Some(cpus) = keys.get(|keys| &keys.cpus)
-        && settings.class != Class::Io
-        && cpus.value > limits.cpus
-    {
-        let limit = limits.cpus;
-        let message = format!("{} cpus never fit: the run has {limit}", cpus.value);
-        let mut error = place_of(texts.id, cpus).error(message);
-        error.help = Some(format!(
-            "ask for at most {limit}, or raise `limits.cpus` or `--limit cpus=N`"
-        ));
-        texts.findings.push(error);
-    }
+    fit.check(texts, keys, &settings);
     Table {
         source: texts.id,
         name,

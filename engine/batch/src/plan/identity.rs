@@ -19,8 +19,8 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 
 use super::merged::KILL_AFTER;
 use super::table::{Action, Job, Join, Key, Table};
-use super::{JobIndex, Plan, Retries, Settings};
-use crate::job_file::{Backoff, When};
+use super::{JobIndex, Numa, Plan, Retries, Settings};
+use crate::job_file::{Affinity, Backoff, MemoryPolicy, When};
 use crate::source::Source;
 use crate::template::Template;
 
@@ -232,6 +232,11 @@ fn put_settings(definition: &mut Vec<u8>, settings: &Settings) {
         kill_after,
         retries,
         success_codes,
+        memory,
+        numa,
+        pool,
+        resources,
+        deadline,
     } = settings;
     let mut text = |key, value: &str| put(definition, key, value.as_bytes());
     match class {
@@ -275,11 +280,50 @@ fn put_settings(definition: &mut Vec<u8>, settings: &Settings) {
             text("jitter", "true");
         }
     }
+    if let Some(memory) = memory {
+        text("memory", &memory.to_string());
+    }
+    if let Some(pool) = pool {
+        text("pool", pool);
+    }
+    if let Some(deadline) = deadline {
+        text("deadline", &deadline.as_nanos().to_string());
+    }
+    for (name, count) in resources {
+        text("resource", name);
+        text("count", &count.to_string());
+    }
+    put_numa(definition, numa);
     let mut codes = success_codes.clone();
     codes.sort_unstable();
     codes.dedup();
     if codes != [0] {
         put(definition, "success-codes", &codes);
+    }
+}
+
+fn put_numa(definition: &mut Vec<u8>, numa: &Numa) {
+    let Numa {
+        affinity,
+        policy,
+        nodes,
+    } = numa;
+    let mut text = |key, value: &str| put(definition, key, value.as_bytes());
+    match affinity {
+        None => {}
+        Some(Affinity::None) => text("affinity", "none"),
+        Some(Affinity::Prefer) => text("affinity", "prefer"),
+        Some(Affinity::Require) => text("affinity", "require"),
+    }
+    match policy {
+        None => {}
+        Some(MemoryPolicy::Bind) => text("policy", "bind"),
+        Some(MemoryPolicy::Preferred) => text("policy", "preferred"),
+        Some(MemoryPolicy::Interleave) => text("policy", "interleave"),
+        Some(MemoryPolicy::Local) => text("policy", "local"),
+    }
+    for node in nodes {
+        text("node", &node.0.to_string());
     }
 }
 

@@ -1,10 +1,12 @@
 //! A job's keys and the defaults, as one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::findings::{Findings, place_of};
-use super::{Retries, Settings};
+use reiver::NodeId;
+
+use super::{Numa, Retries, Settings};
 use crate::job_file::JobKeys;
 use crate::source::{SourceId, Spanned};
 
@@ -55,6 +57,47 @@ impl<'k> Merged<'k> {
             success_codes: self
                 .value(|keys| &keys.success_codes)
                 .unwrap_or_else(|| vec![0]),
+            memory: self.value(|keys| &keys.memory),
+            numa: self.numa(),
+            pool: self.value(|keys| &keys.pool),
+            resources: self
+                .resources()
+                .filter(|(_, count)| count.value > 0)
+                .map(|(name, count)| (name.to_owned(), count.value))
+                .collect(),
+            deadline: self.value(|keys| &keys.deadline),
+        }
+    }
+
+    /// The resources in the order of their names, each with the job's number where it has one.
+    pub(super) fn resources(&self) -> impl Iterator<Item = (&'k str, &'k Spanned<u32>)> {
+        let of = |keys: &'k JobKeys| {
+            let resources = keys.resources.iter();
+            resources.map(|(name, count)| (name.value.as_str(), count))
+        };
+        let all: BTreeMap<_, _> = of(self.defaults).chain(of(self.own)).collect();
+        all.into_iter()
+    }
+
+    /// The nodes that it names, with their place.
+    pub(super) fn nodes(&self) -> Option<&'k Spanned<Vec<u32>>> {
+        let of = |keys: &'k JobKeys| keys.numa.as_ref()?.value.nodes.as_ref();
+        of(self.own).or_else(|| of(self.defaults))
+    }
+
+    fn numa(&self) -> Numa {
+        let of = |keys: &JobKeys| keys.numa.as_ref().map(|numa| numa.value.clone());
+        let first = of(self.own).unwrap_or_default();
+        let then = of(self.defaults).unwrap_or_default();
+        let nodes = self.nodes().map(|nodes| nodes.value.as_slice());
+        Numa {
+            affinity: first.affinity.or(then.affinity),
+            policy: first.policy.or(then.policy),
+            nodes: nodes
+                .unwrap_or_default()
+                .iter()
+                .map(|&id| NodeId(id))
+                .collect(),
         }
     }
 

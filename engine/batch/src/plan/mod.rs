@@ -11,6 +11,7 @@ mod filter;
 mod findings;
 mod identity;
 mod limits;
+mod machine;
 mod matrix;
 mod merged;
 mod names;
@@ -25,11 +26,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reiver::{Class, Priority};
+use reiver::{Class, NodeId, Priority, Topology};
 
 use self::names::NameIndex;
 use self::table::{Action, Job, Join, Key, Table, TableName};
-use crate::job_file::{Backoff, When};
+use crate::job_file::{Affinity, Backoff, MemoryPolicy, When};
 use crate::shell;
 use crate::source::{Source, SourceId};
 
@@ -37,6 +38,8 @@ pub use self::build::plan;
 pub use self::build::state_folder;
 pub use self::filter::{Filtered, NothingMatches, Outside};
 pub use self::identity::Identity;
+pub use self::limits::variable_of;
+pub use self::machine::Machine;
 
 /// The place of a job in [`Plan::jobs`], from 0; `Seq` of a job log is one more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +60,11 @@ pub struct Plan {
     needs: Vec<Box<[Need]>>,
     names: NameIndex,
     limits: Limits,
+    pools: Vec<(String, u32)>,
+    resources: Vec<(String, u32)>,
+    /// The affinity of jobs that state none.
+    affinity: Affinity,
+    topology: Arc<Topology>,
     max_fails: Option<u32>,
     name_of_run: OsString,
     /// What each job is known by; empty until somebody asks.
@@ -80,6 +88,28 @@ pub struct Settings {
     pub retries: Retries,
     /// Exit codes that count as success.
     pub success_codes: Vec<u8>,
+    /// Bytes of the budget that it takes, and that it is limited to.
+    pub memory: Option<u64>,
+    /// Where its processes and their memory are to be.
+    pub numa: Numa,
+    /// The pool whose limit it shares.
+    pub pool: Option<String>,
+    /// How many it takes of which resources, by name; each 1 or more.
+    pub resources: Vec<(String, u32)>,
+    /// The longest that it may take with all its attempts, from the start of the run.
+    pub deadline: Option<Duration>,
+}
+
+/// Where a job's processes and their memory are to be, as it states it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Numa {
+    /// Whether it is confined to nodes; unset: as the run says.
+    pub affinity: Option<Affinity>,
+    /// Where its memory comes from; unset: preferably from the node that it is confined to, if it
+    /// is.
+    pub policy: Option<MemoryPolicy>,
+    /// The nodes that this is about, ascending; empty for any.
+    pub nodes: Vec<NodeId>,
 }
 
 /// Whether and when a failed job is tried again.
@@ -97,13 +127,17 @@ pub struct Retries {
     pub jitter: bool,
 }
 
-/// Slots that jobs share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What all jobs share.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
-    /// For jobs of class cpu.
+    /// Slots for jobs of class cpu.
     pub cpus: u32,
-    /// For jobs of class io.
+    /// Slots for jobs of class io.
     pub io: u32,
+    /// Bytes for jobs that state memory; `None` where nobody knows how many there are.
+    pub memory: Option<u64>,
+    /// The load of the last minute above which nothing is started.
+    pub load: Option<f64>,
 }
 
 /// A job that another one waits for.
@@ -168,8 +202,18 @@ pub struct Overrides {
     pub cpus: Option<u32>,
     /// `--limit io=N`.
     pub io: Option<u32>,
+    /// `--limit memory=SIZE`.
+    pub memory: Option<u64>,
+    /// `--limit load=X`.
+    pub load: Option<f64>,
     /// `--max-fails`.
     pub max_fails: Option<u32>,
+    /// `--pool NAME=N`.
+    pub pools: Vec<(String, u32)>,
+    /// `--resource NAME=N`, each a name that [can be one](variable_of).
+    pub resources: Vec<(String, u32)>,
+    /// `--numa`: the affinity of jobs that state none.
+    pub affinity: Option<Affinity>,
 }
 
 impl Plan {
@@ -296,9 +340,40 @@ impl Plan {
         &self.sources
     }
 
-    /// The slots there are.
+    /// What all jobs share.
     pub fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// The pools, and how many jobs each holds at once.
+    pub fn pools(&self) -> &[(String, u32)] {
+        &self.pools
+    }
+
+    /// The resources, and how many there are of each.
+    pub fn resources(&self) -> &[(String, u32)] {
+        &self.resources
+    }
+
+    /// The machine that it is planned for.
+    pub fn topology(&self) -> &Arc<Topology> {
+        &self.topology
+    }
+
+    /// Whether jobs are confined to nodes that do not say so themselves.
+    pub fn affinity(&self) -> Affinity {
+        self.affinity
+    }
+
+    /// Which of the tables a job is of, from 0 to [`tables`](Plan::tables): jobs of one have the same
+    /// settings.
+    pub(crate) fn table_of(&self, job: JobIndex) -> u32 {
+        self.job(job).table()
+    }
+
+    /// How many tables there are, and the settings of each.
+    pub(crate) fn tables(&self) -> impl ExactSizeIterator<Item = &Settings> {
+        self.tables.iter().map(|table| &table.settings)
     }
 
     /// After how many failed jobs nothing more is started, 1 or more; `None` is never.

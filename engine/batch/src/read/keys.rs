@@ -6,11 +6,15 @@ use std::time::Duration;
 use reiver::{Class, Priority};
 
 use super::Findings;
+use super::size::parse_size;
 use super::tree::{Kind, Table, Value};
-use crate::job_file::{Backoff, Cell, JobKeys, LimitKeys, MatrixKeys, NeedKey, RetryKeys, When};
+use crate::job_file::{
+    Affinity, Backoff, Cell, JobKeys, LimitKeys, MatrixKeys, MemoryPolicy, NeedKey, NumaKeys,
+    RetryKeys, When,
+};
 use crate::source::{Span, Spanned};
 
-const JOB_KEYS: [&str; 17] = [
+const JOB_KEYS: [&str; 22] = [
     "name",
     "run",
     "command",
@@ -28,6 +32,11 @@ const JOB_KEYS: [&str; 17] = [
     "stdout",
     "stderr",
     "success-codes",
+    "memory",
+    "numa",
+    "pool",
+    "resources",
+    "deadline",
 ];
 
 /// Keys that make a job what it is, and so cannot be the same for all.
@@ -109,17 +118,12 @@ impl Keys<'_> {
                     )
                 }
                 "cpus" => keys.cpus = self.count(value, 1),
-                "timeout" => {
-                    keys.timeout = self.duration(value).and_then(|timeout| {
-                        if timeout.value.is_zero() {
-                            self.findings
-                                .error(timeout.span, "a timeout of zero lets nothing run")
-                                .help("leave `timeout` out for none");
-                            return None;
-                        }
-                        Some(timeout)
-                    })
-                }
+                "memory" => keys.memory = self.size(value),
+                "numa" => keys.numa = self.numa(value),
+                "pool" => keys.pool = self.filled_text(key, value),
+                "resources" => keys.resources = self.resources(value, 0),
+                "deadline" => keys.deadline = self.time_limit(key, value),
+                "timeout" => keys.timeout = self.time_limit(key, value),
                 "kill-after" => keys.kill_after = self.duration(value),
                 "retries" => keys.retries = self.retries(value),
                 "cwd" => keys.cwd = self.filled_text(key, value),
@@ -147,10 +151,174 @@ impl Keys<'_> {
             match key.value.as_str() {
                 "cpus" => limits.cpus = self.count(value, 1),
                 "io" => limits.io = self.count(value, 1),
-                _ => self.unknown(key, &["cpus", "io"], " in [limits]"),
+                "memory" => limits.memory = self.size(value),
+                "load" => limits.load = self.load(value),
+                _ => self.unknown(key, &["cpus", "io", "memory", "load"], " in [limits]"),
             }
         }
         limits
+    }
+
+    /// `[pools]` or `[resources]`, as `what` says: names with how many of each there are.
+    pub(super) fn counts(
+        &mut self,
+        value: &Value,
+        what: &str,
+    ) -> Vec<(Spanned<String>, Spanned<u32>)> {
+        if what == "resources" {
+            return self.resources(value, 1);
+        }
+        let mut counts = Vec::new();
+        for (key, value) in self.table(value).into_iter().flatten() {
+            if key.value.is_empty() {
+                self.findings
+                    .error(key.span.clone(), "the name of a pool is empty");
+                continue;
+            }
+            counts.extend(self.count(value, 1).map(|count| (key.clone(), count)));
+        }
+        counts
+    }
+
+    fn resources(&mut self, value: &Value, least: u32) -> Vec<(Spanned<String>, Spanned<u32>)> {
+        let mut resources = Vec::new();
+        for (key, value) in self.table(value).into_iter().flatten() {
+            if !can_name_resource(&key.value) {
+                let message = format!("`{}` cannot name a resource", key.value.escape_default());
+                self.findings
+                    .error(key.span.clone(), message)
+                    .help("use letters, digits, `_` and `-`: jobs see it as REIVER_<NAME>");
+                continue;
+            }
+            resources.extend(self.count(value, least).map(|count| (key.clone(), count)));
+        }
+        resources
+    }
+
+    /// A number of bytes, or a text with a unit; 1 or more.
+    fn size(&mut self, value: &Value) -> Option<Spanned<u64>> {
+        let (shown, bytes) = match &value.kind {
+            Kind::Integer(number) => (number.to_string(), u64::try_from(*number).ok()),
+            Kind::Text(text) => {
+                let size = parse_size(text);
+                (text.clone(), size.filter(|_| text.parse::<u64>().is_err()))
+            }
+            Kind::Number(number) => (number.clone(), None),
+            _ => {
+                self.refuse(value, "a size");
+                return None;
+            }
+        };
+        match bytes.filter(|&bytes| bytes > 0) {
+            Some(bytes) => Some(Spanned {
+                value: bytes,
+                span: value.span.clone(),
+            }),
+            None => {
+                let message = format!("`{shown}` is no size");
+                self.findings.error(value.span.clone(), message).help(
+                    "write a number of bytes, or a text with its unit: \"24GiB\", \"1.5 GB\", \
+                     \"512MiB\"; the units are KiB MiB GiB TiB KB MB GB TB",
+                );
+                None
+            }
+        }
+    }
+
+    fn load(&mut self, value: &Value) -> Option<Spanned<f64>> {
+        let text = match &value.kind {
+            Kind::Integer(number) => number.to_string(),
+            Kind::Number(number) => number.replace('_', ""),
+            _ => {
+                self.refuse(value, "a number above 0");
+                return None;
+            }
+        };
+        match text.parse::<f64>() {
+            Ok(load) if load > 0.0 && load.is_finite() => Some(Spanned {
+                value: load,
+                span: value.span.clone(),
+            }),
+            _ => {
+                let message = format!("{text} is out of range: expected a number above 0");
+                self.findings.error(value.span.clone(), message);
+                None
+            }
+        }
+    }
+
+    fn numa(&mut self, value: &Value) -> Option<Spanned<NumaKeys>> {
+        let Kind::Table(table) = &value.kind else {
+            self.refuse(
+                value,
+                "a table: { affinity = \"require\", policy = \"bind\" }",
+            );
+            return None;
+        };
+        let mut numa = NumaKeys::default();
+        for (key, value) in table {
+            match key.value.as_str() {
+                "affinity" => {
+                    let words = [
+                        ("none", Affinity::None),
+                        ("prefer", Affinity::Prefer),
+                        ("require", Affinity::Require),
+                    ];
+                    numa.affinity = self.word(value, &words).map(|word| word.value);
+                }
+                "policy" => {
+                    let words = [
+                        ("bind", MemoryPolicy::Bind),
+                        ("preferred", MemoryPolicy::Preferred),
+                        ("interleave", MemoryPolicy::Interleave),
+                        ("local", MemoryPolicy::Local),
+                    ];
+                    numa.policy = self.word(value, &words).map(|word| word.value);
+                }
+                "nodes" => numa.nodes = self.nodes(value),
+                _ => self.unknown(key, &["affinity", "policy", "nodes"], " in numa"),
+            }
+        }
+        Some(Spanned {
+            value: numa,
+            span: value.span.clone(),
+        })
+    }
+
+    fn nodes(&mut self, value: &Value) -> Option<Spanned<Vec<u32>>> {
+        let Kind::Array(nodes) = &value.kind else {
+            self.refuse(value, "a list of nodes, like [0, 1]");
+            return None;
+        };
+        if nodes.is_empty() {
+            self.findings
+                .error(value.span.clone(), "`nodes` is empty")
+                .help("name at least one node, or leave the key out for any");
+            return None;
+        }
+        let nodes: Option<Vec<u32>> = nodes
+            .iter()
+            .map(|node| Some(self.count(node, 0)?.value))
+            .collect();
+        let mut nodes = nodes?;
+        nodes.sort_unstable();
+        nodes.dedup();
+        Some(Spanned {
+            value: nodes,
+            span: value.span.clone(),
+        })
+    }
+
+    /// `timeout` or `deadline`.
+    fn time_limit(&mut self, key: &Spanned<String>, value: &Value) -> Option<Spanned<Duration>> {
+        let limit = self.duration(value)?;
+        if limit.value.is_zero() {
+            let message = format!("a {} of zero lets nothing run", key.value);
+            let help = format!("leave `{}` out for none", key.value);
+            self.findings.error(limit.span, message).help(help);
+            return None;
+        }
+        Some(limit)
     }
 
     pub(super) fn run_name(&mut self, value: &Value) -> Option<Spanned<String>> {
@@ -547,8 +715,14 @@ impl Keys<'_> {
     }
 }
 
+/// True to what a variable `REIVER_<NAME>` can be made of.
+pub(crate) fn can_name_resource(name: &str) -> bool {
+    let is_letter = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
+    !name.is_empty() && name.chars().all(is_letter)
+}
+
 /// The nearest right spelling, if one is near: a third of the letters may be wrong.
-fn nearest<'w>(word: &str, words: &[&'w str]) -> Option<&'w str> {
+pub(crate) fn nearest<'w>(word: &str, words: &[&'w str]) -> Option<&'w str> {
     let lower = word.to_lowercase().replace('_', "-");
     let distance = |known: &str| strsim::damerau_levenshtein(&lower, &known.to_lowercase());
     let (near, known) = words.iter().map(|&known| (distance(known), known)).min()?;

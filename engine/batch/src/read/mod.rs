@@ -4,9 +4,13 @@
 
 mod jsonl;
 mod keys;
+mod size;
 mod text;
 mod toml;
 mod tree;
+
+pub(crate) use keys::{can_name_resource, nearest};
+pub use size::parse_size;
 
 use std::ffi::OsString;
 use std::io;
@@ -28,6 +32,8 @@ pub fn read(id: SourceId, source: &Source) -> (JobFile, Vec<Diagnostic>) {
         name: None,
         max_fails: None,
         limits: LimitKeys::default(),
+        pools: Vec::new(),
+        resources: Vec::new(),
         defaults: JobKeys::default(),
         entries: Vec::new(),
     };

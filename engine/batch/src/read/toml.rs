@@ -26,6 +26,8 @@ pub(super) fn read(body: &str, start: usize, file: &mut JobFile, findings: &mut 
             "name" => file.name = keys.run_name(&value),
             "max-fails" => file.max_fails = keys.count(&value, 0),
             "limits" => file.limits = keys.limits(&value),
+            "pools" => file.pools = keys.counts(&value, "pools"),
+            "resources" => file.resources = keys.counts(&value, "resources"),
             "defaults" => {
                 if let Some(table) = keys.table(&value) {
                     file.defaults = keys.defaults(table, "[defaults]");
@@ -34,7 +36,15 @@ pub(super) fn read(body: &str, start: usize, file: &mut JobFile, findings: &mut 
             "job" => jobs(&value, body, start, file, &mut keys),
             _ => keys.unknown(
                 &key,
-                &["name", "max-fails", "limits", "defaults", "job"],
+                &[
+                    "name",
+                    "max-fails",
+                    "limits",
+                    "pools",
+                    "resources",
+                    "defaults",
+                    "job",
+                ],
                 "",
             ),
         }

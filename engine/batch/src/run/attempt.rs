@@ -14,15 +14,20 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use super::cgroups::{Group, Groups};
 use super::control::Control;
 use super::descriptors::{Room, Turns};
-use super::launch::{Launched, Launcher};
+use super::launch::{Launched, Launcher, Setting, Zygotes};
 use super::process::{self, Marks, Pid, Snapshot};
+use super::stock::Held;
+use super::trace::Trace;
+use reiver::Priority;
+
 use crate::Plan;
 use crate::capture::Captured;
 use crate::event::{AttemptEnd, LeaderEnd, Reason, Status};
 use crate::journal::Born;
-use crate::plan::{JobIndex, Settings};
+use crate::plan::{JobIndex, Settings, variable_of};
 
 /// What all attempts of a run share.
 #[derive(Debug)]
@@ -31,7 +36,15 @@ pub(super) struct Attempts {
     run_id: String,
     state_folder: PathBuf,
     control: Control,
+    /// When the run began.
+    begin: Instant,
+    trace: Trace,
+    groups: Option<Groups>,
     turns: Turns,
+    /// Who starts a process by them has no turn, for that may take long: whoever waits for a turn is
+    /// never held up by jobs that give way. While they are held no orphans are reaped, for a leader of
+    /// theirs is known only once it lives.
+    zygotes: Mutex<Zygotes>,
     /// Leaders that live, or have not been reaped. Whoever starts one holds the lock for reading
     /// until it stands here; whoever reaps orphans holds it for writing, and so mistakes none.
     leaders: RwLock<Mutex<HashSet<Pid>>>,
@@ -50,24 +63,32 @@ impl Attempts {
         state_folder: PathBuf,
         control: Control,
         room: Room,
+        begin: Instant,
+        groups: Option<Groups>,
     ) -> io::Result<Attempts> {
         let leaders = RwLock::default();
+        let trace = Trace::of(std::env::var_os("TRACEPARENT").as_deref());
         Ok(Attempts {
             launcher: Launcher::new()?,
             run_id,
             state_folder,
             control,
+            begin,
+            trace,
+            groups,
             turns: Turns::new(room),
+            zygotes: Mutex::default(),
             leaders,
         })
     }
 
-    /// Carries out one attempt; `started` is told its process, and when that began.
+    /// Carries out one attempt, with what it holds; `started` is told its process, and when that began.
     pub(super) fn run(
         &self,
         plan: &Plan,
         job: JobIndex,
         number: u32,
+        held: &Held,
         started: impl FnOnce(u32, Born),
     ) -> AttemptEnd {
         let begin = Instant::now();
@@ -78,12 +99,25 @@ impl Attempts {
             ("REIVER_JOB", OsString::from(&name)),
             ("REIVER_ATTEMPT", OsString::from(number.to_string())),
         ];
-        let launched = self.turns.take(|| {
+        let group = self.group(settings, job, number);
+        let setting = Setting {
+            variables: self.variables(plan, &name, &marks, held),
+            placement: held.placement().map(|placement| &**placement),
+            is_background: settings.priority == Priority::P2,
+            cgroups: group.as_ref().map_or(&[], Group::procs),
+        };
+        let launch = |zygotes| {
             let from = process::ticks();
-            let launched = self.launch(plan, job, number, &marks);
+            let launched = self.launch(plan, job, number, &setting, zygotes);
             let to = process::ticks();
             launched.map(|(leader, launched)| (leader, launched, Born { from, to }))
-        });
+        };
+        let launched = if setting.takes_zygote() {
+            let mut zygotes = self.zygotes.lock().unwrap_or_else(PoisonError::into_inner);
+            launch(Some(&mut *zygotes))
+        } else {
+            self.turns.take(|| launch(None))
+        };
         let mut end = match launched {
             Err(reason) => AttemptEnd {
                 status: Status::Failed(Reason::Spawn),
@@ -91,6 +125,7 @@ impl Attempts {
                 duration: begin.elapsed(),
                 stdout: Captured::default(),
                 stderr: Captured::default(),
+                placement: None,
             },
             Ok((leader, launched, born)) => {
                 let pid = u32::try_from(launched.pid).expect("a process number is positive");
@@ -104,9 +139,14 @@ impl Attempts {
                 });
                 let readers = launched.stdout.iter().chain(&launched.stderr);
                 let marks = Marks::new(marks, readers);
-                Watch::new(self, settings, leader, launched, marks, begin).follow()
+                let group = group.as_ref();
+                Watch::new(self, settings, leader, launched, (marks, group), begin).follow()
             }
         };
+        end.placement = held.placement().cloned();
+        if let Some(group) = group {
+            group.remove();
+        }
         if let Status::Failed(_) = end.status {
             self.keep_output(&mut end, job, &name, number);
         }
@@ -118,11 +158,14 @@ impl Attempts {
         plan: &Plan,
         job: JobIndex,
         number: u32,
-        marks: &[(&'static str, OsString)],
+        setting: &Setting<'_>,
+        zygotes: Option<&mut Zygotes>,
     ) -> Result<(OwnedFd, Launched), String> {
         let attempt = plan.attempt(job, number);
-        let leaders = self.leaders.read().unwrap_or_else(PoisonError::into_inner);
-        let launched = self.launcher.launch(&attempt, marks)?;
+        let read = || self.leaders.read().unwrap_or_else(PoisonError::into_inner);
+        let before = zygotes.is_none().then(read);
+        let launched = self.launcher.launch(&attempt, setting, zygotes)?;
+        let leaders = before.unwrap_or_else(read);
         leaders
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -139,6 +182,54 @@ impl Attempts {
                 Err(format!("cannot watch the process: {error}"))
             }
         }
+    }
+
+    /// The cgroup of an attempt, if its job states memory and there can be one.
+    fn group(&self, settings: &Settings, job: JobIndex, number: u32) -> Option<Group> {
+        let (groups, bytes) = (self.groups.as_ref()?, settings.memory?);
+        let group = groups.group(&format!("{}-{number}", job.0 + 1), bytes);
+        group
+            .inspect_err(|error| {
+                static ONCE: std::sync::Once = std::sync::Once::new();
+                ONCE.call_once(|| {
+                    tracing::warn!("cannot limit the memory of a job: {error}");
+                });
+            })
+            .ok()
+    }
+
+    /// Removes what is left of the run's cgroups.
+    pub(super) fn close_groups(&self) {
+        if let Some(groups) = &self.groups {
+            groups.close();
+        }
+    }
+
+    /// What an attempt's environment has over the job's own.
+    fn variables(
+        &self,
+        plan: &Plan,
+        name: &str,
+        marks: &[(&'static str, OsString)],
+        held: &Held,
+    ) -> Vec<(String, OsString)> {
+        let marks = marks.iter();
+        let mut variables: Vec<(String, OsString)> = marks
+            .map(|(key, value)| ((*key).to_owned(), value.clone()))
+            .collect();
+        let parent = self.trace.parent_of(name);
+        variables.push(("TRACEPARENT".to_owned(), parent.into()));
+        if let Some(node) = held.placement().and_then(|placement| placement.node) {
+            variables.push(("REIVER_NODE".to_owned(), node.to_string().into()));
+        }
+        for (resource, indices) in held.indices() {
+            let (resource, _) = &plan.resources()[*resource];
+            let indices: Vec<String> = indices.iter().map(u32::to_string).collect();
+            let variable = variable_of(resource);
+            let variable = variable.expect("a plan's resources have variables of their own");
+            variables.push((variable, indices.join(",").into()));
+        }
+        variables
     }
 
     fn forget(&self, leader: Pid) {
@@ -183,6 +274,9 @@ impl Attempts {
 
     /// Takes the ends of orphans that have ended, so that they do not pile up.
     pub(super) fn reap_orphans(&self) {
+        let Ok(_zygotes) = self.zygotes.try_lock() else {
+            return;
+        };
         // First the turn and then the lock, as a launch does.
         self.turns.take(|| {
             let leaders = self.leaders.write().unwrap_or_else(PoisonError::into_inner);
@@ -205,6 +299,7 @@ struct Watch<'a> {
     leader: OwnedFd,
     pid: Pid,
     marks: Marks,
+    group: Option<&'a Group>,
     begin: Instant,
     streams: [Stream; 2],
     ending: Option<Ending>,
@@ -234,7 +329,7 @@ impl<'a> Watch<'a> {
         settings: &'a Settings,
         leader: OwnedFd,
         launched: Launched,
-        marks: Marks,
+        (marks, group): (Marks, Option<&'a Group>),
         begin: Instant,
     ) -> Watch<'a> {
         let stream = |reader: Option<OwnedFd>| Stream {
@@ -250,6 +345,7 @@ impl<'a> Watch<'a> {
             leader,
             pid,
             marks,
+            group,
             begin,
             streams,
             ending,
@@ -273,16 +369,27 @@ impl<'a> Watch<'a> {
                 break;
             } else if self.all.control.is_ending() {
                 self.ask_to_end(Status::Cancelled);
-            } else if self.timeout().is_some_and(|at| Instant::now() >= at) {
-                self.ask_to_end(Status::Failed(Reason::Timeout));
+            } else if let Some((at, reason)) = self.time_limit()
+                && Instant::now() >= at
+            {
+                self.ask_to_end(Status::Failed(reason));
             }
         }
         self.finish()
     }
 
-    /// When the timeout passes; one that the clock cannot hold never does.
-    fn timeout(&self) -> Option<Instant> {
-        self.begin.checked_add(self.settings.timeout?)
+    /// When the timeout or the deadline passes, the earlier of the two; one that the clock cannot hold
+    /// never does.
+    fn time_limit(&self) -> Option<(Instant, Reason)> {
+        let after = |begin: Instant, limit: Option<Duration>| begin.checked_add(limit?);
+        let timeout = after(self.begin, self.settings.timeout);
+        let deadline = after(self.all.begin, self.settings.deadline);
+        let timeout = timeout.map(|at| (at, Reason::Timeout));
+        let deadline = deadline.map(|at| (at, Reason::Deadline));
+        timeout
+            .into_iter()
+            .chain(deadline)
+            .min_by_key(|&(at, _)| at)
     }
 
     /// Waits for something to happen.
@@ -295,7 +402,7 @@ impl<'a> Watch<'a> {
         };
         let control = &self.all.control;
         let until = match &self.ending {
-            None => self.timeout(),
+            None => self.time_limit().map(|(at, _)| at),
             Some(ending) => Some(Instant::now() + ending.look_again),
         };
         let told = match &self.ending {
@@ -393,7 +500,13 @@ impl<'a> Watch<'a> {
     fn look(&self) -> (Vec<Pid>, bool) {
         let look = || {
             Snapshot::take().map(|snapshot| {
-                let members = snapshot.members(self.pid, &self.marks);
+                let mut members = snapshot.members(self.pid, &self.marks);
+                // From here nobody can hide.
+                let grouped = self.group.map_or_else(Vec::new, Group::members);
+                let grouped = grouped.into_iter().filter(|&pid| !snapshot.has_ended(pid));
+                members.extend(grouped);
+                members.sort_unstable();
+                members.dedup();
                 (members, snapshot.has_executing_child())
             })
         };
@@ -448,9 +561,13 @@ impl<'a> Watch<'a> {
             LeaderEnd::NotStarted(format!("its end was taken by somebody else: {error}"))
         });
         self.all.forget(self.pid);
+        let ran_out = || self.group.is_some_and(Group::has_run_out);
         let status = match (&self.ending, &leader) {
             (Some(ending), _) => ending.status,
             (None, LeaderEnd::Exited(code)) if self.is_success(*code) => Status::Success,
+            (None, LeaderEnd::Exited(_) | LeaderEnd::Signalled(_)) if ran_out() => {
+                Status::Failed(Reason::OutOfMemory)
+            }
             (None, LeaderEnd::Exited(_)) => Status::Failed(Reason::Exit),
             (None, LeaderEnd::Signalled(_)) => Status::Failed(Reason::Signal),
             (None, LeaderEnd::NotStarted(_)) => Status::Failed(Reason::Spawn),
@@ -462,6 +579,7 @@ impl<'a> Watch<'a> {
             duration: self.begin.elapsed(),
             stdout,
             stderr,
+            placement: None,
         }
     }
 

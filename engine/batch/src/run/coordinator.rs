@@ -6,11 +6,12 @@
 //! running, delayed (for its next attempt) or over.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use reiver::{Class, Priority};
+use reiver::Priority;
 
+use super::stock::{Demand, Held, Kept, Stock};
 use crate::Plan;
 use crate::event::{Reason, Status};
 use crate::job_file::{Backoff, When};
@@ -71,9 +72,19 @@ pub(crate) struct Coordinator<'p> {
     /// Who needs a job: those of job `j` are `dependents[first_dependent[j]..first_dependent[j+1]]`.
     dependents: Vec<(JobIndex, When)>,
     first_dependent: Vec<u32>,
-    /// By class: the most urgent first, then in file order.
-    ready: [BinaryHeap<Reverse<(Priority, JobIndex)>>; 2],
-    free: [u32; 2],
+    /// Ready jobs, in a queue for each kind of demand.
+    queues: Vec<Queue>,
+    /// The queue of each table's jobs.
+    queue_of: Vec<u32>,
+    /// The first of every queue: the most urgent first, then in file order.
+    heads: BTreeSet<(Priority, JobIndex, u32)>,
+    stock: Stock,
+    /// What running jobs hold besides their slots, if anything.
+    held: HashMap<JobIndex, Held>,
+    /// Deadlines that have not passed, since the start of the run; the next one last.
+    deadlines: Vec<(Duration, JobIndex)>,
+    /// How far the run was when deadlines were looked at.
+    clock: Duration,
     delayed: BinaryHeap<Reverse<(Instant, JobIndex)>>,
     news: VecDeque<News>,
     /// Jobs that are not over.
@@ -81,6 +92,14 @@ pub(crate) struct Coordinator<'p> {
     failed: u32,
     stop: Option<Stop>,
     random: u64,
+}
+
+/// Ready jobs that need the same to start: the most urgent first, then in file order. Among them may
+/// be some that are over.
+#[derive(Debug)]
+struct Queue {
+    demand: Demand,
+    jobs: BinaryHeap<Reverse<(Priority, JobIndex)>>,
 }
 
 impl<'p> Coordinator<'p> {
@@ -107,7 +126,20 @@ impl<'p> Coordinator<'p> {
                 *place += 1;
             }
         }
-        let limits = plan.limits();
+        let (mut queues, mut queue_of) = (Vec::new(), Vec::new());
+        let mut known: HashMap<Demand, u32> = HashMap::new();
+        for settings in plan.tables() {
+            let demand = Demand::of(plan, settings);
+            let number = *known.entry(demand).or_insert_with_key(|demand| {
+                let (demand, jobs) = (demand.clone(), BinaryHeap::new());
+                queues.push(Queue { demand, jobs });
+                u32::try_from(queues.len() - 1).expect("there are no more tables than jobs")
+            });
+            queue_of.push(number);
+        }
+        let deadline_of = |job: JobIndex| Some((plan.settings(job).deadline?, job));
+        let mut deadlines: Vec<_> = plan.jobs().filter_map(deadline_of).collect();
+        deadlines.sort_unstable_by(|a, b| b.cmp(a));
         let mut coordinator = Coordinator {
             plan,
             states: vec![State::Waiting(0); count],
@@ -115,8 +147,13 @@ impl<'p> Coordinator<'p> {
             last_reason: vec![None; count],
             dependents,
             first_dependent,
-            ready: Default::default(),
-            free: [limits.cpus, limits.io],
+            queues,
+            queue_of,
+            heads: BTreeSet::new(),
+            stock: Stock::new(plan),
+            held: HashMap::new(),
+            deadlines,
+            clock: Duration::ZERO,
             delayed: BinaryHeap::new(),
             news: VecDeque::new(),
             left: count,
@@ -143,7 +180,7 @@ impl<'p> Coordinator<'p> {
         coordinator
     }
 
-    /// The next attempt that may start now, its slots taken.
+    /// The next attempt that may start now, all that it needs taken.
     pub(crate) fn next(&mut self, now: Instant) -> Option<(JobIndex, u32)> {
         while let Some(&Reverse((at, job))) = self.delayed.peek() {
             if at > now {
@@ -157,29 +194,63 @@ impl<'p> Coordinator<'p> {
         if self.stop.is_some() {
             return None;
         }
-        // Of the two classes' first jobs the more urgent, then the earlier: the order of the file.
-        let mut classes = [0, 1];
-        classes.sort_by_key(|&class| {
-            self.ready[class]
-                .peek()
-                .map_or((1, None), |&Reverse(first)| (0, Some(first)))
-        });
-        for class in classes {
-            // Only the first of a class: a job that needs several slots is not passed over, slots
-            // that come free are kept for it.
-            let Some(&Reverse((_, job))) = self.ready[class].peek() else {
-                continue;
-            };
-            let slots = self.slots(job);
-            if slots <= self.free[class] {
-                self.ready[class].pop();
-                self.free[class] -= slots;
-                self.states[job.0 as usize] = State::Running;
-                self.attempts[job.0 as usize] += 1;
-                return Some((job, self.attempts[job.0 as usize]));
+        if self.stock.has_no_slot() {
+            return None;
+        }
+        let mut kept = Kept::default();
+        let mut found = None;
+        for &(_, job, queue) in &self.heads {
+            if kept.is_all() {
+                break;
+            }
+            // Only the first of each queue: what one does not get, those behind it do not get either.
+            let demand = &self.queues[queue as usize].demand;
+            if let Some(held) = self.stock.take(demand, &mut kept) {
+                found = Some((job, queue, held));
+                break;
             }
         }
-        None
+        let (job, queue, held) = found?;
+        self.leave_queue(queue);
+        if !held.is_nothing() {
+            self.held.insert(job, held);
+        }
+        self.states[job.0 as usize] = State::Running;
+        self.attempts[job.0 as usize] += 1;
+        Some((job, self.attempts[job.0 as usize]))
+    }
+
+    /// What a running job holds besides its slots, if anything.
+    pub(crate) fn held(&self, job: JobIndex) -> Option<&Held> {
+        self.held.get(&job)
+    }
+
+    /// The run is so old: jobs whose deadline has passed fail, but for those that run, which know
+    /// theirs themselves.
+    pub(crate) fn pass_deadlines(&mut self, clock: Duration) {
+        self.clock = clock;
+        while let Some(&(deadline, job)) = self.deadlines.last() {
+            if deadline > clock {
+                break;
+            }
+            self.deadlines.pop();
+            match self.states[job.0 as usize] {
+                State::Over | State::Running => {}
+                State::Ready => {
+                    self.finish(job, Status::Failed(Reason::Deadline));
+                    let queue = self.queue(job);
+                    self.settle_head(queue, None);
+                }
+                State::Waiting(_) | State::Delayed => {
+                    self.finish(job, Status::Failed(Reason::Deadline));
+                }
+            }
+        }
+    }
+
+    /// When the next deadline passes, since the start of the run.
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+        self.deadlines.last().map(|&(deadline, _)| deadline)
     }
 
     /// When the next delayed job may become ready.
@@ -190,11 +261,29 @@ impl<'p> Coordinator<'p> {
     /// A running attempt has ended.
     pub(crate) fn ended(&mut self, job: JobIndex, status: Status, now: Instant) {
         debug_assert_eq!(self.states[job.0 as usize], State::Running);
-        self.free[self.class(job)] += self.slots(job);
-        let retries = self.plan.settings(job).retries;
+        let held = self.held.remove(&job).unwrap_or_default();
+        let queue = self.queue(job);
+        self.stock
+            .give_back(&self.queues[queue as usize].demand, held);
+        let settings = self.plan.settings(job);
+        let retries = settings.retries;
         let attempt = self.attempts[job.0 as usize];
+        let is_late = settings
+            .deadline
+            .is_some_and(|deadline| deadline <= self.clock);
+        let status = match status {
+            // Its next attempt would come too late.
+            Status::Failed(_) if is_late && attempt <= retries.count => {
+                Status::Failed(Reason::Deadline)
+            }
+            status => status,
+        };
         match status {
-            Status::Failed(reason) if self.stop.is_none() && attempt <= retries.count => {
+            Status::Failed(reason)
+                if self.stop.is_none()
+                    && reason != Reason::Deadline
+                    && attempt <= retries.count =>
+            {
                 let delay = self.delay(&retries, attempt);
                 self.last_reason[job.0 as usize] = Some(reason);
                 self.states[job.0 as usize] = State::Delayed;
@@ -233,15 +322,15 @@ impl<'p> Coordinator<'p> {
             };
             self.finish(job, status);
         }
-        for class in 0..self.ready.len() {
-            for Reverse((_, job)) in std::mem::take(&mut self.ready[class])
-                .into_sorted_vec()
-                .into_iter()
-                .rev()
-            {
-                if self.states[job.0 as usize] == State::Ready {
-                    self.finish(job, Status::Cancelled);
-                }
+        self.heads.clear();
+        let queues = self.queues.iter_mut();
+        let mut ready: Vec<Reverse<(Priority, JobIndex)>> = queues
+            .flat_map(|queue| std::mem::take(&mut queue.jobs))
+            .collect();
+        ready.sort_unstable_by(|a, b| b.cmp(a));
+        for Reverse((_, job)) in ready {
+            if self.states[job.0 as usize] == State::Ready {
+                self.finish(job, Status::Cancelled);
             }
         }
     }
@@ -261,18 +350,29 @@ impl<'p> Coordinator<'p> {
         self.attempts[job.0 as usize]
     }
 
-    fn class(&self, job: JobIndex) -> usize {
-        match self.plan.settings(job).class {
-            Class::Cpu | Class::Hybrid | Class::Auto => 0,
-            Class::Io => 1,
-        }
+    fn queue(&self, job: JobIndex) -> u32 {
+        self.queue_of[self.plan.table_of(job) as usize]
     }
 
-    fn slots(&self, job: JobIndex) -> u32 {
-        let settings = self.plan.settings(job);
-        match settings.class {
-            Class::Cpu | Class::Hybrid | Class::Auto => settings.cpus.unwrap_or(1),
-            Class::Io => 1,
+    /// Takes the first job out of a queue.
+    fn leave_queue(&mut self, queue: u32) {
+        let head = self.queues[queue as usize].jobs.pop();
+        self.settle_head(queue, head.map(|Reverse((priority, job))| (priority, job)));
+    }
+
+    /// Sees to it that the first of a queue that is ready still is its head; `gone` was.
+    fn settle_head(&mut self, queue: u32, gone: Option<(Priority, JobIndex)>) {
+        if let Some((priority, job)) = gone {
+            self.heads.remove(&(priority, job, queue));
+        }
+        let jobs = &mut self.queues[queue as usize].jobs;
+        while let Some(&Reverse((priority, job))) = jobs.peek() {
+            if self.states[job.0 as usize] == State::Ready {
+                self.heads.insert((priority, job, queue));
+                break;
+            }
+            jobs.pop();
+            self.heads.remove(&(priority, job, queue));
         }
     }
 
@@ -282,7 +382,16 @@ impl<'p> Coordinator<'p> {
         }
         self.states[job.0 as usize] = State::Ready;
         let priority = self.plan.settings(job).priority;
-        self.ready[self.class(job)].push(Reverse((priority, job)));
+        let queue = self.queue(job);
+        let jobs = &mut self.queues[queue as usize].jobs;
+        let first = jobs.peek().map(|&Reverse(first)| first);
+        jobs.push(Reverse((priority, job)));
+        if first.is_none_or(|first| (priority, job) < first) {
+            if let Some((priority, job)) = first {
+                self.heads.remove(&(priority, job, queue));
+            }
+            self.heads.insert((priority, job, queue));
+        }
     }
 
     fn finish(&mut self, job: JobIndex, status: Status) {

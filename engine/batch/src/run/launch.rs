@@ -4,6 +4,8 @@
 //! same whatever this process's size. The child leads a session of its own and starts as from a
 //! shell: default signal actions, none blocked, three descriptors.
 //!
+//! What `posix_spawn` cannot do for a job is done by a [`zygote`](super::zygote) that starts it.
+//!
 //! A shell line without any shell syntax is executed directly, at half the cost; where that turns
 //! out not to be possible the shell gets it after all, and says what is wrong in its own words.
 
@@ -13,11 +15,15 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr;
+use std::sync::Once;
 
+use super::placed::{self, Placed};
 use super::process::Pid;
 use super::streams::{Streams, set_blocking};
+use super::zygote::{ARGUMENTS, Kind, Request, Trouble, Zygote};
+use crate::event::Placement;
 use crate::plan::{Attempt, Command};
 use crate::shell::plain_words;
 
@@ -29,6 +35,36 @@ pub(crate) struct Launched {
     pub(crate) stdout: Option<OwnedFd>,
     /// Where to read its standard error, if that is captured apart.
     pub(crate) stderr: Option<OwnedFd>,
+}
+
+/// What an attempt is given besides what its file says.
+#[derive(Debug)]
+pub(crate) struct Setting<'s> {
+    /// Variables that win over its own.
+    pub(crate) variables: Vec<(String, OsString)>,
+    /// Where it is placed, if it is.
+    pub(crate) placement: Option<&'s Placement>,
+    /// Whether it gives way to all others.
+    pub(crate) is_background: bool,
+    /// Files that take the numbers of processes which are to belong to its cgroup, if it has one.
+    pub(crate) cgroups: &'s [PathBuf],
+}
+
+impl Setting<'_> {
+    /// True if it takes a zygote to start it.
+    pub(crate) fn takes_zygote(&self) -> bool {
+        self.is_background || !self.cgroups.is_empty()
+    }
+}
+
+/// The zygotes of a run, each started when it is first needed. Who holds them is the only one to start
+/// a process by them.
+#[derive(Debug, Default)]
+pub(crate) struct Zygotes {
+    plain: Option<Zygote>,
+    background: Option<Zygote>,
+    /// They could not be started, which was said.
+    are_refused: bool,
 }
 
 /// What is the same for every launch of a run, made ready once.
@@ -61,26 +97,47 @@ impl Launcher {
         Ok(Launcher { environment, null })
     }
 
-    /// Starts an attempt; `marks` are variables that win over its own.
+    /// Starts an attempt, by `zygotes` where it takes one of them.
     ///
     /// # Errors
     /// The system's reason, with what it is about.
     pub(crate) fn launch(
         &self,
         attempt: &Attempt,
-        marks: &[(&'static str, OsString)],
+        setting: &Setting<'_>,
+        zygotes: Option<&mut Zygotes>,
     ) -> Result<Launched, String> {
         check_folder(&attempt.cwd)?;
         let streams = Streams::open(attempt)?;
         let descriptors = streams.descriptors(self.null.as_raw_fd());
-        let added = self.added_variables(attempt, marks)?;
-        let spawn = |program: &CStr, arguments: &[CString]| {
-            let (added, cwd) = (&added, &attempt.cwd);
-            match streams.around(program, arguments) {
-                None => self.spawn(program, arguments, added, cwd, descriptors),
-                Some((shell, words)) => self.spawn(&shell, &words, added, cwd, descriptors),
-            }
+        let added = self.added_variables(attempt, &setting.variables)?;
+        let mut zygote = zygotes.and_then(|zygotes| self.zygote(zygotes, setting));
+        let _placed = match zygote {
+            None => setting.placement.map(Placed::of),
+            Some(_) => None,
         };
+        let mut spawn_as = |program: &CStr, arguments: &[CString]| {
+            let (added, cwd) = (&added, &attempt.cwd);
+            let Some(zygote) = zygote.as_mut() else {
+                return self.spawn(program, arguments, added, cwd, descriptors);
+            };
+            let request = self.request(program, arguments, added, cwd, setting)?;
+            let started = match zygote.launch(&request, descriptors) {
+                // It was gone before it has read what it was to do.
+                Err(error) if is_gone(&error) => {
+                    **zygote = self.start_zygote(setting)?;
+                    zygote.launch(&request, descriptors)
+                }
+                started => started,
+            }?;
+            started.troubles.iter().for_each(say_once);
+            Ok(started.pid)
+        };
+        let mut spawn =
+            |program: &CStr, arguments: &[CString]| match streams.around(program, arguments) {
+                None => spawn_as(program, arguments),
+                Some((shell, words)) => spawn_as(&shell, &words),
+            };
         let search = || self.search_path(attempt);
 
         let pid = match &attempt.command {
@@ -117,23 +174,23 @@ impl Launcher {
         })
     }
 
-    /// What the attempt's environment has over ours, the last of each name; marks win.
+    /// What the attempt's environment has over ours, the last of each name; `given` wins.
     fn added_variables(
         &self,
         attempt: &Attempt,
-        marks: &[(&'static str, OsString)],
+        given: &[(String, OsString)],
     ) -> Result<Vec<(OsString, CString)>, String> {
         let own = attempt
             .env
             .iter()
             .map(|(key, value)| (key.as_os_str(), value.as_os_str()));
-        let marks = marks
+        let given = given
             .iter()
-            .map(|(key, value)| (OsStr::new(*key), value.as_os_str()));
+            .map(|(key, value)| (OsStr::new(key), value.as_os_str()));
         let has_pwd = attempt.env.iter().any(|(key, _)| key == PWD);
         let pwd = (!has_pwd).then_some((OsStr::new(PWD), attempt.cwd.as_os_str()));
         let mut added: Vec<(OsString, CString)> = Vec::new();
-        for (key, value) in own.chain(pwd).chain(marks) {
+        for (key, value) in own.chain(pwd).chain(given) {
             let word = variable(key, value)?;
             match added.iter_mut().find(|(other, _)| other == key) {
                 Some(slot) => slot.1 = word,
@@ -193,6 +250,78 @@ impl Launcher {
         checked(error).map(|()| pid)
     }
 
+    /// The zygote that an attempt takes; `None` where there can be none, which is said once.
+    fn zygote<'z>(
+        &self,
+        zygotes: &'z mut Zygotes,
+        setting: &Setting<'_>,
+    ) -> Option<&'z mut Zygote> {
+        if zygotes.are_refused {
+            return None;
+        }
+        let place = match setting.is_background {
+            true => &mut zygotes.background,
+            false => &mut zygotes.plain,
+        };
+        if place.is_none() {
+            match self.start_zygote(setting) {
+                Ok(zygote) => *place = Some(zygote),
+                Err(error) => {
+                    zygotes.are_refused = true;
+                    tracing::warn!(
+                        "cannot start a process to start others ({error}): background jobs run as \
+                         others do, and memory of jobs is not limited"
+                    );
+                }
+            }
+        }
+        place.as_mut()
+    }
+
+    fn start_zygote(&self, setting: &Setting<'_>) -> io::Result<Zygote> {
+        let kind = match setting.is_background {
+            true => Kind::Background,
+            false => Kind::Plain,
+        };
+        Zygote::start(kind, |socket| {
+            let null = self.null.as_raw_fd();
+            let streams = [socket.as_raw_fd(), null, null];
+            let arguments = ARGUMENTS.map(CStr::to_owned);
+            let folder = Path::new("/");
+            self.spawn(c"/proc/self/exe", &arguments, &[], folder, streams)
+        })
+    }
+
+    fn request(
+        &self,
+        program: &CStr,
+        arguments: &[CString],
+        added: &[(OsString, CString)],
+        cwd: &Path,
+        setting: &Setting<'_>,
+    ) -> io::Result<Request> {
+        let kept = self
+            .environment
+            .iter()
+            .filter(|(key, _)| !added.iter().any(|(k, _)| k == key));
+        let path = |path: &Path| CString::new(path.as_os_str().as_bytes());
+        let cgroups: Result<Vec<CString>, _> =
+            setting.cgroups.iter().map(|file| path(file)).collect();
+        let placement = setting.placement;
+        let memory = placement.and_then(|placement| placement.memory.as_ref());
+        Ok(Request {
+            program: program.to_owned(),
+            arguments: arguments.to_vec(),
+            environment: kept.chain(added).map(|(_, word)| word.clone()).collect(),
+            cwd: path(cwd)?,
+            cgroups: cgroups?,
+            cpus: placement
+                .map(|placement| placement.cpus.clone())
+                .unwrap_or_default(),
+            memory: memory.map(|(policy, nodes)| (placed::mode_of(*policy), nodes.clone())),
+        })
+    }
+
     /// Gives what still writes to a pipe whose reader is about to go somebody else who reads: the
     /// writer outlives its attempt, and is neither held up nor killed by writing. It ends with the
     /// last writer.
@@ -212,6 +341,35 @@ impl Launcher {
             );
         }
     }
+}
+
+/// Says what a job has to do without, each thing once.
+fn say_once((trouble, error): &(Trouble, io::Error)) {
+    match trouble {
+        Trouble::Cpus => placed::say_once_of_cpus(error),
+        Trouble::Memory => placed::say_once_of_memory(error),
+        Trouble::Cgroup => {
+            static ONCE: Once = Once::new();
+            ONCE.call_once(|| {
+                tracing::warn!(
+                    "a job cannot enter its cgroup ({error}): its memory is not limited"
+                );
+            });
+        }
+        Trouble::Schedule => {
+            static ONCE: Once = Once::new();
+            ONCE.call_once(|| {
+                tracing::warn!("the system lets no job run in the background ({error})");
+            });
+        }
+        Trouble::Exec => unreachable!("that is an error of the launch"),
+    }
+}
+
+/// True to what a socket says whose other end has gone with something unread, or before it was sent.
+fn is_gone(error: &io::Error) -> bool {
+    let kinds = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
+    kinds.contains(&error.kind())
 }
 
 fn checked(error: c_int) -> io::Result<()> {

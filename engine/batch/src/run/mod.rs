@@ -10,14 +10,23 @@
 //! affinity and memory policy that this process was started with.
 
 mod attempt;
+mod cgroups;
 mod control;
 mod coordinator;
 mod descriptors;
 mod launch;
 mod leftovers;
+mod load;
+mod memory;
+mod placed;
+mod places;
 mod process;
 mod recorder;
+mod rehearsal;
+mod stock;
 mod streams;
+mod trace;
+mod zygote;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -37,12 +46,18 @@ use crate::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Sink, Status
 use crate::journal::{Born, Journal};
 use crate::plan::JobIndex;
 use attempt::Attempts;
+use cgroups::Groups;
 pub use control::Control;
 use coordinator::{Coordinator, News, Stop};
 use descriptors::Room;
 pub use launch::close_inherited_descriptors;
 pub use leftovers::{Leftovers, boot_id, end_leftovers};
+use load::Load;
+pub use memory::available_memory;
 use recorder::Recorder;
+pub use rehearsal::rehearse;
+use stock::Held;
+pub use zygote::serve_if_zygote;
 
 /// What a run needs besides its plan.
 #[derive(Debug, Clone)]
@@ -144,7 +159,15 @@ pub fn run(
         .build()
         .map_err(io::Error::other)?;
     let (done, exit_counts) = (options.done, options.exit_counts);
-    let attempts = Attempts::new(options.run_id, options.state_folder, control.clone(), room)?;
+    let run_id = options.run_id;
+    let attempts = Attempts::new(
+        run_id.clone(),
+        options.state_folder,
+        control.clone(),
+        room,
+        begin,
+        groups_for(plan, &run_id),
+    )?;
     let (sender, receiver) = channel();
     let reporter = Reporter::start(Arc::clone(plan), sinks, sender.clone())?;
     let recorder = journal
@@ -167,6 +190,8 @@ pub fn run(
         summary: Summary::default(),
         lost: false,
         trouble: None,
+        begin,
+        load: Load::new(plan.limits().load),
         next_reaping: begin,
     };
     let succeeded_before = done.iter().filter(|&&done| done).count();
@@ -187,6 +212,7 @@ pub fn run(
         ..
     } = run;
     attempts.reap_orphans();
+    attempts.close_groups();
     summary.duration = begin.elapsed();
     let signal = control
         .signal()
@@ -224,6 +250,25 @@ pub fn run(
     })
 }
 
+/// The cgroups for a run some of whose jobs state memory. What killed runs have left of theirs is removed
+/// in any case.
+fn groups_for(plan: &Plan, run_id: &str) -> Option<Groups> {
+    cgroups::sweep();
+    if !plan.tables().any(|settings| settings.memory.is_some()) {
+        return None;
+    }
+    match Groups::make(run_id) {
+        Ok(groups) => Some(groups),
+        Err(error) => {
+            tracing::warn!(
+                "cgroups cannot be used here ({error}): the memory that jobs state decides when they \
+                 start, and does not limit them"
+            );
+            None
+        }
+    }
+}
+
 struct Run<'p> {
     plan: &'p Arc<Plan>,
     engine: &'p Engine,
@@ -238,20 +283,27 @@ struct Run<'p> {
     /// Output of some job had no place.
     lost: bool,
     trouble: Option<io::Error>,
+    begin: Instant,
+    load: Load,
     next_reaping: Instant,
 }
 
 impl Run<'_> {
     fn coordinate(&mut self, messages: &Receiver<Message>) {
         loop {
-            self.start_what_may();
+            self.coordinator.pass_deadlines(self.begin.elapsed());
+            let looks_again = self.start_what_may();
             self.tell_news();
             if self.coordinator.is_over() {
                 return;
             }
-            let wait = self
-                .coordinator
-                .next_delay()
+            let delay = self.coordinator.next_delay();
+            let deadline = self.coordinator.next_deadline();
+            // One that the clock cannot hold never passes.
+            let deadline = deadline.and_then(|deadline| self.begin.checked_add(deadline));
+            let moments = delay.into_iter().chain(deadline).chain(looks_again);
+            let wait = moments
+                .min()
                 .map(|at| at.saturating_duration_since(Instant::now()));
             let message = match wait {
                 None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -265,17 +317,21 @@ impl Run<'_> {
         }
     }
 
-    fn start_what_may(&mut self) {
+    /// Starts what may start; when to look again, if not for what this is told of.
+    fn start_what_may(&mut self) -> Option<Instant> {
         while self.is_abreast() {
-            let Some((job, number)) = self.coordinator.next(Instant::now()) else {
-                return;
-            };
+            if let Some(later) = self.load.is_too_high(Instant::now()) {
+                return Some(later);
+            }
+            let (job, number) = self.coordinator.next(Instant::now())?;
+            let held = self.coordinator.held(job).cloned().unwrap_or_default();
+            let placement = held.placement().cloned();
             let (plan, attempts) = (Arc::clone(self.plan), Arc::clone(&self.attempts));
             let sender = self.sender.clone();
             let submitted = self.engine.job().class(Class::Io).submit(move |_| {
                 // Refused only once the run is over.
                 let started = |pid, born| drop(sender.send(Message::Started { job, pid, born }));
-                let end = attempts.run(&plan, job, number, started);
+                let end = attempts.run(&plan, job, number, &held, started);
                 let _ = sender.send(Message::Ended { job, end });
             });
             if let Err(error) = submitted {
@@ -285,17 +341,27 @@ impl Run<'_> {
                     duration: Duration::ZERO,
                     stdout: Captured::default(),
                     stderr: Captured::default(),
+                    placement,
                 };
                 self.take(Message::Ended { job, end });
             }
         }
+        None
     }
 
     fn take(&mut self, message: Message) {
         match message {
             Message::Started { job, pid, born } => {
                 let attempt = self.coordinator.attempt(job);
-                self.report_born(EventKind::JobStarted { job, attempt, pid }, born);
+                let held = self.coordinator.held(job);
+                let placement = held.and_then(Held::placement).cloned();
+                let started = EventKind::JobStarted {
+                    job,
+                    attempt,
+                    pid,
+                    placement,
+                };
+                self.report_born(started, born);
             }
             Message::Ended { job, end } => {
                 let status = end.status;

@@ -137,6 +137,7 @@ pub(crate) fn adopt_orphans() {
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     parent: Pid,
+    group: Pid,
     session: Pid,
     state: State,
     /// In ticks since the machine started.
@@ -185,7 +186,7 @@ impl Snapshot {
         Ok(Snapshot { entries })
     }
 
-    /// Every process that lives and that the attempt started: the session of its leader, orphans
+    /// Every process that lives and that the attempt started: the session and the group of its leader, orphans
     /// that carry its marks in their environment, and what descends from any of those.
     ///
     /// Not what some other thread of ours starts just now: until it executes its program it has our
@@ -202,7 +203,8 @@ impl Snapshot {
                 State::LivesWithoutFirstThread => marks.are_in_threads(pid),
                 State::Ended => false,
             };
-            if pid == leader || entry.session == leader || (is_orphan && is_marked()) {
+            let is_with_leader = [pid, entry.group, entry.session].contains(&leader);
+            if is_with_leader || (is_orphan && is_marked()) {
                 members.insert(pid);
             }
         }
@@ -233,11 +235,12 @@ impl Snapshot {
         })
     }
 
-    /// What lives of a session.
+    /// What lives of the session or the group of a leader.
     pub(super) fn session(&self, leader: Pid) -> Vec<Pid> {
         let entries = self.entries.iter();
+        let is_with_leader = |entry: &Entry| [entry.group, entry.session].contains(&leader);
         entries
-            .filter(|(_, entry)| entry.session == leader && entry.state != State::Ended)
+            .filter(|(_, entry)| is_with_leader(entry) && entry.state != State::Ended)
             .map(|(&pid, _)| pid)
             .collect()
     }
@@ -249,6 +252,12 @@ impl Snapshot {
             let is_starting = entry.memory == Memory::default() && entry.state == State::Lives;
             is_starting && entry.session == pid
         })
+    }
+
+    /// True to a process that had ended, and waits for its parent.
+    pub(crate) fn has_ended(&self, pid: Pid) -> bool {
+        let entry = self.entries.get(&pid);
+        entry.is_some_and(|entry| entry.state == State::Ended)
     }
 
     /// True if a child of ours is just being executed: it does not show yet whose it is.
@@ -337,7 +346,8 @@ fn parse_stat(stat: &[u8]) -> Option<Entry> {
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
-    let session = fields.nth(1)?.parse().ok()?;
+    let group = fields.next()?.parse().ok()?;
+    let session = fields.next()?.parse().ok()?;
     let mut number = |skipped| {
         let word: Option<&str> = fields.nth(skipped);
         word.and_then(|word| word.parse().ok()).unwrap_or(0)
@@ -351,6 +361,7 @@ fn parse_stat(stat: &[u8]) -> Option<Entry> {
     };
     Some(Entry {
         parent,
+        group,
         session,
         state,
         born,

@@ -137,6 +137,16 @@ impl Drop for Guard {
     }
 }
 
+/// True to an end that the journal takes note of.
+fn is_recorded(event: &Event) -> bool {
+    match &event.kind {
+        EventKind::JobFinished { status, end, .. } => {
+            end.is_some() || matches!(status, Status::Failed(_))
+        }
+        _ => false,
+    }
+}
+
 struct Desk {
     journal: Journal,
     plan: Arc<Plan>,
@@ -198,11 +208,13 @@ impl Desk {
         }
     }
 
-    /// What the journal says of an event. What never had an attempt is as if nobody had tried, and
-    /// takes up no room.
+    /// What the journal says of an event. What never had an attempt, and did not fail for that, is as
+    /// if nobody had tried, and takes up no room.
     fn note(&mut self, event: &Event, born: Born) {
         match &event.kind {
-            EventKind::JobStarted { job, attempt, pid } => {
+            EventKind::JobStarted {
+                job, attempt, pid, ..
+            } => {
                 self.declare(*job);
                 self.records.push(Record::Started {
                     number: job.0,
@@ -239,6 +251,26 @@ impl Desk {
                         code,
                         signal,
                         duration: end.duration,
+                        time: event.time,
+                    },
+                });
+                self.needs_sync = true;
+            }
+            EventKind::JobFinished {
+                job,
+                attempt,
+                status: status @ Status::Failed(_),
+                end: None,
+            } => {
+                self.declare(*job);
+                self.records.push(Record::Finished {
+                    number: job.0,
+                    end: JobEnd {
+                        status: *status,
+                        attempt: *attempt,
+                        code: None,
+                        signal: None,
+                        duration: Duration::ZERO,
                         time: event.time,
                     },
                 });
@@ -312,14 +344,12 @@ impl Desk {
     fn settle(mut self, mut summary: Summary, exit: u8) -> Settled {
         let mut unrecorded = 0;
         for event in &self.held {
-            let EventKind::JobFinished {
-                status,
-                end: Some(_),
-                ..
-            } = event.kind
-            else {
+            let EventKind::JobFinished { status, .. } = event.kind else {
                 continue;
             };
+            if !is_recorded(event) {
+                continue;
+            }
             unrecorded += 1;
             match status {
                 Status::Success => summary.succeeded -= 1,
@@ -328,7 +358,7 @@ impl Desk {
             }
             summary.cancelled += 1;
         }
-        self.tell(|event| !matches!(event.kind, EventKind::JobFinished { end: Some(_), .. }));
+        self.tell(|event| !is_recorded(event));
         if self.trouble.is_none() {
             let end = Record::RunFinished(RunFinished {
                 time: SystemTime::now(),

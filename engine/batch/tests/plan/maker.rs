@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use reiver::Topology;
 use reiver_batch::job_file::{Entry, JobFile, JobKeys, LimitKeys, MatrixKeys, NeedKey, When};
-use reiver_batch::plan::{Limits, Overrides, Plan, plan};
+use reiver_batch::plan::{Machine, Overrides, Plan, plan};
 use reiver_batch::source::Spanned;
 use reiver_batch::{Diagnostic, Form, Severity, Source, SourceId};
 
@@ -21,6 +22,8 @@ impl Maker {
             name: None,
             max_fails: None,
             limits: LimitKeys::default(),
+            pools: Vec::new(),
+            resources: Vec::new(),
             defaults: JobKeys::default(),
             entries: Vec::new(),
         };
@@ -136,7 +139,12 @@ impl Maker {
     }
 }
 
-pub(crate) const MACHINE: Limits = Limits { cpus: 4, io: 64 };
+/// Two nodes of two CPUs, and memory alone at a third.
+pub(crate) fn machine() -> Machine {
+    let nodes = "[NUMANode] Package:2 [NUMANode(memory=1GB)] Core:2";
+    let topology = Topology::synthetic(nodes).expect("a machine");
+    Machine::new(topology, Some(1 << 30))
+}
 
 pub(crate) fn plan_files(
     makers: Vec<(&str, Maker)>,
@@ -153,7 +161,7 @@ pub(crate) fn plan_files(
         }));
         files.push(maker.file);
     }
-    let (plan, findings) = plan(sources, files, overrides, MACHINE);
+    let (plan, findings) = plan(sources, files, overrides, &machine());
     let (errors, warnings): (Vec<_>, Vec<_>) = findings
         .into_iter()
         .partition(|finding| finding.severity == Severity::Error);

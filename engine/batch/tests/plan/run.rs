@@ -1,7 +1,7 @@
 //! What holds for the run as a whole.
 
 use reiver::Class;
-use reiver_batch::plan::{Limits, Overrides};
+use reiver_batch::plan::Overrides;
 
 use crate::maker::*;
 
@@ -43,12 +43,11 @@ fn files_that_disagree_about_the_run_are_refused_unless_an_option_settles_it() {
         cpus: Some(7),
         io: Some(8),
         max_fails: Some(0),
+        ..Overrides::default()
     };
     let plan = plan_files(files(), &overrides).0.expect("settled");
-    assert_eq!(
-        (plan.limits(), plan.max_fails()),
-        (Limits { cpus: 7, io: 8 }, Some(1))
-    );
+    let limits = plan.limits();
+    assert_eq!((limits.cpus, limits.io, plan.max_fails()), (7, 8, Some(1)));
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn a_job_that_says_nothing_has_the_documented_defaults() {
         (settings.retries.count, &*settings.success_codes),
         (0, &[0][..])
     );
-    assert_eq!((plan.limits(), plan.max_fails()), (MACHINE, None));
+    assert_eq!((plan.limits(), plan.max_fails()), (machine().limits, None));
     let attempt = plan.attempt(job, 1);
     assert_eq!(attempt.command, Command::Shell("make".into()));
     assert_eq!(attempt.cwd, PathBuf::from("/files"));

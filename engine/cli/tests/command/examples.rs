@@ -130,3 +130,14 @@ fn every_example_is_run_by_a_test() {
         }
     }
 }
+
+#[test]
+fn places() {
+    let (_case, lines) = printed("places.toml", 0);
+    let asked = [
+        "ask 1", "ask 2", "ask 3", "ask 4", "render 1", "render 2", "render 3",
+    ];
+    assert_eq!(lines[..7], asked);
+    assert!(lines[7].starts_with("solve 1 on node "), "{lines:?}");
+    assert_eq!(lines[10..], ["tidy"]);
+}

@@ -93,8 +93,39 @@ fn values_of_the_wrong_kind() {
         ("matrix = { a = [1], exclude = [{ b = 1 }] }", "4:"),
         ("stderr = ['x']", "4:10"),
         ("cwd = \"a\\u0000b\"", "4:7"),
-        ("deadline = '1h'", "4:1"),
-        ("memory = '1GiB'", "4:1"),
+        ("deadline = '0s'", "4:12: a deadline of zero"),
+        ("memory = '1G'", "4:10: `1G` is no size"),
+        ("memory = 0", "4:10: `0` is no size"),
+        ("memory = 1.5", "4:10: `1.5` is no size"),
+        ("memory = '1024'", "4:10: `1024` is no size"),
+        ("pool = 'db'", "4:8: there is no pool `db`"),
+        ("pool = ''", "4:8: `pool` is empty"),
+        (
+            "resources = { gpu = 1 }",
+            "4:21: there is no resource `gpu`",
+        ),
+        (
+            "resources = { 'g p' = 1 }",
+            "4:15: `g p` cannot name a resource",
+        ),
+        ("resources = { gpu = -1 }", "4:21: -1 is out of range"),
+        ("numa = 'require'", "4:8: expected a table"),
+        (
+            "numa = { afinity = 'none' }",
+            "4:10: unknown key `afinity` in numa",
+        ),
+        ("numa = { affinity = 'some' }", "4:21: unknown value `some`"),
+        (
+            "numa = { policy = 'weighted' }",
+            "4:19: unknown value `weighted`",
+        ),
+        ("numa = { nodes = [] }", "4:18: `nodes` is empty"),
+        ("numa = { nodes = 0 }", "4:18: expected a list of nodes"),
+        ("numa = { nodes = [-1] }", "4:19: -1 is out of range"),
+        (
+            "numa = { nodes = [0, 999] }",
+            "4:18: this machine has no node 999",
+        ),
     ] {
         toml(&job(line), &[expected]);
     }
@@ -111,7 +142,30 @@ fn values_of_the_wrong_kind() {
     toml("name = '.hidden'\n", &["1:8"]);
     toml("name = 'a/b'\n", &["1:8"]);
     toml("[defaults]\nneeds = ['a']\n", &["2:1"]);
-    toml("[pools]\ndb = 4\n", &["1:"]);
+    toml(
+        "[pools]\ndb = 0\n'' = 1\n",
+        &["2:6", "3:1: the name of a pool"],
+    );
+    toml(
+        "[resources]\na-b = 1\nA_B = 2\njob = 1\n",
+        &[
+            "2:1: `a-b` and `A_B` would both give jobs REIVER_A_B",
+            "4:1: `job` would give",
+        ],
+    );
+    toml(
+        "[limits]\nmemory = '1KiB'\nload = 0\n[resources]\ngpu = 2\n\
+         [[job]]\nrun = 'x'\nmemory = 1025\nresources = { gpu = 3 }\n",
+        &[
+            "3:8: 0 is out of range",
+            "8:10: 1025 bytes never fit: the run has 1024",
+            "9:21: 3 of `gpu` never fit: the run has 2",
+        ],
+    );
+    toml(
+        "[pools]\ndatabase = 1\n[[job]]\nrun = 'x'\npool = 'databse'\n",
+        &["5:8: there is no pool `databse`"],
+    );
 }
 
 #[test]

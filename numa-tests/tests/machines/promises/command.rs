@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use reiver_topology::CpuSet;
@@ -86,4 +87,154 @@ pub(super) fn jobs_may_use_all_that_reiver_may(_: &Ground) {
         policies.iter().all(|policy| *policy == "default"),
         "{policies:?}"
     );
+}
+
+/// The events of a run of this job file, and what it said besides.
+fn events_of(file: &str) -> (Vec<Value>, String) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("jobs.toml");
+    fs::write(&path, file).expect("a file");
+    let mut command = reiver();
+    command.args(["run", "--output", "json"]).arg(&path);
+    let output = command
+        .current_dir(folder.path())
+        .output()
+        .expect("it can be executed");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let events = String::from_utf8_lossy(&output.stdout);
+    let event =
+        |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}\n{said}"));
+    (events.lines().map(event).collect(), said)
+}
+
+/// By `numa`, as ordinary jobs, in the background, and with memory of their own.
+pub(super) fn jobs_and_their_pages_are_where_they_ask(ground: &Ground) {
+    let memory = ground.memory_nodes();
+    let nodes = ground.topology.nodes();
+    let nodes = nodes.filter(|id| memory.contains(id) && !ground.cpus_of(*id).is_empty());
+    for id in nodes {
+        for more in ["", "priority = 'P2'", "memory = '64MiB'"] {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let file = folder.path().join("jobs.toml");
+            let job = format!(
+                "[[job]]\nname = 'there'\n{more}\nnuma = {{ affinity = 'require', policy = 'bind', nodes = [{id}] }}\n\
+                 run = 'echo node $REIVER_NODE; grep Cpus_allowed_list /proc/self/status; cat /proc/self/numa_maps'\n\
+                 [[job]]\nname = 'after'\nneeds = ['there']\nrun = 'echo; cat /proc/self/numa_maps'\n"
+            );
+            fs::write(&file, job).expect("a file");
+            let said = output_of(reiver().arg("run").arg(&file).current_dir(folder.path()));
+            let (there, after) = said.split_once("\n\n").expect("two jobs");
+            assert!(there.starts_with(&format!("node {id}\n")), "{said}");
+            assert!(!there.contains(" default "), "{there}");
+            let cpus = there
+                .lines()
+                .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+            assert_eq!(cpus.map(str::trim), Some(&*ground.cpus_of(id).to_string()));
+            // What it shares with others lies where they have touched it.
+            let own = there
+                .lines()
+                .filter(|line| line.contains(" anon=") && !line.contains(" file="));
+            let mut pages = 0;
+            for word in own.flat_map(|line| line.split(' ')) {
+                let place = word.strip_prefix('N').and_then(|word| word.split_once('='));
+                if let Some((node, count)) = place {
+                    assert_eq!(node, id.to_string(), "{there}");
+                    pages += count.parse::<u32>().expect("a number");
+                }
+            }
+            assert!(pages > 2, "{there}");
+            assert!(there.contains(&format!(" bind:{id}")), "{there}");
+            assert!(!after.contains(" bind:"), "{after}");
+        }
+    }
+}
+
+/// Of one node where that has enough, and of no two jobs at once.
+pub(super) fn jobs_have_cpus_of_their_own(ground: &Ground) {
+    let cpus = ground.topology.cpus().len();
+    let jobs = cpus / 2;
+    let numbers: Vec<String> = (0..jobs).map(|job| job.to_string()).collect();
+    let (events, said) = events_of(&format!(
+        "[[job]]\nmatrix = {{ i = [{}] }}\ncpus = 2\n\
+         run = 'grep Cpus_allowed_list /proc/self/status; sleep 2'\n",
+        numbers.join(", ")
+    ));
+    // In the order in which CPUs were given, which is that of the file.
+    let number = |event: &&Value| -> Option<usize> {
+        let (_, number) = event["job"].as_str()?.rsplit_once('-')?;
+        number.parse().ok()
+    };
+    let started = events.iter();
+    let started = started.filter(|event| event["event"] == "job-started");
+    let mut started: Vec<&Value> = started.collect();
+    started.sort_by_key(number);
+    let mut all = CpuSet::new();
+    let mut count = 0;
+    let has_two = |id: &reiver::NodeId| ground.cpus_of(*id).len() >= 2;
+    let mut has_place = ground.topology.nodes().any(|id| has_two(&id));
+    for event in started {
+        let own = event["cpus"].as_array().expect("where it is");
+        let own = own.iter().filter_map(|cpu| cpu.as_u64()?.try_into().ok());
+        let own: CpuSet = own.map(reiver_topology::CpuId).collect();
+        assert!(
+            said.contains(&format!("Cpus_allowed_list:\t{own}\n")),
+            "{own}: {said}"
+        );
+        assert!(event["node"].is_u64() || !has_place, "{event}");
+        assert!(
+            own.len() == 2 && all.intersection(&own).is_empty(),
+            "{events:#?}"
+        );
+        all = all.union(&own);
+        count += 1;
+        has_place = ground
+            .topology
+            .nodes()
+            .any(|id| ground.cpus_of(id).difference(&all).len() >= 2);
+    }
+    assert_eq!(count, jobs, "{said}");
+}
+
+/// Nothing of its cgroups is left, and what is said is how it ended alone.
+pub(super) fn memory_that_a_job_states_is_its_limit(_: &Ground) {
+    let (events, said) = events_of(
+        "[[job]]\nname = 'grows'\nmemory = '24MiB'\ncommand = ['grep', 'x', '/dev/zero']\n\
+         [[job]]\nname = 'child'\nmemory = '24MiB'\nrun = 'grep x /dev/zero; exit 0'\n\
+         [[job]]\nname = 'fits'\nmemory = '24MiB'\nrun = 'cat /proc/self/cgroup'\n\
+         [[job]]\nname = 'killed'\nmemory = '24MiB'\nrun = 'kill -9 $$'\n",
+    );
+    assert!(!said.contains("WARN"), "{said}");
+    for (name, reason) in [
+        ("grows", Value::from("oom")),
+        ("child", Value::from("oom")),
+        ("fits", Value::Null),
+        ("killed", Value::from("signal")),
+    ] {
+        let mut ends = events
+            .iter()
+            .filter(|event| event["event"] == "job-finished");
+        let end = ends.find(|event| event["job"] == name);
+        assert_eq!(end.expect("it ended")["reason"], reason, "{name}: {said}");
+    }
+    let run = events[0]["run"].as_str().expect("a run");
+    assert!(
+        said.contains(&format!("/reiver-{run}/")),
+        "it ran in its own: {said}"
+    );
+    let own = fs::read_to_string("/proc/self/cgroup").expect("cgroups");
+    let own = own.trim().strip_prefix("0::").expect("version 2");
+    let parent = Path::new("/sys/fs/cgroup")
+        .join(own.trim_start_matches('/'))
+        .join("..");
+    for entry in fs::read_dir(parent)
+        .expect("the group of the stance")
+        .flatten()
+    {
+        let name = entry.file_name();
+        assert!(
+            !name.as_encoded_bytes().starts_with(b"reiver-"),
+            "{}",
+            name.display()
+        );
+    }
 }

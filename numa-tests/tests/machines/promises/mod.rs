@@ -63,6 +63,9 @@ promises! {
     machine::hwloc_sees_the_same;
     command::topology_shows_the_machine;
     command::jobs_may_use_all_that_reiver_may;
+    command::jobs_and_their_pages_are_where_they_ask [Placement, Nodes(2), Memories(2)];
+    command::jobs_have_cpus_of_their_own;
+    command::memory_that_a_job_states_is_its_limit [OwnMachine];
     command::promises_can_be_held_here [Root, Placement, Nodes(2), Memories(2)];
     workers::there_are_as_many_as_the_machine_grants;
     workers::they_stay_on_their_node;

@@ -1,9 +1,10 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
+use reiver::{NodeId, Topology};
 
 use super::*;
-use crate::plan::{Limits, Overrides, plan};
+use crate::plan::{Machine, Overrides, plan};
 use crate::source::{Form, Source, SourceId};
 
 const FAILED: Status = Status::Failed(Reason::Exit);
@@ -18,12 +19,14 @@ fn planned(text: &str) -> Plan {
     };
     let (file, found) = crate::read::read(SourceId(0), &source);
     assert!(found.is_empty(), "{found:?}\n{text}");
-    let machine = Limits { cpus: 2, io: 3 };
+    let topology = Topology::synthetic("NUMANode:2 Core:2 PU:1").expect("a machine");
+    let mut machine = Machine::new(topology, Some(1000));
+    (machine.limits.cpus, machine.limits.io) = (2, 3);
     let (plan, found) = plan(
         vec![source.into()],
         vec![file],
         &Overrides::default(),
-        machine,
+        &machine,
     );
     plan.unwrap_or_else(|| panic!("{found:?}\n{text}"))
 }
@@ -103,6 +106,79 @@ fn what_succeeded_before_is_over_and_met_and_nothing_is_told_of_it() {
     assert!(coordinator.is_over());
     let coordinator = Coordinator::new(&plan, 1, &[true; 6]);
     assert!(coordinator.is_over(), "nothing is left");
+}
+
+#[test]
+fn what_waits_for_a_pool_lets_others_pass_and_slots_are_not_kept_for_it() {
+    let plan = planned(
+        "[pools]\ndb = 1\n[[job]]\nname = 'a'\nrun = 'x'\npool = 'db'\n\
+         [[job]]\nname = 'b'\nrun = 'x'\npool = 'db'\n[[job]]\nname = 'c'\nrun = 'x'\n\
+         [[job]]\nname = 'io'\nrun = 'x'\nclass = 'io'\npool = 'db'",
+    );
+    let mut coordinator = Coordinator::new(&plan, 1, &[]);
+    let now = Instant::now();
+    assert_eq!(start(&mut coordinator, now), ["a", "c"]);
+    end(&mut coordinator, "a", Status::Success, now);
+    assert_eq!(start(&mut coordinator, now), ["b"]);
+    end(&mut coordinator, "b", Status::Success, now);
+    assert_eq!(start(&mut coordinator, now), ["io"]);
+}
+
+#[test]
+fn what_comes_free_is_kept_for_the_job_that_needs_much_of_it() {
+    let plan = planned(
+        "[resources]\ngpu = 3\n[defaults]\nclass = 'io'\n\
+         [[job]]\nname = 'a'\nrun = 'x'\nmemory = 600\nresources = { gpu = 2 }\n\
+         [[job]]\nname = 'large'\nrun = 'x'\nmemory = 700\n\
+         [[job]]\nname = 'all'\nrun = 'x'\nresources = { gpu = 3 }\n\
+         [[job]]\nname = 'b'\nrun = 'x'\nmemory = 300\n\
+         [[job]]\nname = 'c'\nrun = 'x'\nresources = { gpu = 1 }\n\
+         [[job]]\nname = 'free'\nrun = 'x'",
+    );
+    let mut coordinator = Coordinator::new(&plan, 1, &[]);
+    let now = Instant::now();
+    // 400 bytes and one gpu are left, and kept.
+    assert_eq!(start(&mut coordinator, now), ["a", "free"]);
+    let job = plan.find("a").expect("it is there");
+    let held = coordinator.held(job).expect("it holds something");
+    assert_eq!(held.indices(), [(0, vec![0, 1])]);
+    end(&mut coordinator, "a", Status::Success, now);
+    assert_eq!(start(&mut coordinator, now), ["large", "all"]);
+    end(&mut coordinator, "large", Status::Success, now);
+    assert_eq!(start(&mut coordinator, now), ["b"]);
+    end(&mut coordinator, "all", Status::Success, now);
+    assert_eq!(start(&mut coordinator, now), ["c"]);
+}
+
+#[test]
+fn a_deadline_ends_whatever_waits_and_nothing_is_tried_again_after_it() {
+    let plan = planned(
+        "[defaults]\ndeadline = '9s'\nretries = { count = 5, delay = '1s' }\n[limits]\ncpus = 2\n\
+         [[job]]\nname = 'runs'\nrun = 'x'\n[[job]]\nname = 'fails'\nrun = 'x'\n\
+         [[job]]\nname = 'ready'\nrun = 'x'\n[[job]]\nname = 'needs'\nrun = 'x'\nneeds = ['runs']\n\
+         [[job]]\nname = 'repairs'\nrun = 'x'\ndeadline = '1h'\n\
+         needs = [{ job = 'needs', when = 'failure' }]\n",
+    );
+    let mut coordinator = Coordinator::new(&plan, 1, &[]);
+    let now = Instant::now();
+    let seconds = Duration::from_secs;
+    assert_eq!(start(&mut coordinator, now), ["runs", "fails"]);
+    assert_eq!(coordinator.next_deadline(), Some(seconds(9)));
+    coordinator.pass_deadlines(seconds(8));
+    end(&mut coordinator, "fails", FAILED, now);
+    assert_eq!(told(&mut coordinator), ["fails retried 1 in 1s"]);
+    coordinator.pass_deadlines(seconds(9));
+    let mut failed = told(&mut coordinator);
+    failed.sort();
+    assert_eq!(failed, ["fails failed", "needs failed", "ready failed"]);
+    assert_eq!(coordinator.next_deadline(), Some(seconds(3600)));
+    assert_eq!(start(&mut coordinator, now), ["repairs"]);
+    end(&mut coordinator, "runs", FAILED, now);
+    assert_eq!(
+        told(&mut coordinator),
+        ["runs failed"],
+        "too late to be tried again"
+    );
 }
 
 #[test]
@@ -238,14 +314,37 @@ struct Wanted {
     is_io: bool,
     cpus: u32,
     priority: u8,
+    memory: u64,
+    tokens: u32,
+    is_pooled: bool,
+    numa: &'static str,
 }
+
+/// What jobs of one or two CPUs may say; of the last, the nodes have none as large.
+const NUMA: [&str; 5] = [
+    "",
+    "affinity = 'prefer'",
+    "affinity = 'require'",
+    "affinity = 'require', nodes = [1]",
+    "affinity = 'require', nodes = [0, 1]",
+];
 
 fn graph() -> impl Strategy<Value = Vec<Wanted>> {
     let when = prop_oneof![Just(When::Success), Just(When::Failure), Just(When::Always)];
     let needs = proptest::collection::vec((any::<prop::sample::Index>(), when), 0..3);
-    let job = (0..3_u32, 0..3_u32, needs, any::<bool>(), 1..4_u32, 0..3_u8);
+    let shared = (0..11_u64, 0..4_u32, any::<bool>(), 0..NUMA.len());
+    let job = (
+        0..3_u32,
+        0..3_u32,
+        needs,
+        any::<bool>(),
+        1..4_u32,
+        0..3_u8,
+        shared,
+    );
     proptest::collection::vec(job, 1..40).prop_map(|jobs| {
-        let job = |(number, (failures, retries, needs, is_io, cpus, priority))| {
+        let job = |(number, (failures, retries, needs, is_io, cpus, priority, shared))| {
+            let (memory, tokens, is_pooled, numa): (u64, u32, bool, usize) = shared;
             let needs: HashMap<usize, When> = Vec::into_iter(needs)
                 .filter(|_| number > 0)
                 .map(|(index, when): (prop::sample::Index, When)| (index.index(number), when))
@@ -259,6 +358,13 @@ fn graph() -> impl Strategy<Value = Vec<Wanted>> {
                 is_io,
                 cpus,
                 priority,
+                memory: memory * 100,
+                tokens,
+                is_pooled,
+                numa: match (cpus, NUMA[numa]) {
+                    (3, numa) if !numa.contains("[0, 1]") => "",
+                    (_, numa) => numa,
+                },
             }
         };
         jobs.into_iter().enumerate().map(job).collect()
@@ -266,7 +372,8 @@ fn graph() -> impl Strategy<Value = Vec<Wanted>> {
 }
 
 fn written(jobs: &[Wanted]) -> String {
-    let mut text = "[limits]\ncpus = 4\nio = 2\n".to_owned();
+    let mut text =
+        "[limits]\ncpus = 4\nio = 2\n[pools]\nfew = 2\n[resources]\ntoken = 3\n".to_owned();
     for (number, job) in jobs.iter().enumerate() {
         let needs: Vec<String> = job
             .needs
@@ -284,8 +391,17 @@ fn written(jobs: &[Wanted]) -> String {
         };
         text += &format!(
             "[[job]]\nname = 'n{number}'\nrun = 'x'\nclass = '{class}'\ncpus = {}\n\
+             numa = {{ {} }}\nresources = {{ token = {} }}\n{}{}\
              priority = 'P{}'\nretries = {}\nneeds = [{}]\n",
             job.cpus,
+            job.numa,
+            job.tokens,
+            if job.memory > 0 {
+                format!("memory = {}\n", job.memory)
+            } else {
+                String::new()
+            },
+            if job.is_pooled { "pool = 'few'\n" } else { "" },
             job.priority,
             job.retries,
             needs.join(", ")
@@ -337,6 +453,35 @@ proptest! {
                 jobs.filter(|job| job.is_io == io).map(|job| if io { 1 } else { job.cpus }).sum()
             };
             prop_assert!(slots(false) <= 4 && slots(true) <= 2);
+            let now_running = || running.iter().map(|(job, _)| &jobs[job.0 as usize]);
+            prop_assert!(now_running().map(|job| job.memory).sum::<u64>() <= 1000);
+            prop_assert!(now_running().filter(|job| job.is_pooled).count() <= 2);
+            let (mut tokens, mut cpus) = (Vec::new(), Vec::new());
+            for (job, _) in &running {
+                let wanted = &jobs[job.0 as usize];
+                let held = coordinator.held(*job);
+                let indices = held.and_then(|held| held.indices().first());
+                let indices = indices.map_or(&[][..], |(_, indices)| indices);
+                prop_assert_eq!(indices.len(), wanted.tokens as usize);
+                tokens.extend_from_slice(indices);
+                let Some(placement) = held.and_then(Held::placement) else {
+                    prop_assert!(!wanted.numa.contains("require"));
+                    continue;
+                };
+                if wanted.numa.contains("require") {
+                    prop_assert_eq!(placement.cpus.len(), wanted.cpus as usize);
+                    prop_assert!(placement.node.is_some() || wanted.cpus == 3);
+                    prop_assert!(placement.node == Some(NodeId(1)) || !wanted.numa.contains("[1]"));
+                }
+                cpus.extend(placement.cpus.iter());
+            }
+            let all = (tokens.len(), cpus.len());
+            tokens.sort_unstable();
+            tokens.dedup();
+            cpus.sort_unstable();
+            cpus.dedup();
+            prop_assert_eq!(all, (tokens.len(), cpus.len()), "each is one job's");
+            prop_assert!(tokens.len() <= 3 && cpus.len() <= 4);
             prop_assert!(!running.is_empty(), "it is stuck");
             let index = order.next().expect("without end").index(running.len());
             let (job, attempt) = running.swap_remove(index);

@@ -1,0 +1,203 @@
+//! What running jobs hold of what they share, and whether one more fits: policy alone.
+//!
+//! A ready job that does not fit is not passed over for ever: what it lacks is kept for it against all
+//! that come after it, and so are the places in pools, the resources and the memory that it will
+//! need. Slots are kept only for one that lacks nothing else, or a long wait for a pool would keep
+//! CPUs idle.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use reiver::Class;
+use reiver_topology::CpuSet;
+
+use super::places::{Answer, Given, Places, Wish};
+use crate::Plan;
+use crate::event::Placement;
+use crate::plan::Settings;
+
+/// What a job needs to start; jobs with the same needs wait in one queue.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Demand {
+    /// 0 for cpu, 1 for io.
+    pub(super) class: usize,
+    slots: u32,
+    memory: u64,
+    pool: Option<usize>,
+    resources: Vec<(usize, u32)>,
+    wish: Wish,
+}
+
+/// What a running job holds, besides its slots.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Held {
+    given: Option<Given>,
+    /// For each resource of its demand the indices.
+    indices: Vec<(usize, Vec<u32>)>,
+}
+
+/// What there is.
+#[derive(Debug)]
+pub(super) struct Stock {
+    slots: [u32; 2],
+    memory: u64,
+    pools: Vec<u32>,
+    /// The indices that are free.
+    resources: Vec<BTreeSet<u32>>,
+    places: Places,
+}
+
+/// What is kept for jobs that come first.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    classes: [bool; 2],
+    memory: u64,
+    pools: HashMap<usize, u32>,
+    resources: HashMap<usize, usize>,
+    cpus: CpuSet,
+}
+
+impl Demand {
+    pub(super) fn of(plan: &Plan, settings: &Settings) -> Demand {
+        let place = |list: &[(String, u32)], name: &str| {
+            let place = list.iter().position(|(known, _)| known == name);
+            place.expect("a plan knows all that its jobs name")
+        };
+        let (class, slots) = match settings.class {
+            Class::Cpu | Class::Hybrid | Class::Auto => (0, settings.cpus.unwrap_or(1)),
+            Class::Io => (1, 1),
+        };
+        let pool = settings.pool.as_ref();
+        let resources = settings.resources.iter();
+        Demand {
+            class,
+            slots,
+            memory: settings.memory.unwrap_or(0),
+            pool: pool.map(|name| place(plan.pools(), name)),
+            resources: resources
+                .map(|(name, count)| (place(plan.resources(), name), *count))
+                .collect(),
+            wish: Wish::of(settings.cpus, &settings.numa, plan.affinity()),
+        }
+    }
+}
+
+impl Held {
+    /// Where the job is.
+    pub(super) fn placement(&self) -> Option<&Arc<Placement>> {
+        self.given.as_ref().map(|given| &given.placement)
+    }
+
+    /// The indices that it holds, with the resource's place among the plan's.
+    pub(super) fn indices(&self) -> &[(usize, Vec<u32>)] {
+        &self.indices
+    }
+
+    /// True if it holds nothing.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.given.is_none() && self.indices.is_empty()
+    }
+}
+
+impl Kept {
+    /// True once no job of any class may start.
+    pub(super) fn is_all(&self) -> bool {
+        self.classes == [true, true]
+    }
+
+    fn keep(&mut self, demand: &Demand, cpus: &CpuSet) {
+        self.memory = self.memory.saturating_add(demand.memory);
+        if let Some(pool) = demand.pool {
+            *self.pools.entry(pool).or_default() += 1;
+        }
+        for &(resource, count) in &demand.resources {
+            *self.resources.entry(resource).or_default() += count as usize;
+        }
+        self.cpus = self.cpus.union(cpus);
+    }
+}
+
+impl Stock {
+    pub(super) fn new(plan: &Plan) -> Stock {
+        let limits = plan.limits();
+        Stock {
+            slots: [limits.cpus, limits.io],
+            memory: limits.memory.unwrap_or(u64::MAX),
+            pools: plan.pools().iter().map(|(_, count)| *count).collect(),
+            resources: plan
+                .resources()
+                .iter()
+                .map(|(_, count)| (0..*count).collect())
+                .collect(),
+            places: Places::new(Arc::clone(plan.topology())),
+        }
+    }
+
+    /// True if a job of neither class finds a slot.
+    pub(super) fn has_no_slot(&self) -> bool {
+        self.slots == [0, 0]
+    }
+
+    /// Gives a job what it needs; `None` where it has to wait, and then what it waits for is kept.
+    pub(super) fn take(&mut self, demand: &Demand, kept: &mut Kept) -> Option<Held> {
+        if kept.classes[demand.class] {
+            return None;
+        }
+        let lacks_pool = demand
+            .pool
+            .is_some_and(|pool| self.pools[pool] <= kept.pools.get(&pool).copied().unwrap_or(0));
+        let lacks_resource = demand.resources.iter().any(|&(resource, count)| {
+            let kept = kept.resources.get(&resource).copied().unwrap_or(0);
+            self.resources[resource].len() < kept.saturating_add(count as usize)
+        });
+        let lacks_memory = self.memory < kept.memory.saturating_add(demand.memory);
+        let answer = self.places.find(&demand.wish, &kept.cpus);
+        let cpus = match &answer {
+            Answer::Wait(cpus) => cpus.clone(),
+            Answer::Given(_) | Answer::Anywhere => CpuSet::new(),
+        };
+        // A job that states no memory has nothing to wait for.
+        let lacks_memory = lacks_memory && demand.memory > 0;
+        let lacks_place = matches!(answer, Answer::Wait(_));
+        let lacks = lacks_pool || lacks_resource || lacks_memory || lacks_place;
+        let lacks_slots = self.slots[demand.class] < demand.slots;
+        if lacks || lacks_slots {
+            kept.classes[demand.class] |= !lacks;
+            kept.keep(demand, &cpus);
+            return None;
+        }
+        self.slots[demand.class] -= demand.slots;
+        self.memory -= demand.memory;
+        if let Some(pool) = demand.pool {
+            self.pools[pool] -= 1;
+        }
+        let indices = demand.resources.iter().map(|&(resource, count)| {
+            let free = &mut self.resources[resource];
+            let taken = (0..count).filter_map(|_| free.pop_first()).collect();
+            (resource, taken)
+        });
+        let indices = indices.collect();
+        let given = match answer {
+            Answer::Given(given) => Some(given),
+            Answer::Anywhere | Answer::Wait(_) => None,
+        };
+        if let Some(given) = &given {
+            self.places.take(given);
+        }
+        Some(Held { given, indices })
+    }
+
+    pub(super) fn give_back(&mut self, demand: &Demand, held: Held) {
+        self.slots[demand.class] += demand.slots;
+        self.memory += demand.memory;
+        if let Some(pool) = demand.pool {
+            self.pools[pool] += 1;
+        }
+        for (resource, indices) in held.indices {
+            self.resources[resource].extend(indices);
+        }
+        if let Some(given) = &held.given {
+            self.places.give_back(given);
+        }
+    }
+}
