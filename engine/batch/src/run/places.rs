@@ -156,6 +156,9 @@ impl Places {
 
     /// No place, but perhaps memory from nodes that were named.
     fn anywhere(&self, wish: &Wish) -> Answer {
+        if wish.policy.is_none() {
+            return Answer::Anywhere;
+        }
         let placement = self.placement(wish, CpuSet::new());
         match placement.memory {
             None => Answer::Anywhere,

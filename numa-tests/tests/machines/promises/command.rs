@@ -195,8 +195,18 @@ pub(super) fn jobs_have_cpus_of_their_own(ground: &Ground) {
     assert_eq!(count, jobs, "{said}");
 }
 
+/// In the group of the stance, as a user too, and in the root of the hierarchy.
+pub(super) fn memory_that_a_job_states_is_its_limit(ground: &Ground) {
+    memory_is_limited();
+    if ground.site.is_root {
+        let own = std::process::id().to_string();
+        fs::write("/sys/fs/cgroup/cgroup.procs", own).expect("root may go anywhere");
+        memory_is_limited();
+    }
+}
+
 /// Nothing of its cgroups is left, and what is said is how it ended alone.
-pub(super) fn memory_that_a_job_states_is_its_limit(_: &Ground) {
+fn memory_is_limited() {
     let (events, said) = events_of(
         "[[job]]\nname = 'grows'\nmemory = '24MiB'\ncommand = ['grep', 'x', '/dev/zero']\n\
          [[job]]\nname = 'child'\nmemory = '24MiB'\nrun = 'grep x /dev/zero; exit 0'\n\
@@ -223,18 +233,15 @@ pub(super) fn memory_that_a_job_states_is_its_limit(_: &Ground) {
     );
     let own = fs::read_to_string("/proc/self/cgroup").expect("cgroups");
     let own = own.trim().strip_prefix("0::").expect("version 2");
-    let parent = Path::new("/sys/fs/cgroup")
-        .join(own.trim_start_matches('/'))
-        .join("..");
-    for entry in fs::read_dir(parent)
-        .expect("the group of the stance")
-        .flatten()
-    {
-        let name = entry.file_name();
-        assert!(
-            !name.as_encoded_bytes().starts_with(b"reiver-"),
-            "{}",
-            name.display()
-        );
+    let own = Path::new("/sys/fs/cgroup").join(own.trim_start_matches('/'));
+    for folder in [own.join(".."), own] {
+        for entry in fs::read_dir(folder)
+            .expect("the group of the stance")
+            .flatten()
+        {
+            let name = entry.file_name();
+            let is_of_run = name.as_encoded_bytes().starts_with(b"reiver-");
+            assert!(!is_of_run, "{}", name.display());
+        }
     }
 }
