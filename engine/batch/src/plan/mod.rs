@@ -132,6 +132,15 @@ pub struct Attempt {
     pub stderr: Stderr,
 }
 
+impl Attempt {
+    /// True if some stream of it is a file.
+    pub(crate) fn opens_files(&self) -> bool {
+        self.stdin.is_some()
+            || matches!(self.stdout, Stdout::File(_))
+            || matches!(self.stderr, Stderr::File(_))
+    }
+}
+
 /// What an attempt executes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {

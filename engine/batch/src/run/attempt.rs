@@ -5,6 +5,7 @@
 //! is ending the leader is not reaped, so that its number, by which its session is known, stays its
 //! own; output is read on, so that nobody hangs on a full pipe while cleaning up.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::File;
@@ -12,7 +13,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::control::Control;
 use super::descriptors::{Room, Turns};
@@ -43,6 +44,33 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 const LOOK_AGAIN_MOST: Duration = Duration::from_millis(64);
 /// What is being executed shows whose it is in microseconds; some other attempt's is the likelier.
 const LOOKS_FOR_HIDDEN: u8 = 3;
+/// So long is waited for what is just being executed to let go of what it was not given.
+const EXECUTING: Duration = Duration::from_millis(2);
+
+/// What ends so soon is told of once, with its end. Nobody sees a start that much later.
+const SOON: Duration = Duration::from_millis(2);
+
+/// A process that an attempt has got.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Start {
+    pub(super) pid: u32,
+    pub(super) born: Born,
+    pub(super) time: SystemTime,
+}
+
+/// What an attempt came to.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Its process, where nobody was told of it.
+    pub(super) start: Option<Start>,
+    pub(super) end: AttemptEnd,
+    /// To be [let go](Attempts::let_go) once the end has been told.
+    pub(super) held: Held,
+}
+
+/// The readers of an attempt's output that some process can still write to.
+#[derive(Debug, Default)]
+pub(super) struct Held([Option<OwnedFd>; 2]);
 
 impl Attempts {
     pub(super) fn new(
@@ -62,14 +90,15 @@ impl Attempts {
         })
     }
 
-    /// Carries out one attempt; `started` is told its process, and when that began.
+    /// Carries out one attempt; `started` is told its process, unless it has ended by then: that is
+    /// told with its end, so that whoever hears of both wakes up once.
     pub(super) fn run(
         &self,
         plan: &Plan,
         job: JobIndex,
         number: u32,
-        started: impl FnOnce(u32, Born),
-    ) -> AttemptEnd {
+        started: impl FnOnce(Start),
+    ) -> Ended {
         let begin = Instant::now();
         let settings = plan.settings(job);
         let name = plan.name(job).into_owned();
@@ -84,33 +113,50 @@ impl Attempts {
             let to = process::ticks();
             launched.map(|(leader, launched)| (leader, launched, Born { from, to }))
         });
-        let mut end = match launched {
-            Err(reason) => AttemptEnd {
-                status: Status::Failed(Reason::Spawn),
-                leader: LeaderEnd::NotStarted(reason),
-                duration: begin.elapsed(),
-                stdout: Captured::default(),
-                stderr: Captured::default(),
+        let mut ended = match launched {
+            Err(reason) => Ended {
+                start: None,
+                end: AttemptEnd {
+                    status: Status::Failed(Reason::Spawn),
+                    leader: LeaderEnd::NotStarted(reason),
+                    duration: begin.elapsed(),
+                    stdout: Captured::default(),
+                    stderr: Captured::default(),
+                },
+                held: Held::default(),
             },
             Ok((leader, launched, born)) => {
-                let pid = u32::try_from(launched.pid).expect("a process number is positive");
-                started(pid, born);
-                let marks = marks.map(|(key, value)| {
-                    format!("{key}=")
-                        .into_bytes()
-                        .into_iter()
-                        .chain(value.into_encoded_bytes())
-                        .collect()
-                });
-                let readers = launched.stdout.iter().chain(&launched.stderr);
-                let marks = Marks::new(marks, readers);
-                Watch::new(self, settings, leader, launched, marks, begin).follow()
+                let start = Start {
+                    pid: u32::try_from(launched.pid).expect("a process number is positive"),
+                    born,
+                    time: SystemTime::now(),
+                };
+                Watch::new(self, settings, leader, launched, marks, begin).follow(start, started)
             }
         };
-        if let Status::Failed(_) = end.status {
-            self.keep_output(&mut end, job, &name, number);
+        if let Status::Failed(_) = ended.end.status {
+            self.keep_output(&mut ended.end, job, &name, number);
         }
-        end
+        ended
+    }
+
+    /// Sees to it that whoever still writes to an attempt's output is neither held up nor killed by it.
+    ///
+    /// Most often that is nobody: what some other thread starts just then has all descriptors of ours
+    /// until it executes its program, in well under a millisecond.
+    pub(super) fn let_go(&self, held: Held) {
+        for reader in held.0.into_iter().flatten() {
+            let mut fds = [libc::pollfd {
+                fd: reader.as_raw_fd(),
+                // That it was let go of by all who could write is told unasked.
+                events: 0,
+                revents: 0,
+            }];
+            poll(&mut fds, Some(EXECUTING));
+            if fds[0].revents & libc::POLLHUP == 0 {
+                self.launcher.drain_into_nothing(&reader);
+            }
+        }
     }
 
     fn launch(
@@ -204,12 +250,20 @@ struct Watch<'a> {
     settings: &'a Settings,
     leader: OwnedFd,
     pid: Pid,
-    marks: Marks,
+    /// What its environment was given.
+    words: [(&'static str, OsString); 3],
+    /// Looked up when it is first to be ended.
+    marks: OnceCell<Marks>,
     begin: Instant,
     streams: [Stream; 2],
     ending: Option<Ending>,
-    buffer: Box<[u8; 64 * 1024]>,
+    /// For those who print much.
+    buffer: Vec<u8>,
 }
+
+/// Most jobs print less; more than this is read in larger pieces.
+const LITTLE: usize = 4 * 1024;
+const MUCH: usize = 64 * 1024;
 
 /// One captured stream: where it comes from until that is closed, and what came.
 struct Stream {
@@ -234,7 +288,7 @@ impl<'a> Watch<'a> {
         settings: &'a Settings,
         leader: OwnedFd,
         launched: Launched,
-        marks: Marks,
+        words: [(&'static str, OsString); 3],
         begin: Instant,
     ) -> Watch<'a> {
         let stream = |reader: Option<OwnedFd>| Stream {
@@ -242,24 +296,31 @@ impl<'a> Watch<'a> {
             captured: Captured::default(),
         };
         let streams = [stream(launched.stdout), stream(launched.stderr)];
-        let buffer = Box::new([0; 64 * 1024]);
         let (pid, ending) = (launched.pid, None);
         Watch {
             all,
             settings,
             leader,
             pid,
-            marks,
+            words,
+            marks: OnceCell::new(),
             begin,
             streams,
             ending,
-            buffer,
+            buffer: Vec::new(),
         }
     }
 
-    fn follow(mut self) -> AttemptEnd {
+    fn follow(mut self, start: Start, started: impl FnOnce(Start)) -> Ended {
+        let soon = self.begin + SOON;
+        let mut untold = Some((start, started));
         loop {
-            let ready = self.wait();
+            let ready = self.wait(untold.is_some().then_some(soon));
+            if let Some((start, started)) =
+                untold.take_if(|_| !ready.leader && Instant::now() >= soon)
+            {
+                started(start);
+            }
             for (index, ready) in [ready.stdout, ready.stderr].into_iter().enumerate() {
                 if ready {
                     self.read(index);
@@ -277,7 +338,8 @@ impl<'a> Watch<'a> {
                 self.ask_to_end(Status::Failed(Reason::Timeout));
             }
         }
-        self.finish()
+        let start = untold.map(|(start, _)| start);
+        self.finish(start)
     }
 
     /// When the timeout passes; one that the clock cannot hold never does.
@@ -285,8 +347,8 @@ impl<'a> Watch<'a> {
         self.begin.checked_add(self.settings.timeout?)
     }
 
-    /// Waits for something to happen.
-    fn wait(&self) -> Ready {
+    /// Waits for something to happen, or until `at`.
+    fn wait(&self, at: Option<Instant>) -> Ready {
         let fd = |fd: Option<RawFd>| libc::pollfd {
             // A negative one is passed over.
             fd: fd.unwrap_or(-1),
@@ -298,6 +360,7 @@ impl<'a> Watch<'a> {
             None => self.timeout(),
             Some(ending) => Some(Instant::now() + ending.look_again),
         };
+        let until = until.into_iter().chain(at).min();
         let told = match &self.ending {
             None => Some(control.cancel_fd()),
             Some(ending) => (!ending.killed).then(|| control.kill_fd()),
@@ -327,12 +390,19 @@ impl<'a> Watch<'a> {
         let Some(reader) = &mut stream.reader else {
             return false;
         };
-        match reader.read(&mut self.buffer[..]) {
+        let mut little = [0; LITTLE];
+        let buffer = match &mut self.buffer[..] {
+            [] => &mut little[..],
+            buffer => buffer,
+        };
+        match reader.read(buffer) {
             Ok(0) => stream.reader = None,
             Ok(read) => {
-                stream
-                    .captured
-                    .push(&self.buffer[..read], &self.all.state_folder);
+                let folder = &self.all.state_folder;
+                stream.captured.push(&buffer[..read], folder);
+                if read == LITTLE {
+                    self.buffer.resize(MUCH, 0);
+                }
                 return true;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -389,11 +459,22 @@ impl<'a> Watch<'a> {
         self.look().0
     }
 
+    fn marks(&self) -> &Marks {
+        self.marks.get_or_init(|| {
+            let words = self.words.each_ref().map(|(key, value)| {
+                let key = format!("{key}=").into_bytes();
+                [key, value.as_encoded_bytes().to_vec()].concat()
+            });
+            let readers = self.streams.iter();
+            Marks::new(words, readers.filter_map(|stream| stream.reader.as_ref()))
+        })
+    }
+
     /// What is left; and whether there may be more, that is just being executed.
     fn look(&self) -> (Vec<Pid>, bool) {
         let look = || {
             Snapshot::take().map(|snapshot| {
-                let members = snapshot.members(self.pid, &self.marks);
+                let members = snapshot.members(self.pid, self.marks());
                 (members, snapshot.has_executing_child())
             })
         };
@@ -434,15 +515,12 @@ impl<'a> Watch<'a> {
         taken
     }
 
-    fn finish(mut self) -> AttemptEnd {
+    fn finish(mut self, start: Option<Start>) -> Ended {
+        let mut held = Held::default();
         for index in 0..self.streams.len() {
             while self.read(index) {}
-            if let Some(reader) = self.streams[index].reader.take() {
-                // Somebody holds the other end still.
-                if self.ending.is_none() {
-                    self.all.launcher.drain_into_nothing(&reader.into());
-                }
-            }
+            let reader = self.streams[index].reader.take();
+            held.0[index] = reader.filter(|_| self.ending.is_none()).map(OwnedFd::from);
         }
         let leader = process::reap(self.pid).unwrap_or_else(|error| {
             LeaderEnd::NotStarted(format!("its end was taken by somebody else: {error}"))
@@ -456,13 +534,14 @@ impl<'a> Watch<'a> {
             (None, LeaderEnd::NotStarted(_)) => Status::Failed(Reason::Spawn),
         };
         let [stdout, stderr] = self.streams.map(|stream| stream.captured);
-        AttemptEnd {
+        let end = AttemptEnd {
             status,
             leader,
             duration: self.begin.elapsed(),
             stdout,
             stderr,
-        }
+        };
+        Ended { start, end, held }
     }
 
     fn is_success(&self, code: i32) -> bool {

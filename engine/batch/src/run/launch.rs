@@ -70,7 +70,19 @@ impl Launcher {
         attempt: &Attempt,
         marks: &[(&'static str, OsString)],
     ) -> Result<Launched, String> {
-        check_folder(&attempt.cwd)?;
+        // Its absence is noticed by the spawn; but what makes files must not make it.
+        if attempt.opens_files() {
+            check_folder(&attempt.cwd)?;
+        }
+        let launched = self.launch_in(attempt, marks);
+        launched.map_err(|error| check_folder(&attempt.cwd).err().unwrap_or(error))
+    }
+
+    fn launch_in(
+        &self,
+        attempt: &Attempt,
+        marks: &[(&'static str, OsString)],
+    ) -> Result<Launched, String> {
         let streams = Streams::open(attempt)?;
         let descriptors = streams.descriptors(self.null.as_raw_fd());
         let added = self.added_variables(attempt, marks)?;
@@ -82,11 +94,17 @@ impl Launcher {
             }
         };
         let search = || self.search_path(attempt);
+        // One that is named by its path is executed to see whether it can be, unless a shell would
+        // have to say that it cannot.
+        let find = |name: &OsStr| match name.as_bytes().contains(&b'/') && !streams.has_pipes() {
+            true => Ok(CString::new(attempt.cwd.join(name).as_os_str().as_bytes())?),
+            false => find(name, &search(), &attempt.cwd),
+        };
 
         let pid = match &attempt.command {
             Command::Argv(words) => {
                 let arguments = c_strings(words.iter().map(OsString::as_os_str))?;
-                let program = find(&words[0], &search(), &attempt.cwd)
+                let program = find(&words[0])
                     .map_err(|error| format!("cannot run `{}`: {error}", words[0].display()))?;
                 spawn(&program, &arguments)
                     .map_err(|error| format!("cannot run `{}`: {error}", words[0].display()))?
@@ -95,7 +113,7 @@ impl Launcher {
                 let direct = plain_words(line.as_bytes()).and_then(|words| {
                     let words = words.iter().map(|word| OsStr::from_bytes(word));
                     let arguments = c_strings(words.clone()).ok()?;
-                    let program = find(words.clone().next()?, &search(), &attempt.cwd).ok()?;
+                    let program = find(words.clone().next()?).ok()?;
                     spawn(&program, &arguments).ok()
                 });
                 match direct {

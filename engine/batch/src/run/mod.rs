@@ -36,7 +36,7 @@ use crate::capture::Captured;
 use crate::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Sink, Status, Summary};
 use crate::journal::{Born, Journal};
 use crate::plan::JobIndex;
-use attempt::Attempts;
+use attempt::{Attempts, Ended, Start};
 pub use control::Control;
 use coordinator::{Coordinator, News, Stop};
 use descriptors::Room;
@@ -76,11 +76,12 @@ pub struct Outcome {
 pub(crate) enum Message {
     Started {
         job: JobIndex,
-        pid: u32,
-        born: Born,
+        start: Start,
     },
     Ended {
         job: JobIndex,
+        /// Its process, where that was not told before.
+        start: Option<Start>,
         end: AttemptEnd,
     },
     Cancel,
@@ -274,9 +275,10 @@ impl Run<'_> {
             let sender = self.sender.clone();
             let submitted = self.engine.job().class(Class::Io).submit(move |_| {
                 // Refused only once the run is over.
-                let started = |pid, born| drop(sender.send(Message::Started { job, pid, born }));
-                let end = attempts.run(&plan, job, number, started);
-                let _ = sender.send(Message::Ended { job, end });
+                let started = |start| drop(sender.send(Message::Started { job, start }));
+                let Ended { start, end, held } = attempts.run(&plan, job, number, started);
+                let _ = sender.send(Message::Ended { job, start, end });
+                attempts.let_go(held);
             });
             if let Err(error) = submitted {
                 let end = AttemptEnd {
@@ -286,18 +288,19 @@ impl Run<'_> {
                     stdout: Captured::default(),
                     stderr: Captured::default(),
                 };
-                self.take(Message::Ended { job, end });
+                let start = None;
+                self.take(Message::Ended { job, start, end });
             }
         }
     }
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Started { job, pid, born } => {
-                let attempt = self.coordinator.attempt(job);
-                self.report_born(EventKind::JobStarted { job, attempt, pid }, born);
-            }
-            Message::Ended { job, end } => {
+            Message::Started { job, start } => self.report_start(job, start),
+            Message::Ended { job, start, end } => {
+                if let Some(start) = start {
+                    self.report_start(job, start);
+                }
                 let status = end.status;
                 self.lost |= end.stdout.lost_bytes() + end.stderr.lost_bytes() > 0;
                 self.last_ends.insert(job, Arc::new(end));
@@ -358,15 +361,18 @@ impl Run<'_> {
     }
 
     fn report(&self, kind: EventKind) {
-        self.report_born(kind, Born::default());
+        let time = SystemTime::now();
+        self.report_born(Event { time, kind }, Born::default());
+    }
+
+    fn report_start(&self, job: JobIndex, Start { pid, born, time }: Start) {
+        let attempt = self.coordinator.attempt(job);
+        let kind = EventKind::JobStarted { job, attempt, pid };
+        self.report_born(Event { time, kind }, born);
     }
 
     /// Reports an event; `born` is of the process that it tells of.
-    fn report_born(&self, kind: EventKind, born: Born) {
-        let event = Event {
-            time: SystemTime::now(),
-            kind,
-        };
+    fn report_born(&self, event: Event, born: Born) {
         match &self.recorder {
             Some(recorder) => recorder.record(event, born),
             None => self.reporter.report.report(event),

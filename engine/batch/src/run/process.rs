@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -372,9 +372,9 @@ impl Marks {
     /// Of the words that are set for the attempt, and the readers of its pipes.
     pub(crate) fn new<'p>(
         words: [Vec<u8>; 3],
-        readers: impl IntoIterator<Item = &'p OwnedFd>,
+        readers: impl IntoIterator<Item = &'p File>,
     ) -> Marks {
-        let name = |reader: &OwnedFd| {
+        let name = |reader: &File| {
             let link = fs::read_link(format!("/proc/self/fd/{}", reader.as_raw_fd()));
             link.ok().map(PathBuf::into_os_string)
         };
