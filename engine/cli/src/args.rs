@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use reiver_batch::Form;
+use reiver_batch::plan::check_set_key;
 
 /// Runs files of jobs on the cores and nodes of this machine.
 #[derive(Debug, Parser)]
@@ -57,6 +58,10 @@ pub(crate) struct Files {
     /// Read every file as this form, whatever its name
     #[arg(long, value_enum, value_name = "FORM")]
     pub(crate) format: Option<Format>,
+
+    /// Give the placeholder {KEY} of the files this value
+    #[arg(long, value_name = "KEY=VALUE", value_parser = set_key)]
+    pub(crate) set: Vec<(String, String)>,
 }
 
 #[derive(Debug, Args)]
@@ -99,6 +104,10 @@ pub(crate) struct RunArgs {
     /// Say what would run, and run nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+
+    /// Print what jobs print in the order of the files, not as they end
+    #[arg(long)]
+    pub(crate) keep_order: bool,
 
     /// Print events to standard output instead of what jobs print
     #[arg(long, value_enum, value_name = "KIND")]
@@ -217,10 +226,29 @@ fn limit(text: &str) -> Result<Limit, String> {
     }
 }
 
+/// The key and the value of one `--set`.
+fn set_key(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or("write it as KEY=VALUE, with no blank before `=`")?;
+    check_set_key(key)?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn a_set_key_is_a_word_and_its_value_is_all_that_follows() {
+        let pair = |key: &str, value: &str| Ok((key.to_owned(), value.to_owned()));
+        assert_eq!(set_key("a-b_1=x=y"), pair("a-b_1", "x=y"));
+        assert_eq!(set_key("a="), pair("a", ""));
+        for wrong in ["a", "=x", "a b=x", "name=x", "attempt=1", "cpus=1", "ä=x"] {
+            assert!(set_key(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_sound() {

@@ -9,6 +9,7 @@ mod console;
 mod dry_run;
 pub mod exit;
 mod files;
+mod in_order;
 mod journal;
 mod machine;
 mod mistakes;

@@ -14,7 +14,8 @@ use reiver_batch::run::{Control, Options, new_run_id};
 
 use crate::args::{Limit, Output, RunArgs};
 use crate::console::{Console, count, say, to_paste};
-use crate::files::planned;
+use crate::files::{planned, set_keys};
+use crate::in_order::InOrder;
 use crate::resume::{self, Wanted};
 use crate::terminal::Terminal;
 use crate::{answer, dry_run, exit, signals, trouble};
@@ -103,7 +104,10 @@ fn carry_out(wanted: Wanted, args: &RunArgs, console: Console) -> io::Result<u8>
         sinks.push(Box::new(joblog));
     }
     let alone = alone(plan, args);
-    sinks.push(Box::new(Terminal::new(console, is_json, alone)));
+    let in_order = args
+        .keep_order
+        .then(|| InOrder::new(options.done.clone(), options.state_folder.clone()));
+    sinks.push(Box::new(Terminal::new(console, is_json, alone, in_order)));
     let outcome = reiver_batch::run::run(plan, options, &control, prepared.journal, sinks)?;
     if outcome.unrecorded > 0 {
         let ends = count(outcome.unrecorded, "end");
@@ -138,6 +142,9 @@ fn alone(plan: &reiver_batch::Plan, args: &RunArgs) -> Option<String> {
     {
         option("--format", format.get_name().to_owned());
     }
+    for (key, value) in &args.files.set {
+        option("--set", to_paste(format!("{key}={value}").as_bytes()));
+    }
     let jobs = args.jobs.map(Limit::Cpus);
     for limit in jobs.into_iter().chain(args.limit.iter().copied()) {
         option(
@@ -155,9 +162,10 @@ fn alone(plan: &reiver_batch::Plan, args: &RunArgs) -> Option<String> {
     Some(words.join(" "))
 }
 
-fn overrides(args: &RunArgs) -> Result<Overrides, &'static str> {
+fn overrides(args: &RunArgs) -> Result<Overrides, String> {
     let mut overrides = Overrides {
         max_fails: args.max_fails,
+        set: set_keys(&args.files)?,
         ..Overrides::default()
     };
     let jobs = args.jobs.map(Limit::Cpus);
@@ -167,7 +175,7 @@ fn overrides(args: &RunArgs) -> Result<Overrides, &'static str> {
             Limit::Io(value) => (&mut overrides.io, value),
         };
         if slot.replace(value).is_some_and(|before| before != value) {
-            return Err("one limit is given two values; -j N is --limit cpus=N");
+            return Err("one limit is given two values; -j N is --limit cpus=N".to_owned());
         }
     }
     Ok(overrides)

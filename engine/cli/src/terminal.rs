@@ -8,6 +8,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::FromRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reiver_batch::Plan;
@@ -17,6 +18,7 @@ use reiver_batch::plan::{JobIndex, Stderr, Stdout};
 
 use crate::bar::Bar;
 use crate::console::{Console, Pretty, Tone, count, plain, say, to_paste};
+use crate::in_order::{InOrder, Output, Part};
 use crate::signals;
 
 /// Where there is no terminal, how often the state is said.
@@ -34,6 +36,8 @@ pub(crate) struct Terminal {
     is_json: bool,
     /// Both streams end in one place, so that what was printed to one is seen beside the other.
     one_place: bool,
+    /// Output that waits for that of jobs before it.
+    in_order: Option<InOrder>,
     bar: Option<Bar>,
     total: usize,
     done: usize,
@@ -44,13 +48,19 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    pub(crate) fn new(console: Console, is_json: bool, alone: Option<String>) -> Terminal {
+    pub(crate) fn new(
+        console: Console,
+        is_json: bool,
+        alone: Option<String>,
+        in_order: Option<InOrder>,
+    ) -> Terminal {
         let one_place = is_json || same_place();
         Terminal {
             console,
             alone,
             is_json,
             one_place,
+            in_order,
             bar: None,
             total: 0,
             done: 0,
@@ -72,25 +82,59 @@ impl Terminal {
         self.aside(|| say(line));
     }
 
-    /// Prints what an attempt wrote, whole.
-    fn print(&self, end: &AttemptEnd) -> io::Result<()> {
-        if end.stdout.is_empty() && end.stderr.is_empty() {
+    /// Prints what a job's last attempt wrote, whole, or holds it until its turn; whether it was printed.
+    fn print_or_hold(&mut self, job: JobIndex, end: Option<&Arc<AttemptEnd>>) -> io::Result<bool> {
+        let Some(mut in_order) = self.in_order.take() else {
+            if let Some(end) = end {
+                self.print([&end.stdout, &end.stderr].map(Stream::Captured))?;
+            }
+            return Ok(true);
+        };
+        let is_next = in_order.is_next(job);
+        in_order.over(job, end);
+        let printed = self.print_all(&mut in_order, InOrder::due);
+        self.in_order = Some(in_order);
+        printed.map(|()| is_next)
+    }
+
+    fn print_all(
+        &self,
+        in_order: &mut InOrder,
+        next: fn(&mut InOrder) -> Option<Output>,
+    ) -> io::Result<()> {
+        while let Some(output) = next(in_order) {
+            match output {
+                Output::Nothing => {}
+                Output::InMemory(end) => {
+                    self.print([&end.stdout, &end.stderr].map(Stream::Captured))?;
+                }
+                Output::Spooled(parts) => {
+                    self.print(parts.map(|part| Stream::Spooled(in_order, part)))?;
+                }
+            }
+        }
+        in_order.written();
+        Ok(())
+    }
+
+    fn print(&self, [stdout, stderr]: [Stream<'_>; 2]) -> io::Result<()> {
+        if stdout.is_empty() && stderr.is_empty() {
             return Ok(());
         }
         self.aside(|| {
             if self.is_json {
-                self.print_error(&end.stdout);
-            } else if !end.stdout.is_empty() {
+                print_error(&stdout);
+            } else if !stdout.is_empty() {
                 let mut out = io::stdout().lock();
-                end.stdout.write_to(&mut out)?;
+                stdout.write_to(&mut out)?;
                 out.flush()?;
-                if self.bar.is_some() && self.one_place && end.stdout.ends_within_a_line() {
+                if self.bar.is_some() && self.one_place && stdout.ends_within_a_line() {
                     // What is drawn next would be drawn over it.
                     say("");
                 }
             }
-            self.print_error(&end.stderr);
-            for (what, stream) in [("stdout", &end.stdout), ("stderr", &end.stderr)] {
+            print_error(&stderr);
+            for (what, stream) in [("stdout", &stdout), ("stderr", &stderr)] {
                 if stream.lost_bytes() > 0 {
                     let lost = stream.lost_bytes();
                     say(&format!(
@@ -102,15 +146,6 @@ impl Terminal {
         })
     }
 
-    /// Prints a stream to standard error, where our own lines come after it. Where that is gone nobody
-    /// is left to be told.
-    fn print_error(&self, stream: &Captured) {
-        let _ = stream.write_to(&mut io::stderr().lock());
-        if stream.ends_within_a_line() {
-            say("");
-        }
-    }
-
     /// What went wrong, with what helps to see why.
     fn failure(
         &self,
@@ -119,6 +154,7 @@ impl Terminal {
         attempt: u32,
         end: &AttemptEnd,
         again: Option<Duration>,
+        was_printed: bool,
     ) -> String {
         let headline = headline(plan, job, attempt, end);
         let (tone, word) = match again {
@@ -133,12 +169,10 @@ impl Terminal {
             "\n  command: {}",
             plain(&plan.command_text(job).to_string_lossy())
         );
-        // What was just printed whole to the same place is not shown twice; of an attempt that is
-        // tried again nothing was.
-        let shows_out = again.is_some() || !self.one_place;
+        // What was just printed whole to the same place is not shown twice.
         for (what, stream, shows) in [
-            ("stdout", &end.stdout, shows_out),
-            ("stderr", &end.stderr, again.is_some()),
+            ("stdout", &end.stdout, !was_printed || !self.one_place),
+            ("stderr", &end.stderr, !was_printed),
         ] {
             if shows && !stream.is_empty() {
                 text += &tail(what, stream);
@@ -220,6 +254,51 @@ impl Terminal {
     }
 }
 
+/// One stream of what a job has printed, wherever it lies.
+enum Stream<'a> {
+    Captured(&'a Captured),
+    Spooled(&'a InOrder, Part),
+}
+
+impl Stream<'_> {
+    fn is_empty(&self) -> bool {
+        match self {
+            Stream::Captured(captured) => captured.is_empty(),
+            Stream::Spooled(_, part) => part.is_empty(),
+        }
+    }
+
+    fn ends_within_a_line(&self) -> bool {
+        match self {
+            Stream::Captured(captured) => captured.ends_within_a_line(),
+            Stream::Spooled(_, part) => part.ends_within_a_line,
+        }
+    }
+
+    fn lost_bytes(&self) -> u64 {
+        match self {
+            Stream::Captured(captured) => captured.lost_bytes(),
+            Stream::Spooled(_, part) => part.lost_bytes,
+        }
+    }
+
+    fn write_to(&self, target: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Stream::Captured(captured) => captured.write_to(target),
+            Stream::Spooled(in_order, part) => in_order.write(*part, target),
+        }
+    }
+}
+
+/// Prints a stream to standard error, where our own lines come after it. Where that is gone nobody
+/// is left to be told.
+fn print_error(stream: &Stream<'_>) {
+    let _ = stream.write_to(&mut io::stderr().lock());
+    if stream.ends_within_a_line() {
+        say("");
+    }
+}
+
 impl Sink for Terminal {
     fn event(&mut self, plan: &Plan, event: &Event) -> io::Result<()> {
         match &event.kind {
@@ -249,7 +328,7 @@ impl Sink for Terminal {
                 if let Some(bar) = &self.bar {
                     bar.ended(*job);
                 }
-                let failure = self.failure(plan, *job, *attempt, end, Some(*delay));
+                let failure = self.failure(plan, *job, *attempt, end, Some(*delay), false);
                 self.say(&failure);
             }
             EventKind::JobFinished {
@@ -258,24 +337,28 @@ impl Sink for Terminal {
                 status,
                 end,
             } => {
-                if let Some(end) = end {
-                    self.print(end)?;
-                    if let Status::Failed(_) = status {
-                        let failure = self.failure(plan, *job, *attempt, end, None);
-                        self.say(&failure);
-                        self.failures.push(headline(plan, *job, *attempt, end));
-                    }
+                let was_printed = self.print_or_hold(*job, end.as_ref())?;
+                if let (Some(end), Status::Failed(_)) = (end, status) {
+                    let failure = self.failure(plan, *job, *attempt, end, None, was_printed);
+                    self.say(&failure);
+                    self.failures.push(headline(plan, *job, *attempt, end));
                 }
                 self.failed += usize::from(matches!(status, Status::Failed(_)));
                 self.ended(*job);
             }
             EventKind::JobSkipped { job, because } => {
+                self.print_or_hold(*job, None)?;
                 let (name, because) = (plan.name(*job), plan.name(*because));
                 let word = self.console.paint(Tone::Note, "skipped");
                 self.say(&format!("{word}: {} for {}", plain(&name), plain(&because)));
                 self.ended(*job);
             }
-            EventKind::RunFinished { summary, .. } => self.sum(summary),
+            EventKind::RunFinished { summary, .. } => {
+                if let Some(mut in_order) = self.in_order.take() {
+                    self.print_all(&mut in_order, InOrder::rest)?;
+                }
+                self.sum(summary);
+            }
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use super::findings::{Findings, Place, place_of, source_of};
 use super::matrix::Matrix;
 use super::merged::Merged;
 use super::names::{self, NameIndex};
+use super::set::SetKeys;
 use super::table::{Action, Job, Join, Table, TableName};
 use super::texts::Texts;
 use super::{Limits, Overrides, Plan, limits, needs};
@@ -43,6 +44,7 @@ pub fn plan(
     let mut builder = Builder {
         sources: &sources,
         limits,
+        set: SetKeys::of(&overrides.set),
         findings,
         tables: Vec::new(),
         drafts: Vec::new(),
@@ -56,6 +58,7 @@ pub fn plan(
         }
     }
     let Builder {
+        set,
         mut findings,
         tables,
         drafts,
@@ -74,6 +77,7 @@ pub fn plan(
         limits,
         max_fails,
         name_of_run,
+        set,
         identities: Vec::new(),
     };
     plan.names = NameIndex::of(&plan);
@@ -111,6 +115,7 @@ fn name_of_run(sources: &[Arc<Source>], files: &[JobFile]) -> OsString {
 struct Builder<'s> {
     sources: &'s [Arc<Source>],
     limits: Limits,
+    set: SetKeys,
     findings: Findings,
     tables: Vec<Table>,
     drafts: Vec<Draft>,
@@ -189,6 +194,7 @@ impl Builder<'_> {
             id: source,
             source: source_of(self.sources, source),
             matrix: &matrix,
+            set: &mut self.set,
             findings: &mut self.findings,
             is_sound: true,
         };
@@ -232,6 +238,7 @@ impl Builder<'_> {
             id: source,
             source: source_of(self.sources, source),
             matrix: &Matrix::single(),
+            set: &mut self.set,
             findings: &mut self.findings,
             is_sound: true,
         };

@@ -15,6 +15,7 @@ mod matrix;
 mod merged;
 mod names;
 mod needs;
+mod set;
 mod table;
 mod texts;
 
@@ -28,6 +29,7 @@ use std::time::Duration;
 use reiver::{Class, Priority};
 
 use self::names::NameIndex;
+use self::set::SetKeys;
 use self::table::{Action, Job, Join, Key, Table, TableName};
 use crate::job_file::{Backoff, When};
 use crate::shell;
@@ -37,6 +39,7 @@ pub use self::build::plan;
 pub use self::build::state_folder;
 pub use self::filter::{Filtered, NothingMatches, Outside};
 pub use self::identity::Identity;
+pub use self::set::check_set_key;
 
 /// The place of a job in [`Plan::jobs`], from 0; `Seq` of a job log is one more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +62,8 @@ pub struct Plan {
     limits: Limits,
     max_fails: Option<u32>,
     name_of_run: OsString,
+    /// What the command line gives to placeholders.
+    set: SetKeys,
     /// What each job is known by; empty until somebody asks.
     identities: Vec<Identity>,
 }
@@ -179,6 +184,8 @@ pub struct Overrides {
     pub io: Option<u32>,
     /// `--max-fails`.
     pub max_fails: Option<u32>,
+    /// `--set key=value`; each [is a key](check_set_key), and given once.
+    pub set: Vec<(String, String)>,
 }
 
 impl Plan {
@@ -207,7 +214,8 @@ impl Plan {
             (TableName::Given(template), Job::Cell { cell, .. }) => template
                 .render(|key| match key {
                     Key::Column(column) => table.value(*cell, column),
-                    // Only columns are known in a name.
+                    Key::Set(place) => self.set.value(place).into(),
+                    // No others are known in a name.
                     Key::Name | Key::Attempt | Key::Cpus => Cow::Borrowed(""),
                 })
                 .into(),
@@ -310,6 +318,11 @@ impl Plan {
         self.limits
     }
 
+    /// Keys that the command line sets, and that no job of any file uses.
+    pub fn unused_set_keys(&self) -> impl Iterator<Item = &str> {
+        self.set.unused()
+    }
+
     /// After how many failed jobs nothing more is started, 1 or more; `None` is never.
     pub fn max_fails(&self) -> Option<u32> {
         self.max_fails
@@ -360,6 +373,7 @@ impl Plan {
         match (key, self.job(job)) {
             (Key::Name, _) => name.into(),
             (Key::Attempt, _) => number.to_string().into(),
+            (Key::Set(place), _) => self.set.value(place).into(),
             (Key::Cpus, _) => table.settings.cpus.unwrap_or(1).to_string().into(),
             (Key::Column(column), Job::Cell { cell, .. }) => table.value(*cell, column),
             // Lines have no matrix, so no template of theirs has a column.

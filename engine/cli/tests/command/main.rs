@@ -8,6 +8,7 @@ mod journal;
 mod machine;
 mod mistakes;
 mod model;
+mod options;
 mod output;
 mod rules;
 mod sees;
