@@ -13,6 +13,7 @@ mod in_order;
 mod journal;
 mod machine;
 mod mistakes;
+mod progress;
 mod resume;
 mod run;
 mod signals;

@@ -16,6 +16,7 @@ use crate::args::{Limit, Output, RunArgs};
 use crate::console::{Console, count, say, to_paste};
 use crate::files::{planned, set_keys};
 use crate::in_order::InOrder;
+use crate::progress::Progress;
 use crate::resume::{self, Wanted};
 use crate::terminal::Terminal;
 use crate::{answer, dry_run, exit, signals, trouble};
@@ -68,7 +69,8 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
 
 fn carry_out(wanted: Wanted, args: &RunArgs, console: Console) -> io::Result<u8> {
     let control = Control::new()?;
-    signals::watch(&control)?;
+    let progress = Arc::new(Progress::default());
+    signals::watch(&control, &progress)?;
     let joblog = match args.joblog.as_ref().map(|path| (path, File::create(path))) {
         None => None,
         Some((_, Ok(file))) => Some(JobLog::new(file)?),
@@ -86,6 +88,7 @@ fn carry_out(wanted: Wanted, args: &RunArgs, console: Console) -> io::Result<u8>
         Err(code) => return Ok(code),
     };
     let plan = &Arc::new(prepared.plan);
+    progress.of(plan);
     let options = Options {
         run_id,
         state_folder: plan.state_folder(),
@@ -107,7 +110,13 @@ fn carry_out(wanted: Wanted, args: &RunArgs, console: Console) -> io::Result<u8>
     let in_order = args
         .keep_order
         .then(|| InOrder::new(options.done.clone(), options.state_folder.clone()));
-    sinks.push(Box::new(Terminal::new(console, is_json, alone, in_order)));
+    sinks.push(Box::new(Terminal::new(
+        console,
+        is_json,
+        alone,
+        in_order,
+        Arc::clone(&progress),
+    )));
     let outcome = reiver_batch::run::run(plan, options, &control, prepared.journal, sinks)?;
     if outcome.unrecorded > 0 {
         let ends = count(outcome.unrecorded, "end");

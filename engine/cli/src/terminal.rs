@@ -19,6 +19,7 @@ use reiver_batch::plan::{JobIndex, Stderr, Stdout};
 use crate::bar::Bar;
 use crate::console::{Console, Pretty, Tone, count, plain, say, to_paste};
 use crate::in_order::{InOrder, Output, Part};
+use crate::progress::Progress;
 use crate::signals;
 
 /// Where there is no terminal, how often the state is said.
@@ -39,9 +40,8 @@ pub(crate) struct Terminal {
     /// Output that waits for that of jobs before it.
     in_order: Option<InOrder>,
     bar: Option<Bar>,
-    total: usize,
-    done: usize,
-    failed: usize,
+    /// What is told to others, too.
+    progress: Arc<Progress>,
     /// Failures, for the end.
     failures: Vec<String>,
     said: Instant,
@@ -53,6 +53,7 @@ impl Terminal {
         is_json: bool,
         alone: Option<String>,
         in_order: Option<InOrder>,
+        progress: Arc<Progress>,
     ) -> Terminal {
         let one_place = is_json || same_place();
         Terminal {
@@ -62,9 +63,7 @@ impl Terminal {
             one_place,
             in_order,
             bar: None,
-            total: 0,
-            done: 0,
-            failed: 0,
+            progress,
             failures: Vec::new(),
             said: Instant::now(),
         }
@@ -197,26 +196,29 @@ impl Terminal {
     }
 
     fn ended(&mut self, job: JobIndex) {
-        self.done += 1;
+        let (total, done, failed) = {
+            let mut state = self.progress.state();
+            state.ended(job);
+            state.done += 1;
+            (state.total, state.done, state.failed)
+        };
         if let Some(bar) = &self.bar {
             bar.ended(job);
             bar.set(
-                self.done,
-                match self.failed {
+                done,
+                match failed {
                     0 => String::new(),
                     failed => self.console.paint(Tone::Bad, &format!("{failed} failed")),
                 },
             );
         } else if self.said.elapsed() >= STATE {
             self.said = Instant::now();
-            self.say(&format!(
-                "reiver: {} of {} done, {} failed",
-                self.done, self.total, self.failed
-            ));
+            self.say(&format!("reiver: {done} of {total} done, {failed} failed"));
         }
     }
 
     fn sum(&mut self, summary: &Summary) {
+        self.progress.state().bar = None;
         if let Some(bar) = self.bar.take() {
             bar.clear();
         }
@@ -247,7 +249,7 @@ impl Terminal {
         let tone = if well { Tone::Good } else { Tone::Bad };
         say(&format!(
             "reiver: {}: {} in {}",
-            count(self.total, "job"),
+            count(self.progress.state().total, "job"),
             self.console.paint(tone, &parts.join(", ")),
             Pretty(summary.duration)
         ));
@@ -306,15 +308,20 @@ impl Sink for Terminal {
                 jobs,
                 succeeded_before,
             } => {
-                self.total = *jobs;
-                self.done = *succeeded_before;
+                let mut state = self.progress.state();
+                state.total = *jobs;
+                state.done = *succeeded_before;
                 if self.console.is_terminal && !self.is_json && *jobs > 0 {
                     let bar = Bar::new(*jobs);
-                    bar.set(self.done, String::new());
+                    bar.set(*succeeded_before, String::new());
+                    state.bar = Some(bar.handle());
                     self.bar = Some(bar);
                 }
             }
-            EventKind::JobStarted { job, .. } => {
+            EventKind::JobStarted { job, attempt, pid } => {
+                let mut state = self.progress.state();
+                state.started(*job, *attempt, *pid, event.time);
+                drop(state);
                 if let Some(bar) = &self.bar {
                     bar.started(*job, &plan.name(*job));
                 }
@@ -325,6 +332,7 @@ impl Sink for Terminal {
                 end,
                 delay,
             } => {
+                self.progress.state().ended(*job);
                 if let Some(bar) = &self.bar {
                     bar.ended(*job);
                 }
@@ -343,7 +351,8 @@ impl Sink for Terminal {
                     self.say(&failure);
                     self.failures.push(headline(plan, *job, *attempt, end));
                 }
-                self.failed += usize::from(matches!(status, Status::Failed(_)));
+                let failed = usize::from(matches!(status, Status::Failed(_)));
+                self.progress.state().failed += failed;
                 self.ended(*job);
             }
             EventKind::JobSkipped { job, because } => {

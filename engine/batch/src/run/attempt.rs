@@ -167,6 +167,7 @@ impl Attempts {
         marks: &[(&'static str, OsString)],
     ) -> Result<(OwnedFd, Launched), String> {
         let attempt = plan.attempt(job, number);
+        let _launching = self.control.launching();
         let leaders = self.leaders.read().unwrap_or_else(PoisonError::into_inner);
         let launched = self.launcher.launch(&attempt, marks)?;
         leaders
@@ -255,6 +256,8 @@ struct Watch<'a> {
     /// Looked up when it is first to be ended.
     marks: OnceCell<Marks>,
     begin: Instant,
+    /// The same by the run's clock.
+    began: Instant,
     streams: [Stream; 2],
     ending: Option<Ending>,
     /// For those who print much.
@@ -305,6 +308,7 @@ impl<'a> Watch<'a> {
             words,
             marks: OnceCell::new(),
             begin,
+            began: all.control.now(),
             streams,
             ending,
             buffer: Vec::new(),
@@ -334,7 +338,10 @@ impl<'a> Watch<'a> {
                 break;
             } else if self.all.control.is_ending() {
                 self.ask_to_end(Status::Cancelled);
-            } else if self.timeout().is_some_and(|at| Instant::now() >= at) {
+            } else if self
+                .timeout()
+                .is_some_and(|at| self.all.control.now() >= at)
+            {
                 self.ask_to_end(Status::Failed(Reason::Timeout));
             }
         }
@@ -344,7 +351,7 @@ impl<'a> Watch<'a> {
 
     /// When the timeout passes; one that the clock cannot hold never does.
     fn timeout(&self) -> Option<Instant> {
-        self.begin.checked_add(self.settings.timeout?)
+        self.began.checked_add(self.settings.timeout?)
     }
 
     /// Waits for something to happen, or until `at`.
@@ -357,10 +364,14 @@ impl<'a> Watch<'a> {
         };
         let control = &self.all.control;
         let until = match &self.ending {
-            None => self.timeout(),
-            Some(ending) => Some(Instant::now() + ending.look_again),
+            None => {
+                let left = |at: Instant| at.saturating_duration_since(control.now());
+                self.timeout().map(left)
+            }
+            Some(ending) => Some(ending.look_again),
         };
-        let until = until.into_iter().chain(at).min();
+        let left = |at: Instant| at.saturating_duration_since(Instant::now());
+        let until = until.into_iter().chain(at.map(left)).min();
         let told = match &self.ending {
             None => Some(control.cancel_fd()),
             Some(ending) => (!ending.killed).then(|| control.kill_fd()),
@@ -372,10 +383,7 @@ impl<'a> Watch<'a> {
             .each_ref()
             .map(|stream| stream.reader.as_ref().map(AsRawFd::as_raw_fd));
         let mut fds = [fd(leader), fd(told), fd(stdout), fd(stderr)];
-        poll(
-            &mut fds,
-            until.map(|until| until.saturating_duration_since(Instant::now())),
-        );
+        poll(&mut fds, until);
         let [leader, _, stdout, stderr] = fds.map(|fd| fd.revents != 0);
         Ready {
             leader,
@@ -413,7 +421,7 @@ impl<'a> Watch<'a> {
     }
 
     fn ask_to_end(&mut self, status: Status) {
-        let kill_at = Instant::now().checked_add(self.settings.kill_after);
+        let kill_at = self.all.control.now().checked_add(self.settings.kill_after);
         let ending = Ending {
             status,
             kill_at,
@@ -433,7 +441,9 @@ impl<'a> Watch<'a> {
             return false;
         };
         ending.look_again = (ending.look_again * 2).min(LOOK_AGAIN_MOST);
-        let is_late = ending.kill_at.is_some_and(|at| Instant::now() >= at);
+        let is_late = ending
+            .kill_at
+            .is_some_and(|at| self.all.control.now() >= at);
         if is_late || self.all.control.is_killing() {
             ending.killed = true;
         }

@@ -15,6 +15,7 @@ mod coordinator;
 mod descriptors;
 mod launch;
 mod leftovers;
+mod pause;
 mod process;
 mod recorder;
 mod streams;
@@ -159,6 +160,7 @@ pub fn run(
     let mut run = Run {
         plan,
         engine: &engine,
+        control,
         attempts: Arc::new(attempts),
         coordinator: Coordinator::new(plan, RandomState::new().hash_one(begin), &done),
         sender,
@@ -228,6 +230,7 @@ pub fn run(
 struct Run<'p> {
     plan: &'p Arc<Plan>,
     engine: &'p Engine,
+    control: &'p Control,
     attempts: Arc<Attempts>,
     coordinator: Coordinator<'p>,
     sender: Sender<Message>,
@@ -253,7 +256,7 @@ impl Run<'_> {
             let wait = self
                 .coordinator
                 .next_delay()
-                .map(|at| at.saturating_duration_since(Instant::now()));
+                .map(|at| at.saturating_duration_since(self.control.now()));
             let message = match wait {
                 None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(wait) => messages.recv_timeout(wait),
@@ -268,7 +271,7 @@ impl Run<'_> {
 
     fn start_what_may(&mut self) {
         while self.is_abreast() {
-            let Some((job, number)) = self.coordinator.next(Instant::now()) else {
+            let Some((job, number)) = self.coordinator.next(self.control.now()) else {
                 return;
             };
             let (plan, attempts) = (Arc::clone(self.plan), Arc::clone(&self.attempts));
@@ -304,7 +307,7 @@ impl Run<'_> {
                 let status = end.status;
                 self.lost |= end.stdout.lost_bytes() + end.stderr.lost_bytes() > 0;
                 self.last_ends.insert(job, Arc::new(end));
-                self.coordinator.ended(job, status, Instant::now());
+                self.coordinator.ended(job, status, self.control.now());
                 self.reap_orphans_now_and_then();
             }
             Message::Cancel => self.coordinator.stop(Stop::Cancel),

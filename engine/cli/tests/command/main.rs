@@ -12,3 +12,4 @@ mod options;
 mod output;
 mod rules;
 mod sees;
+mod signals;
