@@ -117,6 +117,14 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) joblog: Option<OsString>,
 
+    /// Write a page for browsers: a timeline, the longest jobs, failures with their output
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<OsString>,
+
+    /// Write Chrome trace events, for Perfetto and its like
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) trace: Option<OsString>,
+
     /// End with the number of failed jobs, 101 for more than 100, instead of 1
     #[arg(long)]
     pub(crate) exit_count: bool,

@@ -1,7 +1,8 @@
 //! `reiver run`.
 
+use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, IsTerminal};
+use std::io::{self, BufWriter, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -10,7 +11,9 @@ use reiver_batch::event::Sink;
 use reiver_batch::joblog::JobLog;
 use reiver_batch::json::JsonLines;
 use reiver_batch::plan::Overrides;
+use reiver_batch::report::Report;
 use reiver_batch::run::{Control, Options, new_run_id};
+use reiver_batch::trace::Trace;
 
 use crate::args::{Limit, Output, RunArgs};
 use crate::console::{Console, count, say, to_paste};
@@ -71,17 +74,22 @@ fn carry_out(wanted: Wanted, args: &RunArgs, console: Console) -> io::Result<u8>
     let control = Control::new()?;
     let progress = Arc::new(Progress::default());
     signals::watch(&control, &progress)?;
-    let joblog = match args.joblog.as_ref().map(|path| (path, File::create(path))) {
-        None => None,
-        Some((_, Ok(file))) => Some(JobLog::new(file)?),
-        Some((path, Err(error))) => {
-            let path = path.display();
-            say(&format!(
-                "reiver: --joblog: {path}: {error}; nothing was run"
-            ));
+    let made = [
+        ("--joblog", &args.joblog),
+        ("--report", &args.report),
+        ("--trace", &args.trace),
+    ]
+    .map(|(option, path)| made(option, path.as_ref()));
+    let [joblog, report, trace] = match made {
+        [Ok(joblog), Ok(report), Ok(trace)] => [joblog, report, trace],
+        refused => {
+            for problem in refused.into_iter().filter_map(Result::err) {
+                say(&format!("reiver: {problem}; nothing was run"));
+            }
             return Ok(exit::REFUSED);
         }
     };
+    let joblog = joblog.map(JobLog::new).transpose()?;
     let run_id = new_run_id();
     let prepared = match resume::prepare(wanted, args, &run_id, &control) {
         Ok(prepared) => prepared,
@@ -106,6 +114,13 @@ fn carry_out(wanted: Wanted, args: &RunArgs, console: Console) -> io::Result<u8>
     if let Some(joblog) = joblog {
         sinks.push(Box::new(joblog));
     }
+    if let Some(report) = report {
+        let report = Report::new(BufWriter::new(report), options.run_id.clone());
+        sinks.push(Box::new(report));
+    }
+    if let Some(trace) = trace {
+        sinks.push(Box::new(Trace::new(BufWriter::new(trace))));
+    }
     let alone = alone(plan, args);
     let in_order = args
         .keep_order
@@ -129,6 +144,16 @@ fn carry_out(wanted: Wanted, args: &RunArgs, console: Console) -> io::Result<u8>
         Some(error) => trouble(&error),
         None => outcome.exit,
     })
+}
+
+/// The file that an option asks for, made; the error is what is wrong with it.
+fn made(option: &str, path: Option<&OsString>) -> Result<Option<File>, String> {
+    let Some(path) = path else {
+        return Ok(None);
+    };
+    let made = File::create(path);
+    let made = made.map_err(|error| format!("{option}: {}: {error}", path.display()));
+    made.map(Some)
 }
 
 /// The command that runs one job of this run alone, but for the job's name at its end; none where

@@ -55,6 +55,7 @@ const SOON: Duration = Duration::from_millis(2);
 pub(crate) struct Start {
     pub(super) pid: u32,
     pub(super) born: Born,
+    /// When the attempt began.
     pub(super) time: SystemTime,
 }
 
@@ -99,6 +100,8 @@ impl Attempts {
         number: u32,
         started: impl FnOnce(Start),
     ) -> Ended {
+        // In this order, so that it has ended no later than its slot was free.
+        let time = SystemTime::now();
         let begin = Instant::now();
         let settings = plan.settings(job);
         let name = plan.name(job).into_owned();
@@ -129,7 +132,7 @@ impl Attempts {
                 let start = Start {
                     pid: u32::try_from(launched.pid).expect("a process number is positive"),
                     born,
-                    time: SystemTime::now(),
+                    time,
                 };
                 Watch::new(self, settings, leader, launched, marks, begin).follow(start, started)
             }

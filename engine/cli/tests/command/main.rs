@@ -10,6 +10,7 @@ mod mistakes;
 mod model;
 mod options;
 mod output;
+mod reports;
 mod rules;
 mod sees;
 mod signals;
