@@ -130,12 +130,12 @@ impl Timeline {
                 self.running.insert(*job, bar);
                 None
             }
-            EventKind::JobRetried { job, end, .. } => self.ended(*job, end),
+            EventKind::JobRetried { job, end, .. } => self.ended(*job, event.time, end),
             EventKind::JobFinished {
                 job,
                 end: Some(end),
                 ..
-            } => self.ended(*job, end),
+            } => self.ended(*job, event.time, end),
             EventKind::JobFinished { end: None, .. }
             | EventKind::JobSkipped { .. }
             | EventKind::RunFinished { .. } => None,
@@ -152,12 +152,13 @@ impl Timeline {
         self.lanes[lane as usize].count()
     }
 
-    fn ended(&mut self, job: JobIndex, end: &AttemptEnd) -> Option<Bar> {
+    fn ended(&mut self, job: JobIndex, time: SystemTime, end: &AttemptEnd) -> Option<Bar> {
         let bar = self.running.remove(&job)?;
-        // By the attempt's own clock, which nobody sets.
-        let at = bar.start + end.duration;
+        let at = self.since_start(time);
         self.lanes[bar.lane as usize].0[bar.row as usize] = Some(at);
         Some(Bar {
+            // What ends soon is told to have started only then.
+            start: at.saturating_sub(end.duration),
             end: at,
             status: end.status,
             ..bar

@@ -12,13 +12,14 @@ use reiver_batch::plan::check_set_key;
     name = "reiver",
     version,
     arg_required_else_help = true,
+    disable_help_subcommand = true,
     after_help = "Examples:\n  \
         reiver run jobs.toml              run the jobs of a file\n  \
         reiver run commands.txt -j 4      one command a line, four at a time\n  \
         seq 9 | sed 's/^/sleep /' | reiver run -\n  \
         reiver run jobs.toml --resume     run what did not succeed the last time\n  \
         reiver check jobs.toml            say what is wrong, run nothing\n  \
-        reiver topology                   draw the machine"
+        reiver help FORMAT                what may stand in a job file"
 )]
 pub(crate) struct Cli {
     /// What to do.
@@ -39,6 +40,23 @@ pub(crate) enum Command {
     Journal(JournalCommand),
     /// Draw the machine: nodes, caches and cores
     Topology(TopologyArgs),
+    /// Print what shells need to complete this command's words
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write those of all commands into a folder
+    Man {
+        /// The folder, made if need be
+        #[arg(value_name = "DIR")]
+        folder: Option<OsString>,
+    },
+    /// Print this help, or that of a command; `help FORMAT` is the reference of job files
+    Help {
+        /// A command, or FORMAT
+        #[arg(value_name = "COMMAND")]
+        words: Vec<String>,
+    },
 }
 
 const EXIT_CODES: &str = "Exit codes:\n  \

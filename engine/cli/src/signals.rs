@@ -3,10 +3,11 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use reiver_batch::run::Control;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR1};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use crate::console::say;
@@ -23,13 +24,15 @@ pub(crate) fn watch(control: &Control, progress: &Arc<Progress>) -> io::Result<(
     // SAFETY: no pointers; jobs start with the default all the same.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     let mut signals = Signals::new(wanted)?;
+    let goes_on = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGCONT, Arc::clone(&goes_on))?;
     let (control, progress) = (control.clone(), Arc::clone(progress));
     thread::Builder::new()
         .name("reiver-signals".into())
         .spawn(move || {
             for signal in signals.forever() {
                 match signal {
-                    SIGTSTP => stop(&control, &progress),
+                    SIGTSTP => stop(&control, &progress, &goes_on),
                     SIGUSR1 => progress.print(),
                     signal => end(&control, &progress, signal),
                 }
@@ -54,8 +57,13 @@ fn end(control: &Control, progress: &Progress, signal: i32) {
 }
 
 /// Stops what runs, and then this process, until somebody lets it go on. Nothing is drawn meanwhile.
-fn stop(control: &Control, progress: &Progress) {
+fn stop(control: &Control, progress: &Progress, goes_on: &AtomicBool) {
+    goes_on.store(false, Ordering::SeqCst);
     let stop_itself = || {
+        if goes_on.load(Ordering::SeqCst) {
+            // Whoever stops us has changed his mind meanwhile.
+            return;
+        }
         // SAFETY: no pointers. The signal is for this thread, and so it is stopped when this returns,
         // and with it all others.
         unsafe { libc::raise(libc::SIGSTOP) };

@@ -195,11 +195,18 @@ impl Terminal {
         text
     }
 
+    /// Counts a job that is over, for others who ask.
+    fn count(&self, job: JobIndex, has_failed: bool) {
+        let mut state = self.progress.state();
+        state.ended(job);
+        state.done += 1;
+        state.failed += usize::from(has_failed);
+    }
+
+    /// Shows that a job is over.
     fn ended(&mut self, job: JobIndex) {
         let (total, done, failed) = {
-            let mut state = self.progress.state();
-            state.ended(job);
-            state.done += 1;
+            let state = self.progress.state();
             (state.total, state.done, state.failed)
         };
         if let Some(bar) = &self.bar {
@@ -345,17 +352,17 @@ impl Sink for Terminal {
                 status,
                 end,
             } => {
+                self.count(*job, matches!(status, Status::Failed(_)));
                 let was_printed = self.print_or_hold(*job, end.as_ref())?;
                 if let (Some(end), Status::Failed(_)) = (end, status) {
                     let failure = self.failure(plan, *job, *attempt, end, None, was_printed);
                     self.say(&failure);
                     self.failures.push(headline(plan, *job, *attempt, end));
                 }
-                let failed = usize::from(matches!(status, Status::Failed(_)));
-                self.progress.state().failed += failed;
                 self.ended(*job);
             }
             EventKind::JobSkipped { job, because } => {
+                self.count(*job, false);
                 self.print_or_hold(*job, None)?;
                 let (name, because) = (plan.name(*job), plan.name(*because));
                 let word = self.console.paint(Tone::Note, "skipped");

@@ -13,12 +13,13 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::control::Control;
 use super::descriptors::{Room, Turns};
 use super::launch::{Launched, Launcher};
 use super::process::{self, Marks, Pid, Snapshot};
+use super::tokens::Offer;
 use crate::Plan;
 use crate::capture::Captured;
 use crate::event::{AttemptEnd, LeaderEnd, Reason, Status};
@@ -55,8 +56,6 @@ const SOON: Duration = Duration::from_millis(2);
 pub(crate) struct Start {
     pub(super) pid: u32,
     pub(super) born: Born,
-    /// When the attempt began.
-    pub(super) time: SystemTime,
 }
 
 /// What an attempt came to.
@@ -79,10 +78,11 @@ impl Attempts {
         state_folder: PathBuf,
         control: Control,
         room: Room,
+        offer: Offer,
     ) -> io::Result<Attempts> {
         let leaders = RwLock::default();
         Ok(Attempts {
-            launcher: Launcher::new()?,
+            launcher: Launcher::new(offer)?,
             run_id,
             state_folder,
             control,
@@ -100,8 +100,6 @@ impl Attempts {
         number: u32,
         started: impl FnOnce(Start),
     ) -> Ended {
-        // In this order, so that it has ended no later than its slot was free.
-        let time = SystemTime::now();
         let begin = Instant::now();
         let settings = plan.settings(job);
         let name = plan.name(job).into_owned();
@@ -132,7 +130,6 @@ impl Attempts {
                 let start = Start {
                     pid: u32::try_from(launched.pid).expect("a process number is positive"),
                     born,
-                    time,
                 };
                 Watch::new(self, settings, leader, launched, marks, begin).follow(start, started)
             }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use reiver::{Class, Priority};
 
+use super::tokens::Slots;
 use crate::Plan;
 use crate::event::{Reason, Status};
 use crate::job_file::{Backoff, When};
@@ -377,6 +378,35 @@ impl<'p> Coordinator<'p> {
         )]
         let part = (bits >> 11) as f64 / (1u64 << 53) as f64;
         part
+    }
+}
+
+/// Cpu slots come and go: what runs inside jobs shares them.
+impl Slots for Coordinator<'_> {
+    fn idle_cpus(&self) -> u32 {
+        match self.ready[0].is_empty() {
+            true => self.free[0],
+            false => 0,
+        }
+    }
+
+    fn wanted_cpus(&self) -> u32 {
+        let first = self.ready[0].peek().filter(|_| self.stop.is_none());
+        first.map_or(0, |&Reverse((_, job))| {
+            self.slots(job).saturating_sub(self.free[0])
+        })
+    }
+
+    fn free_cpus(&self) -> u32 {
+        self.free[0]
+    }
+
+    fn add_cpus(&mut self, slots: u32) {
+        self.free[0] += slots;
+    }
+
+    fn remove_cpus(&mut self, slots: u32) {
+        self.free[0] -= slots;
     }
 }
 

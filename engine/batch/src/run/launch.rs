@@ -18,6 +18,7 @@ use std::ptr;
 
 use super::process::Pid;
 use super::streams::{Streams, set_blocking};
+use super::tokens::Offer;
 use crate::plan::{Attempt, Command};
 use crate::shell::plain_words;
 
@@ -37,6 +38,8 @@ pub(crate) struct Launcher {
     /// This process's environment, without what every attempt sets anew.
     environment: Vec<(OsString, CString)>,
     null: File,
+    /// What jobs inherit besides their streams.
+    descriptors: Vec<RawFd>,
 }
 
 /// The search path of a shell that was given none.
@@ -46,9 +49,19 @@ pub(super) const SHELL: &CStr = c"/bin/sh";
 const PWD: &str = "PWD";
 
 impl Launcher {
-    pub(crate) fn new() -> io::Result<Launcher> {
+    pub(super) fn new(offer: Offer) -> io::Result<Launcher> {
+        let Offer {
+            descriptors,
+            variables,
+        } = offer;
+        let kept =
+            |key: &OsString| key != PWD && !variables.iter().any(|(offered, _)| key == offered);
+        let offered = variables
+            .iter()
+            .filter_map(|(key, value)| Some((key.into(), value.clone()?)));
         let environment = std::env::vars_os()
-            .filter(|(key, _)| key != PWD)
+            .filter(|(key, _)| kept(key))
+            .chain(offered)
             .filter_map(|(key, value)| {
                 let word = variable(&key, &value).ok()?;
                 Some((key, word))
@@ -58,7 +71,11 @@ impl Launcher {
             .read(true)
             .write(true)
             .open("/dev/null")?;
-        Ok(Launcher { environment, null })
+        Ok(Launcher {
+            environment,
+            null,
+            descriptors,
+        })
     }
 
     /// Starts an attempt; `marks` are variables that win over its own.
@@ -88,9 +105,12 @@ impl Launcher {
         let added = self.added_variables(attempt, marks)?;
         let spawn = |program: &CStr, arguments: &[CString]| {
             let (added, cwd) = (&added, &attempt.cwd);
+            let inherited = &self.descriptors[..];
             match streams.around(program, arguments) {
-                None => self.spawn(program, arguments, added, cwd, descriptors),
-                Some((shell, words)) => self.spawn(&shell, &words, added, cwd, descriptors),
+                None => self.spawn(program, arguments, added, cwd, descriptors, inherited),
+                Some((shell, words)) => {
+                    self.spawn(&shell, &words, added, cwd, descriptors, inherited)
+                }
             }
         };
         let search = || self.search_path(attempt);
@@ -182,6 +202,7 @@ impl Launcher {
         added: &[(OsString, CString)],
         cwd: &Path,
         streams: [RawFd; 3],
+        inherited: &[RawFd],
     ) -> io::Result<Pid> {
         let kept = self
             .environment
@@ -193,6 +214,10 @@ impl Launcher {
         actions.change_folder(cwd)?;
         for (target, stream) in (0..).zip(streams) {
             actions.duplicate(stream, target)?;
+        }
+        for &fd in inherited {
+            // Onto itself: it is no longer closed when the child executes.
+            actions.duplicate(fd, fd)?;
         }
         let attributes = Attributes::new()?;
         let mut pid: Pid = 0;
@@ -220,8 +245,15 @@ impl Launcher {
         let cat = || -> io::Result<()> {
             let program = find(OsStr::new("cat"), OsStr::new(DEFAULT_PATH), Path::new("/"))?;
             set_blocking(reader)?;
-            self.spawn(&program, &[c"cat".to_owned()], &[], Path::new("/"), streams)
-                .map(drop)
+            self.spawn(
+                &program,
+                &[c"cat".to_owned()],
+                &[],
+                Path::new("/"),
+                streams,
+                &[],
+            )
+            .map(drop)
         };
         if let Err(error) = cat() {
             tracing::warn!(

@@ -19,6 +19,7 @@ mod pause;
 mod process;
 mod recorder;
 mod streams;
+mod tokens;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -44,6 +45,7 @@ use descriptors::Room;
 pub use launch::close_inherited_descriptors;
 pub use leftovers::{Leftovers, boot_id, end_leftovers};
 use recorder::Recorder;
+use tokens::{Offer, Tokens};
 
 /// What a run needs besides its plan.
 #[derive(Debug, Clone)]
@@ -86,6 +88,8 @@ pub(crate) enum Message {
         end: AttemptEnd,
     },
     Cancel,
+    /// The jobserver's pipe may hold something.
+    TokensCame,
     /// The reporter, or the journal, has caught up.
     Reported,
     JournalFailed,
@@ -99,6 +103,8 @@ const REIVER_FAILED: u8 = 3;
 const MOST_COUNTED: usize = 101;
 /// Events that wait for slow sinks before no more attempts are started.
 const MOST_UNREPORTED: usize = 256;
+/// With room for fewer attempts than this there is no jobserver.
+const ROOM_FOR_TOKENS: usize = 8;
 /// Looking for orphans that have ended is given at most this part of the time.
 const REAPING_PART: u32 = 100;
 const REAPING_PAUSE: Duration = Duration::from_secs(1);
@@ -125,6 +131,12 @@ pub fn run(
     let begin = Instant::now();
     process::adopt_orphans();
     let limits = plan.limits();
+    let (sender, receiver) = channel();
+    // Few descriptors are for jobs rather than for their makes.
+    let (tokens, offer) = match Room::of_process()?.attempts {
+        ..ROOM_FOR_TOKENS => (None, Offer::default()),
+        _ => Tokens::open(limits.cpus, sender.clone()),
+    };
     let slots = limits.cpus.saturating_add(limits.io) as usize;
     let slots = slots.min(plan.len()).max(1);
     let room = Room::of_process()?;
@@ -146,8 +158,8 @@ pub fn run(
         .build()
         .map_err(io::Error::other)?;
     let (done, exit_counts) = (options.done, options.exit_counts);
-    let attempts = Attempts::new(options.run_id, options.state_folder, control.clone(), room)?;
-    let (sender, receiver) = channel();
+    let run_id = options.run_id;
+    let attempts = Attempts::new(run_id, options.state_folder, control.clone(), room, offer)?;
     let reporter = Reporter::start(Arc::clone(plan), sinks, sender.clone())?;
     let recorder = journal
         .map(|journal| {
@@ -163,6 +175,7 @@ pub fn run(
         control,
         attempts: Arc::new(attempts),
         coordinator: Coordinator::new(plan, RandomState::new().hash_one(begin), &done),
+        tokens,
         sender,
         reporter,
         recorder,
@@ -174,6 +187,9 @@ pub fn run(
     };
     let succeeded_before = done.iter().filter(|&&done| done).count();
     run.summary.succeeded = succeeded_before;
+    if let Some(tokens) = &mut run.tokens {
+        tokens.begin(&mut run.coordinator);
+    }
     run.report(EventKind::RunStarted {
         jobs: plan.len(),
         succeeded_before,
@@ -233,6 +249,7 @@ struct Run<'p> {
     control: &'p Control,
     attempts: Arc<Attempts>,
     coordinator: Coordinator<'p>,
+    tokens: Option<Tokens>,
     sender: Sender<Message>,
     reporter: Reporter,
     recorder: Option<Recorder>,
@@ -248,7 +265,14 @@ struct Run<'p> {
 impl Run<'_> {
     fn coordinate(&mut self, messages: &Receiver<Message>) {
         loop {
+            // An end is told before what starts in its slot.
+            self.tell_news();
             self.start_what_may();
+            while let Some(tokens) = &mut self.tokens
+                && tokens.balance(&mut self.coordinator)
+            {
+                self.start_what_may();
+            }
             self.tell_news();
             if self.coordinator.is_over() {
                 return;
@@ -311,6 +335,11 @@ impl Run<'_> {
                 self.reap_orphans_now_and_then();
             }
             Message::Cancel => self.coordinator.stop(Stop::Cancel),
+            Message::TokensCame => {
+                if let Some(tokens) = &mut self.tokens {
+                    tokens.came();
+                }
+            }
             Message::Reported => {}
             Message::JournalFailed => self.coordinator.stop(Stop::Failures),
             Message::SinkFailed(error) => {
@@ -368,7 +397,8 @@ impl Run<'_> {
         self.report_born(Event { time, kind }, Born::default());
     }
 
-    fn report_start(&self, job: JobIndex, Start { pid, born, time }: Start) {
+    fn report_start(&self, job: JobIndex, Start { pid, born }: Start) {
+        let time = SystemTime::now();
         let attempt = self.coordinator.attempt(job);
         let kind = EventKind::JobStarted { job, attempt, pid };
         self.report_born(Event { time, kind }, born);

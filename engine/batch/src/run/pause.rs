@@ -48,6 +48,8 @@ impl Clock {
 /// call is stopped when that returns.
 const LOOKS: u32 = 25;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
+/// So often for those that stop by themselves, which have their own to stop first.
+const LOOKS_FOR_OTHERS: u32 = 500;
 
 /// Processes that were stopped, with when they were started: a number may become another's.
 #[derive(Debug, Default)]
@@ -60,18 +62,20 @@ impl Halted {
     /// Where `/proc` cannot be read.
     pub(super) fn descendants() -> io::Result<Halted> {
         let mut halted = Halted::default();
-        halted.send_until_stopped(libc::SIGTSTP, |pid| process::catches(pid, libc::SIGTSTP))?;
-        halted.send_until_stopped(libc::SIGSTOP, |_| true)?;
+        let catches = |pid| process::catches(pid, libc::SIGTSTP);
+        halted.send_until_stopped(libc::SIGTSTP, LOOKS_FOR_OTHERS, catches)?;
+        halted.send_until_stopped(libc::SIGSTOP, LOOKS, |_| true)?;
         Ok(halted)
     }
 
     fn send_until_stopped(
         &mut self,
         signal: libc::c_int,
+        looks: u32,
         is_meant: impl Fn(Pid) -> bool,
     ) -> io::Result<()> {
         let mut asked: HashMap<Pid, u64> = HashMap::new();
-        for _ in 0..LOOKS {
+        for _ in 0..looks {
             let mut running = Snapshot::take()?.running_descendants();
             running.retain(|&(pid, _)| is_meant(pid));
             if running.is_empty() {

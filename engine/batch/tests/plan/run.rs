@@ -43,6 +43,7 @@ fn files_that_disagree_about_the_run_are_refused_unless_an_option_settles_it() {
         cpus: Some(7),
         io: Some(8),
         max_fails: Some(0),
+        ..Overrides::default()
     };
     let plan = plan_files(files(), &overrides).0.expect("settled");
     assert_eq!(

@@ -4,6 +4,8 @@ mod case;
 mod ends;
 mod events;
 mod examples;
+mod help;
+mod jobserver;
 mod journal;
 mod machine;
 mod mistakes;
