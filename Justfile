@@ -22,6 +22,7 @@ soak SECONDS="600" *ARGS:
 
 # Measured comparisons with peers: everything, a suite, or suite/case; --quick, --list, --help
 bench *ARGS:
+    cargo build --release -p reiver-cli
     cargo run --release -p reiver-bench $(c++ --version >/dev/null 2>&1 && echo --features snmalloc) -- {{ARGS}}
 
 # A few microbenchmarks, all in one process

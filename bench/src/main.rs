@@ -18,6 +18,7 @@ mod figures;
 mod forkjoin;
 mod forks;
 mod hold;
+mod launch;
 mod machine;
 mod mixed;
 mod numa;
@@ -44,11 +45,12 @@ use case::Case;
 type Suite = (&'static str, fn() -> Vec<Case>);
 
 /// The suites, in the order in which they are told. A child makes the cases of its own only.
-const SUITES: [Suite; 6] = [
+const SUITES: [Suite; 7] = [
     ("forkjoin", forkjoin::cases),
     ("pools", pools::cases),
     ("counters", counters::cases),
     ("mixed", mixed::cases),
+    ("launch", launch::cases),
     ("numa", numa::cases),
     ("simulation", simulation::cases),
 ];

@@ -153,6 +153,18 @@ pub(crate) fn go(task: &Task, args: &[String]) -> Outcome {
     measured(task, Command::new(program).args(args))
 }
 
+const NOTHING: &str = include_str!("../c/nothing.c");
+
+/// A static program that does nothing.
+pub(crate) fn nothing(task: &Task) -> Result<PathBuf, Trouble> {
+    compiled(&task.out, "nothing", "c", NOTHING, |unfinished, source| {
+        let mut cc = Command::new("cc");
+        cc.args(["-O2", "-static", "-nostdlib", "-o"]);
+        cc.arg(unfinished).arg(source);
+        output(&mut cc).map_err(|trouble| skipped("no static program here", trouble))
+    })
+}
+
 fn cc(unfinished: &Path, source: &Path) -> Result<Output, Trouble> {
     let mut cc = Command::new("cc");
     cc.args(["-O3", "-march=native", "-fopenmp", "-o"])

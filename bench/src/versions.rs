@@ -17,6 +17,7 @@ pub(crate) fn of(contender: &str) -> Option<String> {
         "openmp" => first_line("cc").map(|line| line.replace("cc ", "gcc ")),
         "go" => said(Command::new("go").arg("version")),
         "glibc" => Some(glibc()),
+        "make" | "xargs" | "parallel" | "ninja" => first_line(peer),
         "mimalloc" => locked(peer).map(|version| format!("{version} (of mimalloc {})", mimalloc())),
         peer => locked(peer),
     }

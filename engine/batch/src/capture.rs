@@ -140,7 +140,11 @@ fn warn_lost(error: &io::Error) {
     });
 }
 
-fn nameless_file(folder: &Path) -> io::Result<File> {
+/// A file that nobody else can open, in a folder that is made if need be. It is gone when it is closed.
+///
+/// # Errors
+/// The system's, also where the folder's file system knows no such files.
+pub fn nameless_file(folder: &Path) -> io::Result<File> {
     fs::create_dir_all(folder)?;
     OpenOptions::new()
         .read(true)

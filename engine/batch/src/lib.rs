@@ -19,10 +19,13 @@ pub mod journal;
 pub mod json;
 pub mod plan;
 pub mod read;
+pub mod report;
 pub mod run;
 pub mod shell;
 pub mod source;
 mod template;
+mod timeline;
+pub mod trace;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use plan::Plan;

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use reiver_batch::Form;
 use reiver_batch::job_file::Affinity;
-use reiver_batch::plan::variable_of;
+use reiver_batch::plan::{check_set_key, variable_of};
 use reiver_batch::read::parse_size;
 
 /// Runs files of jobs on the cores and nodes of this machine.
@@ -14,13 +14,14 @@ use reiver_batch::read::parse_size;
     name = "reiver",
     version,
     arg_required_else_help = true,
+    disable_help_subcommand = true,
     after_help = "Examples:\n  \
         reiver run jobs.toml              run the jobs of a file\n  \
         reiver run commands.txt -j 4      one command a line, four at a time\n  \
         seq 9 | sed 's/^/sleep /' | reiver run -\n  \
         reiver run jobs.toml --resume     run what did not succeed the last time\n  \
         reiver check jobs.toml            say what is wrong, run nothing\n  \
-        reiver topology                   draw the machine"
+        reiver help FORMAT                what may stand in a job file"
 )]
 pub(crate) struct Cli {
     /// What to do.
@@ -41,6 +42,23 @@ pub(crate) enum Command {
     Journal(JournalCommand),
     /// Draw the machine: nodes, caches and cores
     Topology(TopologyArgs),
+    /// Print what shells need to complete this command's words
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write those of all commands into a folder
+    Man {
+        /// The folder, made if need be
+        #[arg(value_name = "DIR")]
+        folder: Option<OsString>,
+    },
+    /// Print this help, or that of a command; `help FORMAT` is the reference of job files
+    Help {
+        /// A command, or FORMAT
+        #[arg(value_name = "COMMAND")]
+        words: Vec<String>,
+    },
 }
 
 const EXIT_CODES: &str = "Exit codes:\n  \
@@ -60,6 +78,10 @@ pub(crate) struct Files {
     /// Read every file as this form, whatever its name
     #[arg(long, value_enum, value_name = "FORM")]
     pub(crate) format: Option<Format>,
+
+    /// Give the placeholder {KEY} of the files this value
+    #[arg(long, value_name = "KEY=VALUE", value_parser = set_key)]
+    pub(crate) set: Vec<(String, String)>,
 }
 
 #[derive(Debug, Args)]
@@ -120,6 +142,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "READER", requires = "dry_run")]
     pub(crate) reader: Option<OsString>,
 
+    /// Print what jobs print in the order of the files, not as they end
+    #[arg(long)]
+    pub(crate) keep_order: bool,
+
     /// Print events to standard output instead of what jobs print
     #[arg(long, value_enum, value_name = "KIND")]
     pub(crate) output: Option<Output>,
@@ -127,6 +153,14 @@ pub(crate) struct RunArgs {
     /// Write a row for each job that started, in the columns of GNU parallel
     #[arg(long, value_name = "FILE")]
     pub(crate) joblog: Option<OsString>,
+
+    /// Write a page for browsers: a timeline, the longest jobs, failures with their output
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<OsString>,
+
+    /// Write Chrome trace events, for Perfetto and its like
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) trace: Option<OsString>,
 
     /// End with the number of failed jobs, 101 for more than 100, instead of 1
     #[arg(long)]
@@ -296,10 +330,29 @@ fn named(text: &str) -> Result<(String, u32), String> {
     }
 }
 
+/// The key and the value of one `--set`.
+fn set_key(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or("write it as KEY=VALUE, with no blank before `=`")?;
+    check_set_key(key)?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn a_set_key_is_a_word_and_its_value_is_all_that_follows() {
+        let pair = |key: &str, value: &str| Ok((key.to_owned(), value.to_owned()));
+        assert_eq!(set_key("a-b_1=x=y"), pair("a-b_1", "x=y"));
+        assert_eq!(set_key("a="), pair("a", ""));
+        for wrong in ["a", "=x", "a b=x", "name=x", "attempt=1", "cpus=1", "ä=x"] {
+            assert!(set_key(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_sound() {

@@ -62,6 +62,11 @@ impl Bar {
         self.bar.suspend(write)
     }
 
+    /// What draws, for others to draw beside.
+    pub(crate) fn handle(&self) -> ProgressBar {
+        self.bar.clone()
+    }
+
     /// Takes it away.
     pub(crate) fn clear(self) {
         self.bar.finish_and_clear();

@@ -24,6 +24,23 @@ pub(crate) struct Planned {
     sources: Vec<Arc<Source>>,
 }
 
+/// What the command line sets, each key once; the error is what is wrong with it.
+pub(crate) fn set_keys(files: &Files) -> Result<Vec<(String, String)>, String> {
+    let mut keys: Vec<(String, String)> = Vec::new();
+    for (key, value) in &files.set {
+        match keys.iter().find(|(known, _)| known == key) {
+            Some((_, before)) if before != value => {
+                return Err(format!(
+                    "--set: `{key}` is given two values, `{before}` and `{value}`"
+                ));
+            }
+            Some(_) => {}
+            None => keys.push((key.clone(), value.clone())),
+        }
+    }
+    Ok(keys)
+}
+
 /// Reads and plans; the error is the exit code, what is wrong having been said.
 pub(crate) fn planned(
     files: &Files,
@@ -41,7 +58,14 @@ pub(crate) fn planned(
     let machine = &Machine::new(topology, memory_budget());
     let (sources, unreadable) = read::open_all(&files.files, files.format.map(Into::into));
     if unreadable.is_empty() {
-        return Ok(planned_from(sources, overrides, machine, console));
+        let planned = planned_from(sources, overrides, machine, console);
+        return match planned.unused_set_keys() {
+            None => Ok(planned),
+            Some(unused) => {
+                say(&format!("reiver: {unused}"));
+                Err(exit::REFUSED)
+            }
+        };
     }
     // What is wrong within those that can be read is told too; not what they say of each other, for
     // some are missing.
@@ -101,6 +125,18 @@ fn show(findings: &mut Vec<Diagnostic>, sources: &[Arc<Source>], console: &Conso
 }
 
 impl Planned {
+    /// What is wrong with the keys that the command line sets.
+    fn unused_set_keys(&self) -> Option<String> {
+        let unused: Vec<&str> = self.plan.as_ref()?.unused_set_keys().collect();
+        let (first, _) = unused.split_first()?;
+        let keys: Vec<String> = unused.iter().map(|key| format!("`{key}`")).collect();
+        Some(format!(
+            "--set: no job uses {}; write {{{first}}} where its value is to stand, or leave the option \
+             out",
+            keys.join(", ")
+        ))
+    }
+
     /// `3 mistakes and 1 warning in 2 files`.
     pub(crate) fn tally(&self) -> String {
         let mut found = Vec::new();
@@ -128,7 +164,17 @@ fn memory_budget() -> Option<u64> {
 
 /// `reiver check`.
 pub(crate) fn check(files: &Files, console: &Console, out: &mut dyn Write) -> io::Result<u8> {
-    let planned = match planned(files, &Overrides::default(), None, console) {
+    let overrides = match set_keys(files) {
+        Ok(set) => Overrides {
+            set,
+            ..Overrides::default()
+        },
+        Err(problem) => {
+            say(&format!("reiver: {problem}"));
+            return Ok(exit::REFUSED);
+        }
+    };
+    let planned = match planned(files, &overrides, None, console) {
         Ok(planned) => planned,
         Err(code) => return Ok(code),
     };

@@ -9,9 +9,12 @@ mod console;
 mod dry_run;
 pub mod exit;
 mod files;
+mod help;
+mod in_order;
 mod journal;
 mod machine;
 mod mistakes;
+mod progress;
 mod resume;
 mod run;
 mod signals;
@@ -70,6 +73,9 @@ pub fn main() -> ExitCode {
         Command::Journal(JournalCommand::Salvage(file)) => {
             answer(|out| journal::salvage(&file, out))
         }
+        Command::Completions { shell } => answer(|out| help::completions(shell, out)),
+        Command::Man { folder } => answer(|out| help::man(folder.as_deref(), out)),
+        Command::Help { words } => answer(|out| help::help(&words, out)),
         Command::Topology(args) => answer(|out| machine::show(&args, out)),
     };
     ExitCode::from(code)

@@ -1,7 +1,8 @@
 //! `reiver run`.
 
+use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, IsTerminal};
+use std::io::{self, BufWriter, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -10,11 +11,15 @@ use reiver_batch::event::Sink;
 use reiver_batch::joblog::JobLog;
 use reiver_batch::json::JsonLines;
 use reiver_batch::plan::{Overrides, variable_of};
+use reiver_batch::report::Report;
 use reiver_batch::run::{Control, Options, new_run_id};
+use reiver_batch::trace::Trace;
 
 use crate::args::{Limit, Output, RunArgs};
 use crate::console::{Console, count, say, to_paste};
-use crate::files::planned;
+use crate::files::{planned, set_keys};
+use crate::in_order::InOrder;
+use crate::progress::Progress;
 use crate::resume::{self, Wanted};
 use crate::terminal::Terminal;
 use crate::{answer, dry_run, exit, signals, trouble};
@@ -67,24 +72,31 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
 
 fn carry_out(wanted: Wanted, args: &RunArgs, console: Console) -> io::Result<u8> {
     let control = Control::new()?;
-    signals::watch(&control)?;
-    let joblog = match args.joblog.as_ref().map(|path| (path, File::create(path))) {
-        None => None,
-        Some((_, Ok(file))) => Some(JobLog::new(file)?),
-        Some((path, Err(error))) => {
-            let path = path.display();
-            say(&format!(
-                "reiver: --joblog: {path}: {error}; nothing was run"
-            ));
+    let progress = Arc::new(Progress::default());
+    signals::watch(&control, &progress)?;
+    let made = [
+        ("--joblog", &args.joblog),
+        ("--report", &args.report),
+        ("--trace", &args.trace),
+    ]
+    .map(|(option, path)| made(option, path.as_ref()));
+    let [joblog, report, trace] = match made {
+        [Ok(joblog), Ok(report), Ok(trace)] => [joblog, report, trace],
+        refused => {
+            for problem in refused.into_iter().filter_map(Result::err) {
+                say(&format!("reiver: {problem}; nothing was run"));
+            }
             return Ok(exit::REFUSED);
         }
     };
+    let joblog = joblog.map(JobLog::new).transpose()?;
     let run_id = new_run_id();
     let prepared = match resume::prepare(wanted, args, &run_id, &control) {
         Ok(prepared) => prepared,
         Err(code) => return Ok(code),
     };
     let plan = &Arc::new(prepared.plan);
+    progress.of(plan);
     let options = Options {
         run_id,
         state_folder: plan.state_folder(),
@@ -102,8 +114,24 @@ fn carry_out(wanted: Wanted, args: &RunArgs, console: Console) -> io::Result<u8>
     if let Some(joblog) = joblog {
         sinks.push(Box::new(joblog));
     }
+    if let Some(report) = report {
+        let report = Report::new(BufWriter::new(report), options.run_id.clone());
+        sinks.push(Box::new(report));
+    }
+    if let Some(trace) = trace {
+        sinks.push(Box::new(Trace::new(BufWriter::new(trace))));
+    }
     let alone = alone(plan, args);
-    sinks.push(Box::new(Terminal::new(console, is_json, alone)));
+    let in_order = args
+        .keep_order
+        .then(|| InOrder::new(options.done.clone(), options.state_folder.clone()));
+    sinks.push(Box::new(Terminal::new(
+        console,
+        is_json,
+        alone,
+        in_order,
+        Arc::clone(&progress),
+    )));
     let outcome = reiver_batch::run::run(plan, options, &control, prepared.journal, sinks)?;
     if outcome.unrecorded > 0 {
         let ends = count(outcome.unrecorded, "end");
@@ -116,6 +144,16 @@ fn carry_out(wanted: Wanted, args: &RunArgs, console: Console) -> io::Result<u8>
         Some(error) => trouble(&error),
         None => outcome.exit,
     })
+}
+
+/// The file that an option asks for, made; the error is what is wrong with it.
+fn made(option: &str, path: Option<&OsString>) -> Result<Option<File>, String> {
+    let Some(path) = path else {
+        return Ok(None);
+    };
+    let made = File::create(path);
+    let made = made.map_err(|error| format!("{option}: {}: {error}", path.display()));
+    made.map(Some)
 }
 
 /// The command that runs one job of this run alone, but for the job's name at its end; none where
@@ -137,6 +175,9 @@ fn alone(plan: &reiver_batch::Plan, args: &RunArgs) -> Option<String> {
         .and_then(|format| format.to_possible_value())
     {
         option("--format", format.get_name().to_owned());
+    }
+    for (key, value) in &args.files.set {
+        option("--set", to_paste(format!("{key}={value}").as_bytes()));
     }
     let jobs = args.jobs.map(Limit::Cpus);
     for limit in jobs.into_iter().chain(args.limit.iter().copied()) {
@@ -165,12 +206,13 @@ fn alone(plan: &reiver_batch::Plan, args: &RunArgs) -> Option<String> {
     Some(words.join(" "))
 }
 
-fn overrides(args: &RunArgs) -> Result<Overrides, &'static str> {
+fn overrides(args: &RunArgs) -> Result<Overrides, String> {
     let mut overrides = Overrides {
         max_fails: args.max_fails,
         affinity: args.numa.map(Into::into),
         pools: one_each(&args.pool).ok_or("one pool is given two values")?,
         resources: one_each(&args.resource).ok_or("one resource is given two values")?,
+        set: set_keys(&args.files)?,
         ..Overrides::default()
     };
     let mut variables: Vec<_> = overrides
@@ -180,7 +222,8 @@ fn overrides(args: &RunArgs) -> Result<Overrides, &'static str> {
         .collect();
     variables.sort();
     if variables.windows(2).any(|pair| pair[0] == pair[1]) {
-        return Err("two resources would give jobs one variable; call one of them something else");
+        let why = "two resources would give jobs one variable; call one of them something else";
+        return Err(why.to_owned());
     }
     let jobs = args.jobs.map(Limit::Cpus);
     for limit in jobs.into_iter().chain(args.limit.iter().copied()) {
@@ -191,7 +234,7 @@ fn overrides(args: &RunArgs) -> Result<Overrides, &'static str> {
             Limit::Load(value) => is_same(&mut overrides.load, value),
         };
         if !is_same {
-            return Err("one limit is given two values; -j N is --limit cpus=N");
+            return Err("one limit is given two values; -j N is --limit cpus=N".to_owned());
         }
     }
     Ok(overrides)

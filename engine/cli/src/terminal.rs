@@ -8,6 +8,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::FromRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reiver_batch::Plan;
@@ -17,6 +18,8 @@ use reiver_batch::plan::{JobIndex, Stderr, Stdout};
 
 use crate::bar::Bar;
 use crate::console::{Console, Pretty, Tone, count, plain, say, to_paste};
+use crate::in_order::{InOrder, Output, Part};
+use crate::progress::Progress;
 use crate::signals;
 
 /// Where there is no terminal, how often the state is said.
@@ -34,27 +37,33 @@ pub(crate) struct Terminal {
     is_json: bool,
     /// Both streams end in one place, so that what was printed to one is seen beside the other.
     one_place: bool,
+    /// Output that waits for that of jobs before it.
+    in_order: Option<InOrder>,
     bar: Option<Bar>,
-    total: usize,
-    done: usize,
-    failed: usize,
+    /// What is told to others, too.
+    progress: Arc<Progress>,
     /// Failures, for the end.
     failures: Vec<String>,
     said: Instant,
 }
 
 impl Terminal {
-    pub(crate) fn new(console: Console, is_json: bool, alone: Option<String>) -> Terminal {
+    pub(crate) fn new(
+        console: Console,
+        is_json: bool,
+        alone: Option<String>,
+        in_order: Option<InOrder>,
+        progress: Arc<Progress>,
+    ) -> Terminal {
         let one_place = is_json || same_place();
         Terminal {
             console,
             alone,
             is_json,
             one_place,
+            in_order,
             bar: None,
-            total: 0,
-            done: 0,
-            failed: 0,
+            progress,
             failures: Vec::new(),
             said: Instant::now(),
         }
@@ -72,25 +81,59 @@ impl Terminal {
         self.aside(|| say(line));
     }
 
-    /// Prints what an attempt wrote, whole.
-    fn print(&self, end: &AttemptEnd) -> io::Result<()> {
-        if end.stdout.is_empty() && end.stderr.is_empty() {
+    /// Prints what a job's last attempt wrote, whole, or holds it until its turn; whether it was printed.
+    fn print_or_hold(&mut self, job: JobIndex, end: Option<&Arc<AttemptEnd>>) -> io::Result<bool> {
+        let Some(mut in_order) = self.in_order.take() else {
+            if let Some(end) = end {
+                self.print([&end.stdout, &end.stderr].map(Stream::Captured))?;
+            }
+            return Ok(true);
+        };
+        let is_next = in_order.is_next(job);
+        in_order.over(job, end);
+        let printed = self.print_all(&mut in_order, InOrder::due);
+        self.in_order = Some(in_order);
+        printed.map(|()| is_next)
+    }
+
+    fn print_all(
+        &self,
+        in_order: &mut InOrder,
+        next: fn(&mut InOrder) -> Option<Output>,
+    ) -> io::Result<()> {
+        while let Some(output) = next(in_order) {
+            match output {
+                Output::Nothing => {}
+                Output::InMemory(end) => {
+                    self.print([&end.stdout, &end.stderr].map(Stream::Captured))?;
+                }
+                Output::Spooled(parts) => {
+                    self.print(parts.map(|part| Stream::Spooled(in_order, part)))?;
+                }
+            }
+        }
+        in_order.written();
+        Ok(())
+    }
+
+    fn print(&self, [stdout, stderr]: [Stream<'_>; 2]) -> io::Result<()> {
+        if stdout.is_empty() && stderr.is_empty() {
             return Ok(());
         }
         self.aside(|| {
             if self.is_json {
-                self.print_error(&end.stdout);
-            } else if !end.stdout.is_empty() {
+                print_error(&stdout);
+            } else if !stdout.is_empty() {
                 let mut out = io::stdout().lock();
-                end.stdout.write_to(&mut out)?;
+                stdout.write_to(&mut out)?;
                 out.flush()?;
-                if self.bar.is_some() && self.one_place && end.stdout.ends_within_a_line() {
+                if self.bar.is_some() && self.one_place && stdout.ends_within_a_line() {
                     // What is drawn next would be drawn over it.
                     say("");
                 }
             }
-            self.print_error(&end.stderr);
-            for (what, stream) in [("stdout", &end.stdout), ("stderr", &end.stderr)] {
+            print_error(&stderr);
+            for (what, stream) in [("stdout", &stdout), ("stderr", &stderr)] {
                 if stream.lost_bytes() > 0 {
                     let lost = stream.lost_bytes();
                     say(&format!(
@@ -102,15 +145,6 @@ impl Terminal {
         })
     }
 
-    /// Prints a stream to standard error, where our own lines come after it. Where that is gone nobody
-    /// is left to be told.
-    fn print_error(&self, stream: &Captured) {
-        let _ = stream.write_to(&mut io::stderr().lock());
-        if stream.ends_within_a_line() {
-            say("");
-        }
-    }
-
     /// What went wrong, with what helps to see why.
     fn failure(
         &self,
@@ -120,6 +154,7 @@ impl Terminal {
         headline: &str,
         end: &AttemptEnd,
         again: Option<Duration>,
+        was_printed: bool,
     ) -> String {
         let (tone, word) = match again {
             Some(_) => (Tone::Note, "retrying"),
@@ -133,12 +168,10 @@ impl Terminal {
             "\n  command: {}",
             plain(&plan.command_text(job).to_string_lossy())
         );
-        // What was just printed whole to the same place is not shown twice; of an attempt that is
-        // tried again nothing was.
-        let shows_out = again.is_some() || !self.one_place;
+        // What was just printed whole to the same place is not shown twice.
         for (what, stream, shows) in [
-            ("stdout", &end.stdout, shows_out),
-            ("stderr", &end.stderr, again.is_some()),
+            ("stdout", &end.stdout, !was_printed || !self.one_place),
+            ("stderr", &end.stderr, !was_printed),
         ] {
             if shows && !stream.is_empty() {
                 text += &tail(what, stream);
@@ -162,27 +195,37 @@ impl Terminal {
         text
     }
 
+    /// Counts a job that is over, for others who ask.
+    fn count(&self, job: JobIndex, has_failed: bool) {
+        let mut state = self.progress.state();
+        state.ended(job);
+        state.done += 1;
+        state.failed += usize::from(has_failed);
+    }
+
+    /// Shows that a job is over.
     fn ended(&mut self, job: JobIndex) {
-        self.done += 1;
+        let (total, done, failed) = {
+            let state = self.progress.state();
+            (state.total, state.done, state.failed)
+        };
         if let Some(bar) = &self.bar {
             bar.ended(job);
             bar.set(
-                self.done,
-                match self.failed {
+                done,
+                match failed {
                     0 => String::new(),
                     failed => self.console.paint(Tone::Bad, &format!("{failed} failed")),
                 },
             );
         } else if self.said.elapsed() >= STATE {
             self.said = Instant::now();
-            self.say(&format!(
-                "reiver: {} of {} done, {} failed",
-                self.done, self.total, self.failed
-            ));
+            self.say(&format!("reiver: {done} of {total} done, {failed} failed"));
         }
     }
 
     fn sum(&mut self, summary: &Summary) {
+        self.progress.state().bar = None;
         if let Some(bar) = self.bar.take() {
             bar.clear();
         }
@@ -213,10 +256,55 @@ impl Terminal {
         let tone = if well { Tone::Good } else { Tone::Bad };
         say(&format!(
             "reiver: {}: {} in {}",
-            count(self.total, "job"),
+            count(self.progress.state().total, "job"),
             self.console.paint(tone, &parts.join(", ")),
             Pretty(summary.duration)
         ));
+    }
+}
+
+/// One stream of what a job has printed, wherever it lies.
+enum Stream<'a> {
+    Captured(&'a Captured),
+    Spooled(&'a InOrder, Part),
+}
+
+impl Stream<'_> {
+    fn is_empty(&self) -> bool {
+        match self {
+            Stream::Captured(captured) => captured.is_empty(),
+            Stream::Spooled(_, part) => part.is_empty(),
+        }
+    }
+
+    fn ends_within_a_line(&self) -> bool {
+        match self {
+            Stream::Captured(captured) => captured.ends_within_a_line(),
+            Stream::Spooled(_, part) => part.ends_within_a_line,
+        }
+    }
+
+    fn lost_bytes(&self) -> u64 {
+        match self {
+            Stream::Captured(captured) => captured.lost_bytes(),
+            Stream::Spooled(_, part) => part.lost_bytes,
+        }
+    }
+
+    fn write_to(&self, target: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Stream::Captured(captured) => captured.write_to(target),
+            Stream::Spooled(in_order, part) => in_order.write(*part, target),
+        }
+    }
+}
+
+/// Prints a stream to standard error, where our own lines come after it. Where that is gone nobody
+/// is left to be told.
+fn print_error(stream: &Stream<'_>) {
+    let _ = stream.write_to(&mut io::stderr().lock());
+    if stream.ends_within_a_line() {
+        say("");
     }
 }
 
@@ -227,15 +315,22 @@ impl Sink for Terminal {
                 jobs,
                 succeeded_before,
             } => {
-                self.total = *jobs;
-                self.done = *succeeded_before;
+                let mut state = self.progress.state();
+                state.total = *jobs;
+                state.done = *succeeded_before;
                 if self.console.is_terminal && !self.is_json && *jobs > 0 {
                     let bar = Bar::new(*jobs);
-                    bar.set(self.done, String::new());
+                    bar.set(*succeeded_before, String::new());
+                    state.bar = Some(bar.handle());
                     self.bar = Some(bar);
                 }
             }
-            EventKind::JobStarted { job, .. } => {
+            EventKind::JobStarted {
+                job, attempt, pid, ..
+            } => {
+                let mut state = self.progress.state();
+                state.started(*job, *attempt, *pid, event.time);
+                drop(state);
                 if let Some(bar) = &self.bar {
                     bar.started(*job, &plan.name(*job));
                 }
@@ -246,13 +341,14 @@ impl Sink for Terminal {
                 end,
                 delay,
             } => {
+                self.progress.state().ended(*job);
                 if let Some(bar) = &self.bar {
                     bar.ended(*job);
                 }
                 if let Status::Failed(reason) = end.status {
                     let headline = headline(plan, *job, *attempt, reason, Some(end));
                     let again = Some(*delay);
-                    let failure = self.failure(plan, *job, *attempt, &headline, end, again);
+                    let failure = self.failure(plan, *job, *attempt, &headline, end, again, false);
                     self.say(&failure);
                 }
             }
@@ -262,28 +358,35 @@ impl Sink for Terminal {
                 status,
                 end,
             } => {
-                if let Some(end) = end {
-                    self.print(end)?;
-                }
+                self.count(*job, matches!(status, Status::Failed(_)));
+                let was_printed = self.print_or_hold(*job, end.as_ref())?;
                 if let Status::Failed(reason) = *status {
                     let headline = headline(plan, *job, *attempt, reason, end.as_deref());
                     let failure = match end {
-                        Some(end) => self.failure(plan, *job, *attempt, &headline, end, None),
+                        Some(end) => {
+                            self.failure(plan, *job, *attempt, &headline, end, None, was_printed)
+                        }
                         None => format!("{}: {headline}", self.console.paint(Tone::Bad, "failed")),
                     };
                     self.say(&failure);
                     self.failures.push(headline);
                 }
-                self.failed += usize::from(matches!(status, Status::Failed(_)));
                 self.ended(*job);
             }
             EventKind::JobSkipped { job, because } => {
+                self.count(*job, false);
+                self.print_or_hold(*job, None)?;
                 let (name, because) = (plan.name(*job), plan.name(*because));
                 let word = self.console.paint(Tone::Note, "skipped");
                 self.say(&format!("{word}: {} for {}", plain(&name), plain(&because)));
                 self.ended(*job);
             }
-            EventKind::RunFinished { summary, .. } => self.sum(summary),
+            EventKind::RunFinished { summary, .. } => {
+                if let Some(mut in_order) = self.in_order.take() {
+                    self.print_all(&mut in_order, InOrder::rest)?;
+                }
+                self.sum(summary);
+            }
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use super::limits::Settled;
 use super::matrix::Matrix;
 use super::merged::Merged;
 use super::names::{self, NameIndex};
+use super::set::SetKeys;
 use super::table::{Action, Job, Join, Table, TableName};
 use super::texts::Texts;
 use super::{Machine, Overrides, Plan, Settings, limits, needs};
@@ -50,6 +51,7 @@ pub fn plan(
             topology: &machine.topology,
             affinity,
         },
+        set: SetKeys::of(&overrides.set),
         findings,
         tables: Vec::new(),
         drafts: Vec::new(),
@@ -63,6 +65,7 @@ pub fn plan(
         }
     }
     let Builder {
+        set,
         mut findings,
         tables,
         drafts,
@@ -85,6 +88,7 @@ pub fn plan(
         topology: Arc::clone(&machine.topology),
         max_fails: settled.max_fails,
         name_of_run,
+        set,
         identities: Vec::new(),
     };
     plan.names = NameIndex::of(&plan);
@@ -122,6 +126,7 @@ fn name_of_run(sources: &[Arc<Source>], files: &[JobFile]) -> OsString {
 struct Builder<'s> {
     sources: &'s [Arc<Source>],
     fit: Fit<'s>,
+    set: SetKeys,
     findings: Findings,
     tables: Vec<Table>,
     drafts: Vec<Draft>,
@@ -200,6 +205,7 @@ impl Builder<'_> {
             id: source,
             source: source_of(self.sources, source),
             matrix: &matrix,
+            set: &mut self.set,
             findings: &mut self.findings,
             is_sound: true,
         };
@@ -243,6 +249,7 @@ impl Builder<'_> {
             id: source,
             source: source_of(self.sources, source),
             matrix: &Matrix::single(),
+            set: &mut self.set,
             findings: &mut self.findings,
             is_sound: true,
         };

@@ -16,7 +16,7 @@ use crate::template::is_key;
 const CELLS_MAX: u128 = 10_000_000;
 
 /// Names of placeholders that are no matrix keys.
-const TAKEN: [&str; 3] = ["name", "attempt", "cpus"];
+pub(super) const TAKEN: [&str; 3] = ["name", "attempt", "cpus"];
 
 /// The value of a key that a cell lacks.
 const ABSENT: u32 = u32::MAX;

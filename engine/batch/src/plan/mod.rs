@@ -16,6 +16,7 @@ mod matrix;
 mod merged;
 mod names;
 mod needs;
+mod set;
 mod table;
 mod texts;
 
@@ -29,6 +30,7 @@ use std::time::Duration;
 use reiver::{Class, NodeId, Priority, Topology};
 
 use self::names::NameIndex;
+use self::set::SetKeys;
 use self::table::{Action, Job, Join, Key, Table, TableName};
 use crate::job_file::{Affinity, Backoff, MemoryPolicy, When};
 use crate::shell;
@@ -40,6 +42,7 @@ pub use self::filter::{Filtered, NothingMatches, Outside};
 pub use self::identity::Identity;
 pub use self::limits::variable_of;
 pub use self::machine::Machine;
+pub use self::set::check_set_key;
 
 /// The place of a job in [`Plan::jobs`], from 0; `Seq` of a job log is one more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +70,8 @@ pub struct Plan {
     topology: Arc<Topology>,
     max_fails: Option<u32>,
     name_of_run: OsString,
+    /// What the command line gives to placeholders.
+    set: SetKeys,
     /// What each job is known by; empty until somebody asks.
     identities: Vec<Identity>,
 }
@@ -166,6 +171,15 @@ pub struct Attempt {
     pub stderr: Stderr,
 }
 
+impl Attempt {
+    /// True if some stream of it is a file.
+    pub(crate) fn opens_files(&self) -> bool {
+        self.stdin.is_some()
+            || matches!(self.stdout, Stdout::File(_))
+            || matches!(self.stderr, Stderr::File(_))
+    }
+}
+
 /// What an attempt executes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -214,6 +228,8 @@ pub struct Overrides {
     pub resources: Vec<(String, u32)>,
     /// `--numa`: the affinity of jobs that state none.
     pub affinity: Option<Affinity>,
+    /// `--set key=value`; each [is a key](check_set_key), and given once.
+    pub set: Vec<(String, String)>,
 }
 
 impl Plan {
@@ -242,7 +258,8 @@ impl Plan {
             (TableName::Given(template), Job::Cell { cell, .. }) => template
                 .render(|key| match key {
                     Key::Column(column) => table.value(*cell, column),
-                    // Only columns are known in a name.
+                    Key::Set(place) => self.set.value(place).into(),
+                    // No others are known in a name.
                     Key::Name | Key::Attempt | Key::Cpus => Cow::Borrowed(""),
                 })
                 .into(),
@@ -376,6 +393,11 @@ impl Plan {
         self.tables.iter().map(|table| &table.settings)
     }
 
+    /// Keys that the command line sets, and that no job of any file uses.
+    pub fn unused_set_keys(&self) -> impl Iterator<Item = &str> {
+        self.set.unused()
+    }
+
     /// After how many failed jobs nothing more is started, 1 or more; `None` is never.
     pub fn max_fails(&self) -> Option<u32> {
         self.max_fails
@@ -426,6 +448,7 @@ impl Plan {
         match (key, self.job(job)) {
             (Key::Name, _) => name.into(),
             (Key::Attempt, _) => number.to_string().into(),
+            (Key::Set(place), _) => self.set.value(place).into(),
             (Key::Cpus, _) => table.settings.cpus.unwrap_or(1).to_string().into(),
             (Key::Column(column), Job::Cell { cell, .. }) => table.value(*cell, column),
             // Lines have no matrix, so no template of theirs has a column.

@@ -14,6 +14,8 @@ use crate::template::Template;
 pub(super) enum Key {
     /// A matrix key, by its place in [`Matrix::keys`].
     Column(usize),
+    /// A key of the command line, by its place there.
+    Set(usize),
     /// The job's name.
     Name,
     /// The attempt's number.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::findings::{Findings, place_of};
 use super::matrix::Matrix;
+use super::set::SetKeys;
 use super::table::Key;
 use crate::source::{Source, SourceId, Span, Spanned};
 use crate::template::{Found, Template};
@@ -20,6 +21,7 @@ pub(super) struct Texts<'t> {
     pub(super) id: SourceId,
     pub(super) source: &'t Source,
     pub(super) matrix: &'t Matrix,
+    pub(super) set: &'t mut SetKeys,
     pub(super) findings: &'t mut Findings,
     /// False once a text had no meaning for some cell.
     pub(super) is_sound: bool,
@@ -31,8 +33,10 @@ impl Texts<'_> {
         own.map(|(_, key)| *key).or_else(|| self.column_of(word))
     }
 
+    /// A key of the matrix, which wins, or of the command line.
     fn column_of(&self, word: &str) -> Option<Key> {
-        self.matrix.column(word).map(Key::Column)
+        let column = self.matrix.column(word).map(Key::Column);
+        column.or_else(|| self.set.find(word).map(Key::Set))
     }
 
     /// A text in which values are put as they are.
@@ -56,7 +60,7 @@ impl Texts<'_> {
         template
     }
 
-    /// A text that knows matrix keys only, and must not be empty.
+    /// A text that knows keys of the matrix and of the command line only, and must not be empty.
     pub(super) fn of_columns(&mut self, text: &Spanned<String>, what: &str) -> Template<Key> {
         let (template, found) = Template::parse(&text.value, |word| self.column_of(word));
         self.report(text, &found, &[]);
@@ -72,14 +76,20 @@ impl Texts<'_> {
             Key::Column(column) => {
                 Cow::Borrowed(self.matrix.value(cell, column).unwrap_or("absent"))
             }
+            Key::Set(place) => self.set.value(place).into(),
             Key::Name | Key::Attempt | Key::Cpus => "given".into(),
         };
         let cells = 0..self.matrix.cells();
         let empty = |cell: &u32| template.render(|key| value_of(*cell, key)).is_empty();
         if let Some(cell) = cells.into_iter().find(empty) {
-            let cell = self.matrix.describe(cell);
-            let error =
-                place_of(self.id, text).error(format!("{what} is empty in the cell {cell}"));
+            let place = place_of(self.id, text);
+            let error = match self.matrix.keys().next() {
+                Some(_) => {
+                    let cell = self.matrix.describe(cell);
+                    place.error(format!("{what} is empty in the cell {cell}"))
+                }
+                None => place.error(format!("{what} is empty, by what `--set` gives")),
+            };
             self.findings.push(error);
             self.is_sound = false;
         }
@@ -92,6 +102,9 @@ impl Texts<'_> {
         let place = |range: &Span| whole.part(source, &text.value, range.clone());
         for placeholder in &found.placeholders {
             let word = placeholder.word;
+            if let Key::Set(place) = placeholder.key {
+                self.set.use_key(place);
+            }
             if let Key::Column(column) = placeholder.key
                 && let Some(cell) = self.matrix.cell_without(column)
             {
@@ -117,6 +130,7 @@ impl Texts<'_> {
             let nearest = self
                 .matrix
                 .keys()
+                .chain(self.set.keys())
                 .chain(own_keys.iter().map(|(key, _)| *key))
                 .find(|key| {
                     let has_common_letter = word.len().max(key.len()) > 1;

@@ -5,6 +5,7 @@
 //! is ending the leader is not reaped, so that its number, by which its session is known, stays its
 //! own; output is read on, so that nobody hangs on a full pipe while cleaning up.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::File;
@@ -20,6 +21,7 @@ use super::descriptors::{Room, Turns};
 use super::launch::{Launched, Launcher, Setting, Zygotes};
 use super::process::{self, Marks, Pid, Snapshot};
 use super::stock::Held;
+use super::tokens::Offer;
 use super::trace::Trace;
 use reiver::Priority;
 
@@ -56,6 +58,32 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 const LOOK_AGAIN_MOST: Duration = Duration::from_millis(64);
 /// What is being executed shows whose it is in microseconds; some other attempt's is the likelier.
 const LOOKS_FOR_HIDDEN: u8 = 3;
+/// So long is waited for what is just being executed to let go of what it was not given.
+const EXECUTING: Duration = Duration::from_millis(2);
+
+/// What ends so soon is told of once, with its end. Nobody sees a start that much later.
+const SOON: Duration = Duration::from_millis(2);
+
+/// A process that an attempt has got.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Start {
+    pub(super) pid: u32,
+    pub(super) born: Born,
+}
+
+/// What an attempt came to.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Its process, where nobody was told of it.
+    pub(super) start: Option<Start>,
+    pub(super) end: AttemptEnd,
+    /// To be [let go](Attempts::let_go) once the end has been told.
+    pub(super) lingering: Lingering,
+}
+
+/// The readers of an attempt's output that some process can still write to.
+#[derive(Debug, Default)]
+pub(super) struct Lingering([Option<OwnedFd>; 2]);
 
 impl Attempts {
     pub(super) fn new(
@@ -65,11 +93,12 @@ impl Attempts {
         room: Room,
         begin: Instant,
         groups: Option<Groups>,
+        offer: Offer,
     ) -> io::Result<Attempts> {
         let leaders = RwLock::default();
         let trace = Trace::of(std::env::var_os("TRACEPARENT").as_deref());
         Ok(Attempts {
-            launcher: Launcher::new()?,
+            launcher: Launcher::new(offer)?,
             run_id,
             state_folder,
             control,
@@ -82,15 +111,16 @@ impl Attempts {
         })
     }
 
-    /// Carries out one attempt, with what it holds; `started` is told its process, and when that began.
+    /// Carries out one attempt, with what it holds; `started` is told its process, unless it has ended
+    /// by then: that is told with its end, so that whoever hears of both wakes up once.
     pub(super) fn run(
         &self,
         plan: &Plan,
         job: JobIndex,
         number: u32,
         held: &Held,
-        started: impl FnOnce(u32, Born),
-    ) -> AttemptEnd {
+        started: impl FnOnce(Start),
+    ) -> Ended {
         let begin = Instant::now();
         let settings = plan.settings(job);
         let name = plan.name(job).into_owned();
@@ -118,39 +148,56 @@ impl Attempts {
         } else {
             self.turns.take(|| launch(None))
         };
-        let mut end = match launched {
-            Err(reason) => AttemptEnd {
-                status: Status::Failed(Reason::Spawn),
-                leader: LeaderEnd::NotStarted(reason),
-                duration: begin.elapsed(),
-                stdout: Captured::default(),
-                stderr: Captured::default(),
-                placement: None,
+        let mut ended = match launched {
+            Err(reason) => Ended {
+                start: None,
+                end: AttemptEnd {
+                    status: Status::Failed(Reason::Spawn),
+                    leader: LeaderEnd::NotStarted(reason),
+                    duration: begin.elapsed(),
+                    stdout: Captured::default(),
+                    stderr: Captured::default(),
+                    placement: None,
+                },
+                lingering: Lingering::default(),
             },
             Ok((leader, launched, born)) => {
-                let pid = u32::try_from(launched.pid).expect("a process number is positive");
-                started(pid, born);
-                let marks = marks.map(|(key, value)| {
-                    format!("{key}=")
-                        .into_bytes()
-                        .into_iter()
-                        .chain(value.into_encoded_bytes())
-                        .collect()
-                });
-                let readers = launched.stdout.iter().chain(&launched.stderr);
-                let marks = Marks::new(marks, readers);
+                let start = Start {
+                    pid: u32::try_from(launched.pid).expect("a process number is positive"),
+                    born,
+                };
                 let group = group.as_ref();
-                Watch::new(self, settings, leader, launched, (marks, group), begin).follow()
+                Watch::new(self, settings, leader, launched, (marks, group), begin)
+                    .follow(start, started)
             }
         };
-        end.placement = held.placement().cloned();
+        ended.end.placement = held.placement().cloned();
         if let Some(group) = group {
             group.remove();
         }
-        if let Status::Failed(_) = end.status {
-            self.keep_output(&mut end, job, &name, number);
+        if let Status::Failed(_) = ended.end.status {
+            self.keep_output(&mut ended.end, job, &name, number);
         }
-        end
+        ended
+    }
+
+    /// Sees to it that whoever still writes to an attempt's output is neither held up nor killed by it.
+    ///
+    /// Most often that is nobody: what some other thread starts just then has all descriptors of ours
+    /// until it executes its program, in well under a millisecond.
+    pub(super) fn let_go(&self, lingering: Lingering) {
+        for reader in lingering.0.into_iter().flatten() {
+            let mut fds = [libc::pollfd {
+                fd: reader.as_raw_fd(),
+                // That it was let go of by all who could write is told unasked.
+                events: 0,
+                revents: 0,
+            }];
+            poll(&mut fds, Some(EXECUTING));
+            if fds[0].revents & libc::POLLHUP == 0 {
+                self.launcher.drain_into_nothing(&reader);
+            }
+        }
     }
 
     fn launch(
@@ -162,6 +209,7 @@ impl Attempts {
         zygotes: Option<&mut Zygotes>,
     ) -> Result<(OwnedFd, Launched), String> {
         let attempt = plan.attempt(job, number);
+        let _launching = self.control.launching();
         let read = || self.leaders.read().unwrap_or_else(PoisonError::into_inner);
         let before = zygotes.is_none().then(read);
         let launched = self.launcher.launch(&attempt, setting, zygotes)?;
@@ -298,13 +346,23 @@ struct Watch<'a> {
     settings: &'a Settings,
     leader: OwnedFd,
     pid: Pid,
-    marks: Marks,
     group: Option<&'a Group>,
+    /// What its environment was given.
+    words: [(&'static str, OsString); 3],
+    /// Looked up when it is first to be ended.
+    marks: OnceCell<Marks>,
     begin: Instant,
+    /// The same by the run's clock.
+    began: Instant,
     streams: [Stream; 2],
     ending: Option<Ending>,
-    buffer: Box<[u8; 64 * 1024]>,
+    /// For those who print much.
+    buffer: Vec<u8>,
 }
+
+/// Most jobs print less; more than this is read in larger pieces.
+const LITTLE: usize = 4 * 1024;
+const MUCH: usize = 64 * 1024;
 
 /// One captured stream: where it comes from until that is closed, and what came.
 struct Stream {
@@ -329,7 +387,7 @@ impl<'a> Watch<'a> {
         settings: &'a Settings,
         leader: OwnedFd,
         launched: Launched,
-        (marks, group): (Marks, Option<&'a Group>),
+        (words, group): ([(&'static str, OsString); 3], Option<&'a Group>),
         begin: Instant,
     ) -> Watch<'a> {
         let stream = |reader: Option<OwnedFd>| Stream {
@@ -337,25 +395,33 @@ impl<'a> Watch<'a> {
             captured: Captured::default(),
         };
         let streams = [stream(launched.stdout), stream(launched.stderr)];
-        let buffer = Box::new([0; 64 * 1024]);
         let (pid, ending) = (launched.pid, None);
         Watch {
             all,
             settings,
             leader,
             pid,
-            marks,
             group,
+            words,
+            marks: OnceCell::new(),
             begin,
+            began: all.control.now(),
             streams,
             ending,
-            buffer,
+            buffer: Vec::new(),
         }
     }
 
-    fn follow(mut self) -> AttemptEnd {
+    fn follow(mut self, start: Start, started: impl FnOnce(Start)) -> Ended {
+        let soon = self.begin + SOON;
+        let mut untold = Some((start, started));
         loop {
-            let ready = self.wait();
+            let ready = self.wait(untold.is_some().then_some(soon));
+            if let Some((start, started)) =
+                untold.take_if(|_| !ready.leader && Instant::now() >= soon)
+            {
+                started(start);
+            }
             for (index, ready) in [ready.stdout, ready.stderr].into_iter().enumerate() {
                 if ready {
                     self.read(index);
@@ -370,19 +436,20 @@ impl<'a> Watch<'a> {
             } else if self.all.control.is_ending() {
                 self.ask_to_end(Status::Cancelled);
             } else if let Some((at, reason)) = self.time_limit()
-                && Instant::now() >= at
+                && self.all.control.now() >= at
             {
                 self.ask_to_end(Status::Failed(reason));
             }
         }
-        self.finish()
+        let start = untold.map(|(start, _)| start);
+        self.finish(start)
     }
 
-    /// When the timeout or the deadline passes, the earlier of the two; one that the clock cannot hold
-    /// never does.
+    /// When the timeout or the deadline passes, the earlier of the two, by the run's clock; one that the
+    /// clock cannot hold never does.
     fn time_limit(&self) -> Option<(Instant, Reason)> {
         let after = |begin: Instant, limit: Option<Duration>| begin.checked_add(limit?);
-        let timeout = after(self.begin, self.settings.timeout);
+        let timeout = after(self.began, self.settings.timeout);
         let deadline = after(self.all.begin, self.settings.deadline);
         let timeout = timeout.map(|at| (at, Reason::Timeout));
         let deadline = deadline.map(|at| (at, Reason::Deadline));
@@ -392,8 +459,8 @@ impl<'a> Watch<'a> {
             .min_by_key(|&(at, _)| at)
     }
 
-    /// Waits for something to happen.
-    fn wait(&self) -> Ready {
+    /// Waits for something to happen, or until `at`.
+    fn wait(&self, at: Option<Instant>) -> Ready {
         let fd = |fd: Option<RawFd>| libc::pollfd {
             // A negative one is passed over.
             fd: fd.unwrap_or(-1),
@@ -402,9 +469,14 @@ impl<'a> Watch<'a> {
         };
         let control = &self.all.control;
         let until = match &self.ending {
-            None => self.time_limit().map(|(at, _)| at),
-            Some(ending) => Some(Instant::now() + ending.look_again),
+            None => {
+                let left = |at: Instant| at.saturating_duration_since(control.now());
+                self.time_limit().map(|(at, _)| left(at))
+            }
+            Some(ending) => Some(ending.look_again),
         };
+        let left = |at: Instant| at.saturating_duration_since(Instant::now());
+        let until = until.into_iter().chain(at.map(left)).min();
         let told = match &self.ending {
             None => Some(control.cancel_fd()),
             Some(ending) => (!ending.killed).then(|| control.kill_fd()),
@@ -416,10 +488,7 @@ impl<'a> Watch<'a> {
             .each_ref()
             .map(|stream| stream.reader.as_ref().map(AsRawFd::as_raw_fd));
         let mut fds = [fd(leader), fd(told), fd(stdout), fd(stderr)];
-        poll(
-            &mut fds,
-            until.map(|until| until.saturating_duration_since(Instant::now())),
-        );
+        poll(&mut fds, until);
         let [leader, _, stdout, stderr] = fds.map(|fd| fd.revents != 0);
         Ready {
             leader,
@@ -434,12 +503,19 @@ impl<'a> Watch<'a> {
         let Some(reader) = &mut stream.reader else {
             return false;
         };
-        match reader.read(&mut self.buffer[..]) {
+        let mut little = [0; LITTLE];
+        let buffer = match &mut self.buffer[..] {
+            [] => &mut little[..],
+            buffer => buffer,
+        };
+        match reader.read(buffer) {
             Ok(0) => stream.reader = None,
             Ok(read) => {
-                stream
-                    .captured
-                    .push(&self.buffer[..read], &self.all.state_folder);
+                let folder = &self.all.state_folder;
+                stream.captured.push(&buffer[..read], folder);
+                if read == LITTLE {
+                    self.buffer.resize(MUCH, 0);
+                }
                 return true;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -450,7 +526,7 @@ impl<'a> Watch<'a> {
     }
 
     fn ask_to_end(&mut self, status: Status) {
-        let kill_at = Instant::now().checked_add(self.settings.kill_after);
+        let kill_at = self.all.control.now().checked_add(self.settings.kill_after);
         let ending = Ending {
             status,
             kill_at,
@@ -470,7 +546,9 @@ impl<'a> Watch<'a> {
             return false;
         };
         ending.look_again = (ending.look_again * 2).min(LOOK_AGAIN_MOST);
-        let is_late = ending.kill_at.is_some_and(|at| Instant::now() >= at);
+        let is_late = ending
+            .kill_at
+            .is_some_and(|at| self.all.control.now() >= at);
         if is_late || self.all.control.is_killing() {
             ending.killed = true;
         }
@@ -496,11 +574,22 @@ impl<'a> Watch<'a> {
         self.look().0
     }
 
+    fn marks(&self) -> &Marks {
+        self.marks.get_or_init(|| {
+            let words = self.words.each_ref().map(|(key, value)| {
+                let key = format!("{key}=").into_bytes();
+                [key, value.as_encoded_bytes().to_vec()].concat()
+            });
+            let readers = self.streams.iter();
+            Marks::new(words, readers.filter_map(|stream| stream.reader.as_ref()))
+        })
+    }
+
     /// What is left; and whether there may be more, that is just being executed.
     fn look(&self) -> (Vec<Pid>, bool) {
         let look = || {
             Snapshot::take().map(|snapshot| {
-                let mut members = snapshot.members(self.pid, &self.marks);
+                let mut members = snapshot.members(self.pid, self.marks());
                 // From here nobody can hide.
                 let grouped = self.group.map_or_else(Vec::new, Group::members);
                 let grouped = grouped.into_iter().filter(|&pid| !snapshot.has_ended(pid));
@@ -547,15 +636,12 @@ impl<'a> Watch<'a> {
         taken
     }
 
-    fn finish(mut self) -> AttemptEnd {
+    fn finish(mut self, start: Option<Start>) -> Ended {
+        let mut lingering = Lingering::default();
         for index in 0..self.streams.len() {
             while self.read(index) {}
-            if let Some(reader) = self.streams[index].reader.take() {
-                // Somebody holds the other end still.
-                if self.ending.is_none() {
-                    self.all.launcher.drain_into_nothing(&reader.into());
-                }
-            }
+            let reader = self.streams[index].reader.take();
+            lingering.0[index] = reader.filter(|_| self.ending.is_none()).map(OwnedFd::from);
         }
         let leader = process::reap(self.pid).unwrap_or_else(|error| {
             LeaderEnd::NotStarted(format!("its end was taken by somebody else: {error}"))
@@ -573,13 +659,18 @@ impl<'a> Watch<'a> {
             (None, LeaderEnd::NotStarted(_)) => Status::Failed(Reason::Spawn),
         };
         let [stdout, stderr] = self.streams.map(|stream| stream.captured);
-        AttemptEnd {
+        let end = AttemptEnd {
             status,
             leader,
             duration: self.begin.elapsed(),
             stdout,
             stderr,
             placement: None,
+        };
+        Ended {
+            start,
+            end,
+            lingering,
         }
     }
 

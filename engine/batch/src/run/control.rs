@@ -4,9 +4,15 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::Message;
+use super::pause::{Clock, Halted};
+
+/// Whoever stops a run waits so long for what is just being started.
+const LAUNCHING: Duration = Duration::from_millis(200);
 
 /// Ends a run; clones are the same control.
 #[derive(Debug, Clone)]
@@ -24,6 +30,9 @@ struct Inner {
     /// The signal by which it was told; 0 for none.
     signal: AtomicI32,
     coordinator: Mutex<Option<Sender<Message>>>,
+    clock: Clock,
+    /// Held for reading by whoever starts a process, for writing while the run is stopped.
+    launches: RwLock<()>,
 }
 
 impl Control {
@@ -39,6 +48,8 @@ impl Control {
             killing: AtomicBool::new(false),
             signal: AtomicI32::new(0),
             coordinator: Mutex::new(None),
+            clock: Clock::default(),
+            launches: RwLock::new(()),
         };
         Ok(Control {
             inner: Arc::new(inner),
@@ -63,6 +74,45 @@ impl Control {
         self.cancel(None);
         self.inner.killing.store(true, Ordering::SeqCst);
         set(&self.inner.kill);
+    }
+
+    /// Stops what runs, and calls `stop_itself`, which is to return when all goes on: as for Ctrl-Z.
+    /// Meanwhile nothing starts, and neither timeouts nor waits for a retry run.
+    ///
+    /// # Errors
+    /// Where `/proc` cannot be read: nothing was stopped then, nor was `stop_itself` called.
+    pub fn stop_for(&self, stop_itself: impl FnOnce()) -> io::Result<()> {
+        let _no_launches = self.launches_held_up();
+        self.inner.clock.stopped_for(|| {
+            let halted = Halted::descendants()?;
+            stop_itself();
+            halted.go_on();
+            Ok(())
+        })
+    }
+
+    /// None where one takes too long: a program on a file system that is gone, say.
+    fn launches_held_up(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+        let begin = Instant::now();
+        loop {
+            match self.inner.launches.try_write() {
+                Ok(guard) => return Some(guard),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if begin.elapsed() > LAUNCHING => return None,
+                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_micros(200)),
+            }
+        }
+    }
+
+    /// Held while a process is started.
+    pub(super) fn launching(&self) -> RwLockReadGuard<'_, ()> {
+        let launches = self.inner.launches.read();
+        launches.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time, but for that during which the run was stopped.
+    pub(super) fn now(&self) -> Instant {
+        self.inner.clock.now()
     }
 
     /// The signal that the run was ended by.

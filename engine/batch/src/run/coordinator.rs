@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use reiver::Priority;
 
 use super::stock::{Demand, Held, Kept, Stock};
+use super::tokens::Slots;
 use crate::Plan;
 use crate::event::{Reason, Status};
 use crate::job_file::{Backoff, When};
@@ -218,6 +219,24 @@ impl<'p> Coordinator<'p> {
         self.states[job.0 as usize] = State::Running;
         self.attempts[job.0 as usize] += 1;
         Some((job, self.attempts[job.0 as usize]))
+    }
+
+    /// How many cpu slots the first job lacks that waits for nothing else; nothing if some job may start.
+    fn lacks_cpus(&self) -> Option<u32> {
+        if self.stop.is_some() {
+            return Some(0);
+        }
+        let mut kept = Kept::default();
+        for &(_, _, queue) in &self.heads {
+            let demand = &self.queues[queue as usize].demand;
+            if self.stock.look(demand, &mut kept).is_some() {
+                return None;
+            }
+            if kept.waits_for_cpus() {
+                return Some(self.stock.lacks_cpus(demand));
+            }
+        }
+        Some(0)
     }
 
     /// What a running job holds besides its slots, if anything.
@@ -486,6 +505,32 @@ impl<'p> Coordinator<'p> {
         )]
         let part = (bits >> 11) as f64 / (1u64 << 53) as f64;
         part
+    }
+}
+
+/// Cpu slots come and go: what runs inside jobs shares them.
+impl Slots for Coordinator<'_> {
+    fn idle_cpus(&self) -> u32 {
+        match self.lacks_cpus() {
+            Some(0) => self.stock.free_cpus(),
+            _ => 0,
+        }
+    }
+
+    fn wanted_cpus(&self) -> u32 {
+        self.lacks_cpus().unwrap_or(0)
+    }
+
+    fn free_cpus(&self) -> u32 {
+        self.stock.free_cpus()
+    }
+
+    fn add_cpus(&mut self, slots: u32) {
+        self.stock.add_cpus(slots);
+    }
+
+    fn remove_cpus(&mut self, slots: u32) {
+        self.stock.remove_cpus(slots);
     }
 }
 

@@ -22,6 +22,7 @@ use std::sync::Once;
 use super::placed::{self, Placed};
 use super::process::Pid;
 use super::streams::{Streams, set_blocking};
+use super::tokens::Offer;
 use super::zygote::{ARGUMENTS, Kind, Request, Trouble, Zygote};
 use crate::event::Placement;
 use crate::plan::{Attempt, Command};
@@ -73,6 +74,8 @@ pub(crate) struct Launcher {
     /// This process's environment, without what every attempt sets anew.
     environment: Vec<(OsString, CString)>,
     null: File,
+    /// What jobs inherit besides their streams, and zygotes for them.
+    descriptors: Vec<RawFd>,
 }
 
 /// The search path of a shell that was given none.
@@ -82,9 +85,19 @@ pub(super) const SHELL: &CStr = c"/bin/sh";
 const PWD: &str = "PWD";
 
 impl Launcher {
-    pub(crate) fn new() -> io::Result<Launcher> {
+    pub(super) fn new(offer: Offer) -> io::Result<Launcher> {
+        let Offer {
+            descriptors,
+            variables,
+        } = offer;
+        let kept =
+            |key: &OsString| key != PWD && !variables.iter().any(|(offered, _)| key == offered);
+        let offered = variables
+            .iter()
+            .filter_map(|(key, value)| Some((key.into(), value.clone()?)));
         let environment = std::env::vars_os()
-            .filter(|(key, _)| key != PWD)
+            .filter(|(key, _)| kept(key))
+            .chain(offered)
             .filter_map(|(key, value)| {
                 let word = variable(&key, &value).ok()?;
                 Some((key, word))
@@ -94,7 +107,11 @@ impl Launcher {
             .read(true)
             .write(true)
             .open("/dev/null")?;
-        Ok(Launcher { environment, null })
+        Ok(Launcher {
+            environment,
+            null,
+            descriptors,
+        })
     }
 
     /// Starts an attempt, by `zygotes` where it takes one of them.
@@ -107,7 +124,20 @@ impl Launcher {
         setting: &Setting<'_>,
         zygotes: Option<&mut Zygotes>,
     ) -> Result<Launched, String> {
-        check_folder(&attempt.cwd)?;
+        // Its absence is noticed by the spawn; but what makes files must not make it.
+        if attempt.opens_files() {
+            check_folder(&attempt.cwd)?;
+        }
+        let launched = self.launch_in(attempt, setting, zygotes);
+        launched.map_err(|error| check_folder(&attempt.cwd).err().unwrap_or(error))
+    }
+
+    fn launch_in(
+        &self,
+        attempt: &Attempt,
+        setting: &Setting<'_>,
+        zygotes: Option<&mut Zygotes>,
+    ) -> Result<Launched, String> {
         let streams = Streams::open(attempt)?;
         let descriptors = streams.descriptors(self.null.as_raw_fd());
         let added = self.added_variables(attempt, &setting.variables)?;
@@ -139,11 +169,17 @@ impl Launcher {
                 Some((shell, words)) => spawn_as(&shell, &words),
             };
         let search = || self.search_path(attempt);
+        // One that is named by its path is executed to see whether it can be, unless a shell would
+        // have to say that it cannot.
+        let find = |name: &OsStr| match name.as_bytes().contains(&b'/') && !streams.has_pipes() {
+            true => Ok(CString::new(attempt.cwd.join(name).as_os_str().as_bytes())?),
+            false => find(name, &search(), &attempt.cwd),
+        };
 
         let pid = match &attempt.command {
             Command::Argv(words) => {
                 let arguments = c_strings(words.iter().map(OsString::as_os_str))?;
-                let program = find(&words[0], &search(), &attempt.cwd)
+                let program = find(&words[0])
                     .map_err(|error| format!("cannot run `{}`: {error}", words[0].display()))?;
                 spawn(&program, &arguments)
                     .map_err(|error| format!("cannot run `{}`: {error}", words[0].display()))?
@@ -152,7 +188,7 @@ impl Launcher {
                 let direct = plain_words(line.as_bytes()).and_then(|words| {
                     let words = words.iter().map(|word| OsStr::from_bytes(word));
                     let arguments = c_strings(words.clone()).ok()?;
-                    let program = find(words.clone().next()?, &search(), &attempt.cwd).ok()?;
+                    let program = find(words.clone().next()?).ok()?;
                     spawn(&program, &arguments).ok()
                 });
                 match direct {
@@ -232,6 +268,10 @@ impl Launcher {
         actions.change_folder(cwd)?;
         for (target, stream) in (0..).zip(streams) {
             actions.duplicate(stream, target)?;
+        }
+        for &fd in &self.descriptors {
+            // Onto itself: it is no longer closed when the child executes.
+            actions.duplicate(fd, fd)?;
         }
         let attributes = Attributes::new()?;
         let mut pid: Pid = 0;

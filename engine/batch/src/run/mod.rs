@@ -18,6 +18,7 @@ mod launch;
 mod leftovers;
 mod load;
 mod memory;
+mod pause;
 mod placed;
 mod places;
 mod process;
@@ -25,6 +26,7 @@ mod recorder;
 mod rehearsal;
 mod stock;
 mod streams;
+mod tokens;
 mod trace;
 mod zygote;
 
@@ -45,7 +47,7 @@ use crate::capture::Captured;
 use crate::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Sink, Status, Summary};
 use crate::journal::{Born, Journal};
 use crate::plan::JobIndex;
-use attempt::Attempts;
+use attempt::{Attempts, Ended, Start};
 use cgroups::Groups;
 pub use control::Control;
 use coordinator::{Coordinator, News, Stop};
@@ -57,6 +59,7 @@ pub use memory::available_memory;
 use recorder::Recorder;
 pub use rehearsal::rehearse;
 use stock::Held;
+use tokens::{Offer, Tokens};
 pub use zygote::serve_if_zygote;
 
 /// What a run needs besides its plan.
@@ -91,14 +94,17 @@ pub struct Outcome {
 pub(crate) enum Message {
     Started {
         job: JobIndex,
-        pid: u32,
-        born: Born,
+        start: Start,
     },
     Ended {
         job: JobIndex,
+        /// Its process, where that was not told before.
+        start: Option<Start>,
         end: AttemptEnd,
     },
     Cancel,
+    /// The jobserver's pipe may hold something.
+    TokensCame,
     /// The reporter, or the journal, has caught up.
     Reported,
     JournalFailed,
@@ -112,6 +118,8 @@ const REIVER_FAILED: u8 = 3;
 const MOST_COUNTED: usize = 101;
 /// Events that wait for slow sinks before no more attempts are started.
 const MOST_UNREPORTED: usize = 256;
+/// With room for fewer attempts than this there is no jobserver.
+const ROOM_FOR_TOKENS: usize = 8;
 /// Looking for orphans that have ended is given at most this part of the time.
 const REAPING_PART: u32 = 100;
 const REAPING_PAUSE: Duration = Duration::from_secs(1);
@@ -138,6 +146,12 @@ pub fn run(
     let begin = Instant::now();
     process::adopt_orphans();
     let limits = plan.limits();
+    let (sender, receiver) = channel();
+    // Few descriptors are for jobs rather than for their makes.
+    let (tokens, offer) = match Room::of_process()?.attempts {
+        ..ROOM_FOR_TOKENS => (None, Offer::default()),
+        _ => Tokens::open(limits.cpus, sender.clone()),
+    };
     let slots = limits.cpus.saturating_add(limits.io) as usize;
     let slots = slots.min(plan.len()).max(1);
     let room = Room::of_process()?;
@@ -167,8 +181,8 @@ pub fn run(
         room,
         begin,
         groups_for(plan, &run_id),
+        offer,
     )?;
-    let (sender, receiver) = channel();
     let reporter = Reporter::start(Arc::clone(plan), sinks, sender.clone())?;
     let recorder = journal
         .map(|journal| {
@@ -181,8 +195,10 @@ pub fn run(
     let mut run = Run {
         plan,
         engine: &engine,
+        control,
         attempts: Arc::new(attempts),
         coordinator: Coordinator::new(plan, RandomState::new().hash_one(begin), &done),
+        tokens,
         sender,
         reporter,
         recorder,
@@ -196,6 +212,9 @@ pub fn run(
     };
     let succeeded_before = done.iter().filter(|&&done| done).count();
     run.summary.succeeded = succeeded_before;
+    if let Some(tokens) = &mut run.tokens {
+        tokens.begin(&mut run.coordinator);
+    }
     run.report(EventKind::RunStarted {
         jobs: plan.len(),
         succeeded_before,
@@ -272,8 +291,10 @@ fn groups_for(plan: &Plan, run_id: &str) -> Option<Groups> {
 struct Run<'p> {
     plan: &'p Arc<Plan>,
     engine: &'p Engine,
+    control: &'p Control,
     attempts: Arc<Attempts>,
     coordinator: Coordinator<'p>,
+    tokens: Option<Tokens>,
     sender: Sender<Message>,
     reporter: Reporter,
     recorder: Option<Recorder>,
@@ -291,20 +312,29 @@ struct Run<'p> {
 impl Run<'_> {
     fn coordinate(&mut self, messages: &Receiver<Message>) {
         loop {
-            self.coordinator.pass_deadlines(self.begin.elapsed());
-            let looks_again = self.start_what_may();
+            // An end is told before what starts in its slot.
+            self.tell_news();
+            let age = self.control.now().saturating_duration_since(self.begin);
+            self.coordinator.pass_deadlines(age);
+            let mut looks_again = self.start_what_may();
+            while let Some(tokens) = &mut self.tokens
+                && tokens.balance(&mut self.coordinator)
+            {
+                looks_again = self.start_what_may();
+            }
             self.tell_news();
             if self.coordinator.is_over() {
                 return;
             }
-            let delay = self.coordinator.next_delay();
+            let now = self.control.now();
+            let left = |at: Instant| at.saturating_duration_since(now);
+            let delay = self.coordinator.next_delay().map(left);
             let deadline = self.coordinator.next_deadline();
             // One that the clock cannot hold never passes.
             let deadline = deadline.and_then(|deadline| self.begin.checked_add(deadline));
-            let moments = delay.into_iter().chain(deadline).chain(looks_again);
-            let wait = moments
-                .min()
-                .map(|at| at.saturating_duration_since(Instant::now()));
+            let looks_again = looks_again.map(|at| at.saturating_duration_since(Instant::now()));
+            let waits = delay.into_iter().chain(deadline.map(left));
+            let wait = waits.chain(looks_again).min();
             let message = match wait {
                 None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(wait) => messages.recv_timeout(wait),
@@ -323,16 +353,22 @@ impl Run<'_> {
             if let Some(later) = self.load.is_too_high(Instant::now()) {
                 return Some(later);
             }
-            let (job, number) = self.coordinator.next(Instant::now())?;
+            let (job, number) = self.coordinator.next(self.control.now())?;
             let held = self.coordinator.held(job).cloned().unwrap_or_default();
             let placement = held.placement().cloned();
             let (plan, attempts) = (Arc::clone(self.plan), Arc::clone(&self.attempts));
             let sender = self.sender.clone();
             let submitted = self.engine.job().class(Class::Io).submit(move |_| {
                 // Refused only once the run is over.
-                let started = |pid, born| drop(sender.send(Message::Started { job, pid, born }));
-                let end = attempts.run(&plan, job, number, &held, started);
-                let _ = sender.send(Message::Ended { job, end });
+                let started = |start| drop(sender.send(Message::Started { job, start }));
+                let ended = attempts.run(&plan, job, number, &held, started);
+                let Ended {
+                    start,
+                    end,
+                    lingering,
+                } = ended;
+                let _ = sender.send(Message::Ended { job, start, end });
+                attempts.let_go(lingering);
             });
             if let Err(error) = submitted {
                 let end = AttemptEnd {
@@ -343,7 +379,8 @@ impl Run<'_> {
                     stderr: Captured::default(),
                     placement,
                 };
-                self.take(Message::Ended { job, end });
+                let start = None;
+                self.take(Message::Ended { job, start, end });
             }
         }
         None
@@ -351,26 +388,23 @@ impl Run<'_> {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Started { job, pid, born } => {
-                let attempt = self.coordinator.attempt(job);
-                let held = self.coordinator.held(job);
-                let placement = held.and_then(Held::placement).cloned();
-                let started = EventKind::JobStarted {
-                    job,
-                    attempt,
-                    pid,
-                    placement,
-                };
-                self.report_born(started, born);
-            }
-            Message::Ended { job, end } => {
+            Message::Started { job, start } => self.report_start(job, start),
+            Message::Ended { job, start, end } => {
+                if let Some(start) = start {
+                    self.report_start(job, start);
+                }
                 let status = end.status;
                 self.lost |= end.stdout.lost_bytes() + end.stderr.lost_bytes() > 0;
                 self.last_ends.insert(job, Arc::new(end));
-                self.coordinator.ended(job, status, Instant::now());
+                self.coordinator.ended(job, status, self.control.now());
                 self.reap_orphans_now_and_then();
             }
             Message::Cancel => self.coordinator.stop(Stop::Cancel),
+            Message::TokensCame => {
+                if let Some(tokens) = &mut self.tokens {
+                    tokens.came();
+                }
+            }
             Message::Reported => {}
             Message::JournalFailed => self.coordinator.stop(Stop::Failures),
             Message::SinkFailed(error) => {
@@ -424,15 +458,24 @@ impl Run<'_> {
     }
 
     fn report(&self, kind: EventKind) {
-        self.report_born(kind, Born::default());
+        let time = SystemTime::now();
+        self.report_born(Event { time, kind }, Born::default());
+    }
+
+    fn report_start(&self, job: JobIndex, Start { pid, born }: Start) {
+        let time = SystemTime::now();
+        let held = self.coordinator.held(job);
+        let kind = EventKind::JobStarted {
+            job,
+            attempt: self.coordinator.attempt(job),
+            pid,
+            placement: held.and_then(Held::placement).cloned(),
+        };
+        self.report_born(Event { time, kind }, born);
     }
 
     /// Reports an event; `born` is of the process that it tells of.
-    fn report_born(&self, kind: EventKind, born: Born) {
-        let event = Event {
-            time: SystemTime::now(),
-            kind,
-        };
+    fn report_born(&self, event: Event, born: Born) {
         match &self.recorder {
             Some(recorder) => recorder.record(event, born),
             None => self.reporter.report.report(event),

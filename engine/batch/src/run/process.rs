@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -106,6 +106,14 @@ pub(crate) fn signal(pid: Pid, signal: libc::c_int) -> io::Result<()> {
     }
 }
 
+/// True if a process has a handler for a signal.
+pub(super) fn catches(pid: Pid, signal: libc::c_int) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    caught.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
 /// The time since the machine started, in ticks, as `/proc` tells when processes were started.
 pub(crate) fn ticks() -> u64 {
     let mut now = libc::timespec {
@@ -148,6 +156,8 @@ struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Lives,
+    /// Lives, and was stopped.
+    Stopped,
     /// Its first thread has ended, and others live. Nothing is known of it but by them.
     LivesWithoutFirstThread,
     Ended,
@@ -199,7 +209,9 @@ impl Snapshot {
         for (&pid, entry) in &self.entries {
             let is_orphan = entry.parent == own && pid != leader;
             let is_marked = || match entry.state {
-                State::Lives => !is_starting(entry.memory) && marks.are_in(Path::new("/proc"), pid),
+                State::Lives | State::Stopped => {
+                    !is_starting(entry.memory) && marks.are_in(Path::new("/proc"), pid)
+                }
                 State::LivesWithoutFirstThread => marks.are_in_threads(pid),
                 State::Ended => false,
             };
@@ -233,6 +245,35 @@ impl Snapshot {
         entry.is_some_and(|entry| {
             entry.state != State::Ended && (born.from..=born.to).contains(&entry.born)
         })
+    }
+
+    /// True if this process was started then, and has not been reaped.
+    pub(super) fn is(&self, pid: Pid, born: u64) -> bool {
+        self.entries
+            .get(&pid)
+            .is_some_and(|entry| entry.born == born)
+    }
+
+    /// What descends from this process and is neither stopped nor at its end, with when it was started.
+    pub(super) fn running_descendants(&self) -> Vec<(Pid, u64)> {
+        let mut found = HashSet::from([own_pid()]);
+        let mut running = Vec::new();
+        loop {
+            let entries = self.entries.iter();
+            let children: Vec<(Pid, &Entry)> = entries
+                .filter(|(pid, entry)| found.contains(&entry.parent) && !found.contains(pid))
+                .map(|(&pid, entry)| (pid, entry))
+                .collect();
+            if children.is_empty() {
+                return running;
+            }
+            for (pid, entry) in children {
+                found.insert(pid);
+                if !matches!(entry.state, State::Stopped | State::Ended) {
+                    running.push((pid, entry.born));
+                }
+            }
+        }
     }
 
     /// What lives of the session or the group of a leader.
@@ -273,7 +314,7 @@ impl Snapshot {
     pub(super) fn environments(&self) -> impl Iterator<Item = (Pid, Vec<u8>)> {
         self.entries.iter().filter_map(|(&pid, entry)| {
             let environment = match entry.state {
-                State::Lives => fs::read(format!("/proc/{pid}/environ")).ok(),
+                State::Lives | State::Stopped => fs::read(format!("/proc/{pid}/environ")).ok(),
                 State::LivesWithoutFirstThread => threads(pid).find_map(|thread| {
                     let environ = format!("/proc/{pid}/task/{thread}/environ");
                     fs::read(environ).ok().filter(|read| !read.is_empty())
@@ -357,6 +398,7 @@ fn parse_stat(stat: &[u8]) -> Option<Entry> {
     let state = match state {
         "Z" | "X" if threads > 1 => State::LivesWithoutFirstThread,
         "Z" | "X" => State::Ended,
+        "T" | "t" => State::Stopped,
         _ => State::Lives,
     };
     Some(Entry {
@@ -383,9 +425,9 @@ impl Marks {
     /// Of the words that are set for the attempt, and the readers of its pipes.
     pub(crate) fn new<'p>(
         words: [Vec<u8>; 3],
-        readers: impl IntoIterator<Item = &'p OwnedFd>,
+        readers: impl IntoIterator<Item = &'p File>,
     ) -> Marks {
-        let name = |reader: &OwnedFd| {
+        let name = |reader: &File| {
             let link = fs::read_link(format!("/proc/self/fd/{}", reader.as_raw_fd()));
             link.ok().map(PathBuf::into_os_string)
         };

@@ -105,6 +105,11 @@ impl Kept {
         self.classes == [true, true]
     }
 
+    /// True if cpu slots are kept for a job that lacks nothing else.
+    pub(super) fn waits_for_cpus(&self) -> bool {
+        self.classes[0]
+    }
+
     fn keep(&mut self, demand: &Demand, cpus: &CpuSet) {
         self.memory = self.memory.saturating_add(demand.memory);
         if let Some(pool) = demand.pool {
@@ -138,8 +143,50 @@ impl Stock {
         self.slots == [0, 0]
     }
 
+    /// Cpu slots that nobody has.
+    pub(super) fn free_cpus(&self) -> u32 {
+        self.slots[0]
+    }
+
+    pub(super) fn add_cpus(&mut self, slots: u32) {
+        self.slots[0] += slots;
+    }
+
+    pub(super) fn remove_cpus(&mut self, slots: u32) {
+        self.slots[0] -= slots;
+    }
+
+    /// How many cpu slots a job lacks.
+    pub(super) fn lacks_cpus(&self, demand: &Demand) -> u32 {
+        demand.slots.saturating_sub(self.slots[0])
+    }
+
     /// Gives a job what it needs; `None` where it has to wait, and then what it waits for is kept.
     pub(super) fn take(&mut self, demand: &Demand, kept: &mut Kept) -> Option<Held> {
+        let answer = self.look(demand, kept)?;
+        self.slots[demand.class] -= demand.slots;
+        self.memory -= demand.memory;
+        if let Some(pool) = demand.pool {
+            self.pools[pool] -= 1;
+        }
+        let indices = demand.resources.iter().map(|&(resource, count)| {
+            let free = &mut self.resources[resource];
+            let taken = (0..count).filter_map(|_| free.pop_first()).collect();
+            (resource, taken)
+        });
+        let indices = indices.collect();
+        let given = match answer {
+            Answer::Given(given) => Some(given),
+            Answer::Anywhere | Answer::Wait(_) => None,
+        };
+        if let Some(given) = &given {
+            self.places.take(given);
+        }
+        Some(Held { given, indices })
+    }
+
+    /// Where a job would go; `None` as for [`take`](Stock::take), which alone gives it.
+    pub(super) fn look(&self, demand: &Demand, kept: &mut Kept) -> Option<Answer> {
         if kept.classes[demand.class] {
             return None;
         }
@@ -166,25 +213,7 @@ impl Stock {
             kept.keep(demand, &cpus);
             return None;
         }
-        self.slots[demand.class] -= demand.slots;
-        self.memory -= demand.memory;
-        if let Some(pool) = demand.pool {
-            self.pools[pool] -= 1;
-        }
-        let indices = demand.resources.iter().map(|&(resource, count)| {
-            let free = &mut self.resources[resource];
-            let taken = (0..count).filter_map(|_| free.pop_first()).collect();
-            (resource, taken)
-        });
-        let indices = indices.collect();
-        let given = match answer {
-            Answer::Given(given) => Some(given),
-            Answer::Anywhere | Answer::Wait(_) => None,
-        };
-        if let Some(given) = &given {
-            self.places.take(given);
-        }
-        Some(Held { given, indices })
+        Some(answer)
     }
 
     pub(super) fn give_back(&mut self, demand: &Demand, held: Held) {

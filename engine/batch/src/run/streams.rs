@@ -105,6 +105,11 @@ impl Streams {
         [of(&self.stdin), stdout, stderr]
     }
 
+    /// True if there are named pipes.
+    pub(super) fn has_pipes(&self) -> bool {
+        !self.pipes.is_empty()
+    }
+
     /// Where there are named pipes: the shell that opens them and then executes the program.
     pub(super) fn around(
         &self,

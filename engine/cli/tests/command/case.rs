@@ -189,7 +189,13 @@ pub(crate) fn marked(word: &str) -> Vec<u32> {
 fn prepared() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        for signal in [
+            libc::SIGINT,
+            libc::SIGTERM,
+            libc::SIGHUP,
+            libc::SIGTSTP,
+            libc::SIGUSR1,
+        ] {
             // SAFETY: no pointers, and no handler of anybody is taken away.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
         }

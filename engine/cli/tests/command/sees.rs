@@ -1,5 +1,6 @@
 //! What a job sees when it starts.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
@@ -56,13 +57,23 @@ fn signals_are_at_their_defaults_even_those_that_reiver_ignores() {
 }
 
 #[test]
-fn a_job_has_its_three_streams_and_no_descriptor_more() {
-    let case = Case::toml("[[job]]\ncommand = ['ls', '/proc/self/fd']");
+fn a_job_has_its_three_streams_and_a_jobservers_pipe_and_no_descriptor_more() {
+    let case = Case::toml("[[job]]\nrun = 'echo $MAKEFLAGS; exec ls /proc/self/fd'");
     let done = case
         .through_shell("exec 9<jobs.toml 7<.; exec $REIVER run jobs.toml")
         .expect(0);
-    // 3 is the folder that `ls` reads.
-    assert_eq!(done.stdout, "0\n1\n2\n3\n");
+    let (flags, open) = done.stdout.split_once('\n').unwrap();
+    let (_, pipe) = flags.rsplit_once("--jobserver-auth=").expect(flags);
+    let numbers = |text: &str| -> BTreeSet<u32> {
+        let numbers = text.split([',', '\n']).filter(|word| !word.is_empty());
+        numbers.map(|number| number.parse().unwrap()).collect()
+    };
+    let mut expected = numbers(pipe);
+    assert_eq!(expected.len(), 2);
+    expected.extend(0..3);
+    // The folder that `ls` reads is the first that is free.
+    expected.extend((3..).find(|fd| !expected.contains(fd)));
+    assert_eq!(numbers(open), expected);
 }
 
 #[test]

@@ -1,0 +1,169 @@
+//! Which attempt ran when, and beside which others: events made into bars in rows, a row a slot.
+//!
+//! A row is one of its class that was free when the attempt started. Who hears of attempts one by one has
+//! them in the order in which they were told, and so a few rows more than ran at once; once all are known
+//! they are [arranged](arrange) in as few as possible.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use reiver::Class;
+
+use crate::Plan;
+use crate::event::{AttemptEnd, Event, EventKind, Status};
+use crate::plan::JobIndex;
+
+/// The slots that an attempt ran in one of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Lane {
+    Cpu,
+    Io,
+}
+
+impl Lane {
+    pub(crate) const ALL: [Lane; 2] = [Lane::Cpu, Lane::Io];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Lane::Cpu => "cpu",
+            Lane::Io => "io",
+        }
+    }
+}
+
+/// One attempt that got a process, and has ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bar {
+    pub(crate) job: JobIndex,
+    pub(crate) attempt: u32,
+    pub(crate) pid: u32,
+    pub(crate) lane: Lane,
+    /// From 0, within its lane.
+    pub(crate) row: u32,
+    /// Since the start of the run.
+    pub(crate) start: Duration,
+    pub(crate) end: Duration,
+    pub(crate) status: Status,
+}
+
+impl Bar {
+    pub(crate) fn duration(&self) -> Duration {
+        self.end.saturating_sub(self.start)
+    }
+}
+
+/// Watches events go by.
+#[derive(Debug)]
+pub(crate) struct Timeline {
+    began: SystemTime,
+    running: HashMap<JobIndex, Bar>,
+    lanes: [Rows; 2],
+}
+
+/// Gives bars rows anew, in each lane as few as ran at once at the most; how many those are.
+pub(crate) fn arrange(bars: &mut [Bar]) -> [u32; 2] {
+    bars.sort_by_key(|bar| (bar.start, bar.job, bar.attempt));
+    let mut lanes: [Rows; 2] = Default::default();
+    for bar in bars {
+        let rows = &mut lanes[bar.lane as usize];
+        bar.row = rows.take(bar.start);
+        rows.0[bar.row as usize] = Some(bar.end);
+    }
+    lanes.map(|rows| rows.count())
+}
+
+/// When each row is free again; `None` while something runs in it.
+#[derive(Debug, Default)]
+struct Rows(Vec<Option<Duration>>);
+
+impl Rows {
+    /// Starts and ends may be told together, and then the next ones that ran beside them.
+    fn take(&mut self, start: Duration) -> u32 {
+        let is_free = |free: &Option<Duration>| free.is_some_and(|free| free <= start);
+        let row = self.0.iter().position(is_free).unwrap_or(self.0.len());
+        if row == self.0.len() {
+            self.0.push(None);
+        }
+        self.0[row] = None;
+        u32::try_from(row).expect("no more than slots")
+    }
+
+    fn count(&self) -> u32 {
+        u32::try_from(self.0.len()).expect("no more than slots")
+    }
+}
+
+impl Default for Timeline {
+    fn default() -> Timeline {
+        Timeline {
+            began: SystemTime::UNIX_EPOCH,
+            running: HashMap::new(),
+            lanes: Default::default(),
+        }
+    }
+}
+
+impl Timeline {
+    /// Takes note of an event; the attempt that has ended by it, if one has.
+    pub(crate) fn event(&mut self, plan: &Plan, event: &Event) -> Option<Bar> {
+        match &event.kind {
+            EventKind::RunStarted { .. } => {
+                self.began = event.time;
+                None
+            }
+            EventKind::JobStarted {
+                job, attempt, pid, ..
+            } => {
+                let lane = match plan.settings(*job).class {
+                    Class::Io => Lane::Io,
+                    _ => Lane::Cpu,
+                };
+                let start = self.since_start(event.time);
+                let bar = Bar {
+                    job: *job,
+                    attempt: *attempt,
+                    pid: *pid,
+                    lane,
+                    row: self.lanes[lane as usize].take(start),
+                    start,
+                    end: start,
+                    status: Status::Cancelled,
+                };
+                self.running.insert(*job, bar);
+                None
+            }
+            EventKind::JobRetried { job, end, .. } => self.ended(*job, event.time, end),
+            EventKind::JobFinished {
+                job,
+                end: Some(end),
+                ..
+            } => self.ended(*job, event.time, end),
+            EventKind::JobFinished { end: None, .. }
+            | EventKind::JobSkipped { .. }
+            | EventKind::RunFinished { .. } => None,
+        }
+    }
+
+    /// How long after the start of the run; a clock that was set back tells nothing.
+    pub(crate) fn since_start(&self, time: SystemTime) -> Duration {
+        time.duration_since(self.began).unwrap_or_default()
+    }
+
+    /// How many rows a lane has had.
+    pub(crate) fn rows(&self, lane: Lane) -> u32 {
+        self.lanes[lane as usize].count()
+    }
+
+    fn ended(&mut self, job: JobIndex, time: SystemTime, end: &AttemptEnd) -> Option<Bar> {
+        let bar = self.running.remove(&job)?;
+        let at = self.since_start(time);
+        self.lanes[bar.lane as usize].0[bar.row as usize] = Some(at);
+        Some(Bar {
+            // What ends soon is told to have started only then.
+            start: at.saturating_sub(end.duration),
+            end: at,
+            status: end.status,
+            ..bar
+        })
+    }
+}

@@ -1,0 +1,313 @@
+//! Signals from outside that do not end a run, and the terminal before and after.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use crate::case::{Case, Done};
+
+fn send(pid: u32, signal: i32) {
+    let pid = i32::try_from(pid).unwrap();
+    // SAFETY: no pointers; the process is ours or our reiver's, and has not been waited for.
+    assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+}
+
+fn is_in(pid: u32, states: &[char]) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')')
+        .is_some_and(|(_, rest)| rest.trim_start().starts_with(states))
+}
+
+fn is_stopped(pid: u32) -> bool {
+    is_in(pid, &['T'])
+}
+
+/// True if a job's process is stopped, or waits in `vfork` for a child that is.
+fn is_held(pid: u32) -> bool {
+    is_in(pid, &['T', 'D'])
+}
+
+fn wait_until(what: impl Fn() -> bool) {
+    while !what() {
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn number(case: &Case, file: &str) -> u32 {
+    wait_until(|| case.has(file) && case.read(file).ends_with('\n'));
+    case.read(file).trim().parse().unwrap()
+}
+
+/// A job whose leader, child and daemon say their numbers.
+const FAMILY: &str = "[[job]]\nname = 'family'\ntimeout = '4s'\nrun = '''\n\
+    setsid sh -c 'echo $$ > daemon; while :; do sleep 0.01; done' &\n\
+    sh -c 'echo $$ > child; while :; do sleep 0.01; done' &\n\
+    sh -c 'kill -STOP $$; touch went-on' & echo $! > still\n\
+    echo $$ > leader; while ! [ -e go ]; do sleep 0.01; done; kill -KILL $(cat daemon child still)'''\n";
+
+#[test]
+fn a_run_that_is_stopped_stops_its_jobs_and_its_clocks() {
+    let case = Case::toml(&format!(
+        "{FAMILY}[[job]]\nname = 'again'\nretries = {{ count = 1, delay = '4s' }}\n\
+         run = 'if [ $REIVER_ATTEMPT = 1 ]; then touch failed; exit 1; fi; touch again'\n"
+    ));
+    let child = case.start(&["run", "jobs.toml", "-j2"]);
+    let family = ["leader", "child", "daemon"].map(|file| number(&case, file));
+    let still = number(&case, "still");
+    case.wait_for("failed");
+    wait_until(|| is_stopped(still));
+    send(child.id(), libc::SIGTSTP);
+    wait_until(|| is_stopped(child.id()));
+    for process in family {
+        assert!(is_held(process), "{process}");
+    }
+    // Longer than the timeout and the wait.
+    thread::sleep(Duration::from_millis(4500));
+    assert!(!case.has("again"));
+    case.write("go", "");
+    send(child.id(), libc::SIGCONT);
+    case.wait_for("again");
+    let done = Done::of(child).expect(0);
+    assert!(done.stderr.contains("2 succeeded"), "{}", done.stderr);
+    assert!(!case.has("went-on"), "what others have stopped stays so");
+}
+
+#[test]
+fn a_run_that_was_stopped_can_be_ended() {
+    let case = Case::toml("[[job]]\nrun = 'echo $$ > pid; while :; do sleep 0.01; done'\n");
+    let child = case.start(&["run", "jobs.toml"]);
+    let job = number(&case, "pid");
+    send(child.id(), libc::SIGTSTP);
+    wait_until(|| is_stopped(child.id()) && is_held(job));
+    send(child.id(), libc::SIGTERM);
+    assert!(is_stopped(child.id()));
+    send(child.id(), libc::SIGCONT);
+    Done::of(child).expect(143);
+    assert!(!crate::case::lives(job));
+}
+
+#[test]
+fn a_stop_that_was_ignored_stays_ignored() {
+    let case =
+        Case::toml("[[job]]\nrun = 'touch started; while ! [ -e go ]; do sleep 0.01; done'\n");
+    let child = case.start_shell("trap '' TSTP USR1; exec $REIVER run jobs.toml");
+    case.wait_for("started");
+    send(child.id(), libc::SIGTSTP);
+    send(child.id(), libc::SIGUSR1);
+    case.write("go", "");
+    let done = Done::of(child).expect(0);
+    assert!(!done.stderr.contains("running"), "{}", done.stderr);
+}
+
+#[test]
+fn a_reiver_in_a_job_stops_its_own_clocks() {
+    let case = Case::new();
+    case.write("outer.txt", "\"$REIVER\" run inner.toml --no-journal\n");
+    case.write(
+        "inner.toml",
+        "[[job]]\ntimeout = '3s'\nrun = 'echo $$ > pid; while ! [ -e go ]; do sleep 0.01; done; echo well'\n",
+    );
+    let child = case.start_shell("exec $REIVER run outer.txt");
+    let job = number(&case, "pid");
+    send(child.id(), libc::SIGTSTP);
+    wait_until(|| is_stopped(child.id()));
+    assert!(is_held(job));
+    thread::sleep(Duration::from_millis(3500));
+    case.write("go", "");
+    send(child.id(), libc::SIGCONT);
+    assert_eq!(Done::of(child).expect(0).stdout, "well\n");
+}
+
+#[test]
+fn who_asks_is_told_what_runs() {
+    let case = Case::toml(
+        "[[job]]\nname = 'long one'\nretries = 2\n\
+         run = 'echo $$ > pid; while ! [ -e go ]; do sleep 0.01; done'\n\
+         [[job]]\nname = 'fails'\nrun = 'exit 1'\n[[job]]\nname = 'later'\nneeds = ['long one']\nrun = 'true'\n",
+    );
+    let mut child = case.start(&["run", "jobs.toml", "-j2"]);
+    let job = number(&case, "pid");
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().starts_with("failed: fails")));
+    // A start is told a few milliseconds late.
+    loop {
+        send(child.id(), libc::SIGUSR1);
+        let mut told = said.by_ref().map(Result::unwrap);
+        let told = told.find(|line| line.starts_with("reiver: ")).unwrap();
+        if told == "reiver: 1 of 3 done, 1 failed, 1 running" {
+            break;
+        }
+        assert_eq!(told, "reiver: 1 of 3 done, 1 failed, 0 running");
+    }
+    let line = said.next().unwrap().unwrap();
+    let begin = format!("  long one (attempt 1 of 3, process {job}) for ");
+    assert!(
+        line.starts_with(&begin) && line.contains("echo $$ > pid"),
+        "{line}"
+    );
+    case.write("go", "");
+    assert!(said.any(|line| line.unwrap().contains("2 succeeded")));
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
+/// A terminal, and somebody who reads all that is written to it.
+struct Terminal {
+    master: File,
+    slave: OwnedFd,
+    reader: Option<thread::JoinHandle<Vec<u8>>>,
+}
+
+impl Terminal {
+    fn new() -> Terminal {
+        let (mut master, mut slave) = (-1, -1);
+        let size = libc::winsize {
+            ws_row: 24,
+            ws_col: 80,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        // SAFETY: writes two numbers, reads a size; neither name nor settings are given.
+        let opened = unsafe {
+            libc::openpty(
+                &raw mut master,
+                &raw mut slave,
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+                (&raw const size).cast_mut(),
+            )
+        };
+        assert_eq!(opened, 0);
+        // SAFETY: it is new, and nobody else's.
+        let master = unsafe { File::from_raw_fd(master) };
+        // SAFETY: it is new, and nobody else's.
+        let slave = unsafe { OwnedFd::from_raw_fd(slave) };
+        for fd in [master.as_raw_fd(), slave.as_raw_fd()] {
+            // SAFETY: no pointers.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+        let mut read = master.try_clone().unwrap();
+        let reader = thread::spawn(move || {
+            let mut all = Vec::new();
+            // It ends with an error once nobody has the other side open.
+            let _ = read.read_to_end(&mut all);
+            all
+        });
+        Terminal {
+            master,
+            slave,
+            reader: Some(reader),
+        }
+    }
+
+    /// Starts reiver as the one in front of the terminal.
+    fn start(&self, case: &Case, arguments: &[&str]) -> Child {
+        let stream = || Stdio::from(self.slave.try_clone().unwrap());
+        let mut command = case.command(arguments);
+        command.stdin(stream()).stdout(stream()).stderr(stream());
+        let lead = || {
+            // SAFETY: no pointers.
+            let leads = unsafe { libc::setsid() } >= 0;
+            // SAFETY: takes a number; standard input is the terminal.
+            let has = unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } == 0;
+            match leads && has {
+                true => Ok(()),
+                false => Err(std::io::Error::last_os_error()),
+            }
+        };
+        // SAFETY: two system calls, which may be made between fork and exec.
+        unsafe { command.pre_exec(lead) };
+        command.spawn().unwrap()
+    }
+
+    fn settings(&self) -> Vec<u8> {
+        let mut settings = MaybeUninit::<libc::termios>::zeroed();
+        // SAFETY: writes settings to memory of the right type.
+        let got = unsafe { libc::tcgetattr(self.slave.as_raw_fd(), settings.as_mut_ptr()) };
+        assert_eq!(got, 0);
+        // SAFETY: it was filled with zeros before it was written to.
+        let settings = unsafe { settings.assume_init() };
+        format!(
+            "{:?}",
+            (
+                settings.c_iflag,
+                settings.c_oflag,
+                settings.c_lflag,
+                settings.c_cc
+            )
+        )
+        .into_bytes()
+    }
+
+    fn press(&mut self, key: u8) {
+        self.master.write_all(&[key]).unwrap();
+    }
+
+    /// All that was written to it.
+    fn shown(self) -> String {
+        let Terminal { slave, reader, .. } = self;
+        drop(slave);
+        let shown = reader.unwrap().join().unwrap();
+        String::from_utf8_lossy(&shown).into_owned()
+    }
+}
+
+fn assert_left_as_it_was(shown: &str) {
+    let hidden = shown.matches("\u{1b}[?25l").count();
+    assert_eq!(
+        hidden,
+        shown.matches("\u{1b}[?25h").count(),
+        "the cursor is seen: {shown:?}"
+    );
+    assert!(!shown.contains("\u{1b}[?1049h"), "{shown:?}");
+    assert!(shown.ends_with("\r\n"), "{shown:?}");
+}
+
+const ENDLESS: &str = "[[job]]\nname = 'endless'\nrun = 'echo $$ > pid; while ! [ -e go ]; do sleep 0.01; done; echo well'\n";
+
+#[test]
+fn ctrl_c_at_a_terminal_ends_the_run_and_leaves_the_terminal_as_it_was() {
+    let case = Case::toml(ENDLESS);
+    let mut terminal = Terminal::new();
+    let before = terminal.settings();
+    let mut child = terminal.start(&case, &["run", "jobs.toml"]);
+    let job = number(&case, "pid");
+    terminal.press(3);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(!crate::case::lives(job));
+    assert_eq!(terminal.settings(), before);
+    let shown = terminal.shown();
+    assert!(
+        shown.contains("0/1") && shown.contains("endless"),
+        "{shown:?}"
+    );
+    assert!(shown.contains("1 cancelled"), "{shown:?}");
+    assert_left_as_it_was(&shown);
+}
+
+#[test]
+fn ctrl_z_at_a_terminal_stops_all_and_the_run_goes_on_with_its_bar() {
+    let case = Case::toml(ENDLESS);
+    let mut terminal = Terminal::new();
+    let before = terminal.settings();
+    let mut child = terminal.start(&case, &["run", "jobs.toml"]);
+    let job = number(&case, "pid");
+    terminal.press(26);
+    wait_until(|| is_stopped(child.id()));
+    assert!(is_held(job));
+    assert_eq!(terminal.settings(), before);
+    case.write("go", "");
+    send(child.id(), libc::SIGCONT);
+    assert!(child.wait().unwrap().success());
+    assert_eq!(terminal.settings(), before);
+    let shown = terminal.shown();
+    assert!(
+        shown.contains("well") && shown.contains("1 succeeded"),
+        "{shown:?}"
+    );
+    assert_left_as_it_was(&shown);
+}
