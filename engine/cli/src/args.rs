@@ -33,7 +33,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the jobs of files
     #[command(after_help = EXIT_CODES)]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Say what is wrong with files of jobs, and run nothing
     #[command(after_help = "Exit codes: 0 nothing, or only warnings; 2 mistakes")]
     Check(CheckArgs),

@@ -149,8 +149,7 @@ impl Terminal {
     fn failure(
         &self,
         plan: &Plan,
-        job: JobIndex,
-        attempt: u32,
+        (job, attempt): (JobIndex, u32),
         headline: &str,
         end: &AttemptEnd,
         again: Option<Duration>,
@@ -348,7 +347,8 @@ impl Sink for Terminal {
                 if let Status::Failed(reason) = end.status {
                     let headline = headline(plan, *job, *attempt, reason, Some(end));
                     let again = Some(*delay);
-                    let failure = self.failure(plan, *job, *attempt, &headline, end, again, false);
+                    let failure =
+                        self.failure(plan, (*job, *attempt), &headline, end, again, false);
                     self.say(&failure);
                 }
             }
@@ -364,7 +364,7 @@ impl Sink for Terminal {
                     let headline = headline(plan, *job, *attempt, reason, end.as_deref());
                     let failure = match end {
                         Some(end) => {
-                            self.failure(plan, *job, *attempt, &headline, end, None, was_printed)
+                            self.failure(plan, (*job, *attempt), &headline, end, None, was_printed)
                         }
                         None => format!("{}: {headline}", self.console.paint(Tone::Bad, "failed")),
                     };

@@ -100,7 +100,7 @@ pub(crate) enum Message {
         job: JobIndex,
         /// Its process, where that was not told before.
         start: Option<Start>,
-        end: AttemptEnd,
+        end: Arc<AttemptEnd>,
     },
     Cancel,
     /// The jobserver's pipe may hold something.
@@ -367,6 +367,7 @@ impl Run<'_> {
                     end,
                     lingering,
                 } = ended;
+                let end = Arc::new(end);
                 let _ = sender.send(Message::Ended { job, start, end });
                 attempts.let_go(lingering);
             });
@@ -379,7 +380,7 @@ impl Run<'_> {
                     stderr: Captured::default(),
                     placement,
                 };
-                let start = None;
+                let (start, end) = (None, Arc::new(end));
                 self.take(Message::Ended { job, start, end });
             }
         }
@@ -395,7 +396,7 @@ impl Run<'_> {
                 }
                 let status = end.status;
                 self.lost |= end.stdout.lost_bytes() + end.stderr.lost_bytes() > 0;
-                self.last_ends.insert(job, Arc::new(end));
+                self.last_ends.insert(job, end);
                 self.coordinator.ended(job, status, self.control.now());
                 self.reap_orphans_now_and_then();
             }
