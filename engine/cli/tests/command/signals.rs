@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -159,7 +160,8 @@ fn who_asks_is_told_what_runs() {
 struct Terminal {
     master: File,
     slave: OwnedFd,
-    reader: Option<thread::JoinHandle<Vec<u8>>>,
+    written: Arc<Mutex<Vec<u8>>>,
+    reader: Option<thread::JoinHandle<()>>,
 }
 
 impl Terminal {
@@ -191,15 +193,19 @@ impl Terminal {
             unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
         }
         let mut read = master.try_clone().unwrap();
+        let written = Arc::<Mutex<Vec<u8>>>::default();
+        let seen = Arc::clone(&written);
         let reader = thread::spawn(move || {
-            let mut all = Vec::new();
+            let mut piece = [0; 4096];
             // It ends with an error once nobody has the other side open.
-            let _ = read.read_to_end(&mut all);
-            all
+            while let Ok(length @ 1..) = read.read(&mut piece) {
+                seen.lock().unwrap().extend_from_slice(&piece[..length]);
+            }
         });
         Terminal {
             master,
             slave,
+            written,
             reader: Some(reader),
         }
     }
@@ -247,11 +253,23 @@ impl Terminal {
         self.master.write_all(&[key]).unwrap();
     }
 
+    /// True once this was written to it.
+    fn shows(&self, text: &str) -> bool {
+        let written = self.written.lock().unwrap();
+        String::from_utf8_lossy(&written).contains(text)
+    }
+
     /// All that was written to it.
     fn shown(self) -> String {
-        let Terminal { slave, reader, .. } = self;
+        let Terminal {
+            slave,
+            written,
+            reader,
+            ..
+        } = self;
         drop(slave);
-        let shown = reader.unwrap().join().unwrap();
+        reader.unwrap().join().unwrap();
+        let shown = std::mem::take(&mut *written.lock().unwrap());
         String::from_utf8_lossy(&shown).into_owned()
     }
 }
@@ -276,15 +294,12 @@ fn ctrl_c_at_a_terminal_ends_the_run_and_leaves_the_terminal_as_it_was() {
     let before = terminal.settings();
     let mut child = terminal.start(&case, &["run", "jobs.toml"]);
     let job = number(&case, "pid");
+    wait_until(|| terminal.shows("0/1") && terminal.shows("endless"));
     terminal.press(3);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(!crate::case::lives(job));
     assert_eq!(terminal.settings(), before);
     let shown = terminal.shown();
-    assert!(
-        shown.contains("0/1") && shown.contains("endless"),
-        "{shown:?}"
-    );
     assert!(shown.contains("1 cancelled"), "{shown:?}");
     assert_left_as_it_was(&shown);
 }
