@@ -89,12 +89,18 @@ fn carry_out(wanted: Wanted, args: &RunArgs, console: Console) -> io::Result<u8>
             return Ok(exit::REFUSED);
         }
     };
-    let joblog = joblog.map(JobLog::new).transpose()?;
     let run_id = new_run_id();
     let prepared = match resume::prepare(wanted, args, &run_id, &control) {
         Ok(prepared) => prepared,
         Err(code) => return Ok(code),
     };
+    // Not before: they may be those of a run that goes on.
+    for file in [&joblog, &report, &trace].into_iter().flatten() {
+        if file.metadata()?.is_file() {
+            file.set_len(0)?;
+        }
+    }
+    let joblog = joblog.map(JobLog::new).transpose()?;
     let plan = &Arc::new(prepared.plan);
     progress.of(plan);
     let options = Options {
@@ -146,12 +152,17 @@ fn carry_out(wanted: Wanted, args: &RunArgs, console: Console) -> io::Result<u8>
     })
 }
 
-/// The file that an option asks for, made; the error is what is wrong with it.
+/// The file that an option asks for, made, with what is in it if it is there; the error is what is wrong
+/// with it.
 fn made(option: &str, path: Option<&OsString>) -> Result<Option<File>, String> {
     let Some(path) = path else {
         return Ok(None);
     };
-    let made = File::create(path);
+    let made = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path);
     let made = made.map_err(|error| format!("{option}: {}: {error}", path.display()));
     made.map(Some)
 }

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::cgroups::{Group, Groups};
@@ -327,7 +327,12 @@ impl Attempts {
         };
         // First the turn and then the lock, as a launch does.
         self.turns.take(|| {
-            let leaders = self.leaders.write().unwrap_or_else(PoisonError::into_inner);
+            // A launch may take long, on a file system that hangs; who comes here has jobs to start.
+            let leaders = match self.leaders.try_write() {
+                Ok(leaders) => leaders,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
             let leaders = leaders.lock().unwrap_or_else(PoisonError::into_inner);
             if let Ok(snapshot) = Snapshot::take() {
                 snapshot

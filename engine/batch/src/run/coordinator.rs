@@ -183,15 +183,7 @@ impl<'p> Coordinator<'p> {
 
     /// The next attempt that may start now, all that it needs taken.
     pub(crate) fn next(&mut self, now: Instant) -> Option<(JobIndex, u32)> {
-        while let Some(&Reverse((at, job))) = self.delayed.peek() {
-            if at > now {
-                break;
-            }
-            self.delayed.pop();
-            if self.states[job.0 as usize] == State::Delayed {
-                self.make_ready(job);
-            }
-        }
+        self.pass_delays(now);
         if self.stop.is_some() {
             return None;
         }
@@ -270,6 +262,19 @@ impl<'p> Coordinator<'p> {
     /// When the next deadline passes, since the start of the run.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         self.deadlines.last().map(|&(deadline, _)| deadline)
+    }
+
+    /// Delayed jobs whose time has come are ready, whether they may start or not.
+    pub(crate) fn pass_delays(&mut self, now: Instant) {
+        while let Some(&Reverse((at, job))) = self.delayed.peek() {
+            if at > now {
+                break;
+            }
+            self.delayed.pop();
+            if self.states[job.0 as usize] == State::Delayed {
+                self.make_ready(job);
+            }
+        }
     }
 
     /// When the next delayed job may become ready.
@@ -523,6 +528,10 @@ impl Slots for Coordinator<'_> {
 
     fn free_cpus(&self) -> u32 {
         self.stock.free_cpus()
+    }
+
+    fn runs_others(&self) -> bool {
+        self.stock.free_io() < self.plan.limits().io
     }
 
     fn add_cpus(&mut self, slots: u32) {

@@ -316,6 +316,8 @@ impl Run<'_> {
             self.tell_news();
             let age = self.control.now().saturating_duration_since(self.begin);
             self.coordinator.pass_deadlines(age);
+            // Also while nothing may start: what has come is not waited for.
+            self.coordinator.pass_delays(self.control.now());
             let mut looks_again = self.start_what_may();
             while let Some(tokens) = &mut self.tokens
                 && tokens.balance(&mut self.coordinator)

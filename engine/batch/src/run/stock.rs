@@ -148,6 +148,11 @@ impl Stock {
         self.slots[0]
     }
 
+    /// Io slots that nobody has.
+    pub(super) fn free_io(&self) -> u32 {
+        self.slots[1]
+    }
+
     pub(super) fn add_cpus(&mut self, slots: u32) {
         self.slots[0] += slots;
     }

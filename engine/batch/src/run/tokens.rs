@@ -80,6 +80,8 @@ pub(super) trait Slots {
     fn wanted_cpus(&self) -> u32;
     /// All that are free.
     fn free_cpus(&self) -> u32;
+    /// Jobs run that hold no cpu slots; what runs in them may hold tokens all the same.
+    fn runs_others(&self) -> bool;
     fn add_cpus(&mut self, slots: u32);
     fn remove_cpus(&mut self, slots: u32);
 }
@@ -189,7 +191,14 @@ impl Tokens {
                 self.wait();
                 return taken > 0;
             }
-            // Nobody of ours runs who could hold them.
+            if self.is_server && !slots.runs_others() {
+                // Nothing runs, so what is not in the pipe went with a make that was killed.
+                while self.take(MOST_LENT) > 0 {}
+                slots.add_cpus(self.outside);
+                (self.outside, self.overdraft) = (0, 0);
+                return true;
+            }
+            // No cpu job of ours runs that could be waited for.
             self.outside -= lacks;
             self.overdraft += lacks;
             slots.add_cpus(lacks);
@@ -232,11 +241,7 @@ impl Tokens {
     fn give(&mut self, most: u32) -> u32 {
         let mut given = 0;
         // What nobody has given need not be given back to anybody.
-        let forgotten = if self.is_server {
-            0
-        } else {
-            self.overdraft.min(most)
-        };
+        let forgotten = self.overdraft.min(most);
         self.overdraft -= forgotten;
         given += forgotten;
         while given < most {

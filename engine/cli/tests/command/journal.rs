@@ -244,6 +244,31 @@ fn a_dry_run_shows_what_is_left_and_touches_nothing() {
 }
 
 #[test]
+fn a_run_that_is_refused_leaves_the_files_of_the_one_that_goes_on() {
+    let case = Case::toml(
+        "[[job]]\nname = 'w'\nrun = 'touch started; while ! [ -e go ]; do sleep 0.01; done'",
+    );
+    let arguments = [
+        "run",
+        "jobs.toml",
+        "--joblog",
+        "log.tsv",
+        "--report",
+        "run.html",
+    ];
+    let child = case.start(&arguments);
+    case.wait_for("started");
+    let before = case.read("log.tsv");
+    case.write("run.html", "of before");
+    case.reiver(&arguments).expect(2);
+    assert_eq!(case.read("log.tsv"), before);
+    assert_eq!(case.read("run.html"), "of before");
+    case.write("go", "");
+    Done::of(child).expect(0);
+    assert_eq!(case.read("log.tsv").lines().count(), 2);
+}
+
+#[test]
 fn two_runs_never_share_a_journal() {
     let case = Case::toml(
         "[[job]]\nname = 'w'\nrun = 'touch started; while ! [ -e go ]; do sleep 0.01; done'",
