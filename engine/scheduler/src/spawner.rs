@@ -489,9 +489,15 @@ fn serve(requests: &Arc<Requests>, parker: &Parker) {
 fn end(requests: &Requests) {
     requests.go_away();
     SERVED.take();
-    // Outside of the lock: who has asked is told.
     let others = std::mem::take(&mut *requests.in_hand());
-    drop(others);
+    // Outside of the lock: who has asked is told.
+    for request in others {
+        match request {
+            // It came when all was done, and who brought it finds it gone: it is waited for.
+            Request::Bring(Brought(what)) => what(),
+            other => drop(other),
+        }
+    }
 }
 
 /// Starts the threads of those of a crew who have none.
