@@ -149,7 +149,14 @@ impl Launcher {
         let mut spawn_as = |program: &CStr, arguments: &[CString]| {
             let (added, cwd) = (&added, &attempt.cwd);
             let Some(zygote) = zygote.as_mut() else {
-                return self.spawn(program, arguments, added, cwd, descriptors);
+                return self.spawn(
+                    program,
+                    arguments,
+                    added,
+                    cwd,
+                    descriptors,
+                    &self.descriptors,
+                );
             };
             let request = self.request(program, arguments, added, cwd, setting)?;
             let started = match zygote.launch(&request, descriptors) {
@@ -257,6 +264,7 @@ impl Launcher {
         added: &[(OsString, CString)],
         cwd: &Path,
         streams: [RawFd; 3],
+        inherited: &[RawFd],
     ) -> io::Result<Pid> {
         let kept = self
             .environment
@@ -269,7 +277,7 @@ impl Launcher {
         for (target, stream) in (0..).zip(streams) {
             actions.duplicate(stream, target)?;
         }
-        for &fd in &self.descriptors {
+        for &fd in inherited {
             // Onto itself: it is no longer closed when the child executes.
             actions.duplicate(fd, fd)?;
         }
@@ -328,7 +336,14 @@ impl Launcher {
             let streams = [socket.as_raw_fd(), null, null];
             let arguments = ARGUMENTS.map(CStr::to_owned);
             let folder = Path::new("/");
-            self.spawn(c"/proc/self/exe", &arguments, &[], folder, streams)
+            self.spawn(
+                c"/proc/self/exe",
+                &arguments,
+                &[],
+                folder,
+                streams,
+                &self.descriptors,
+            )
         })
     }
 
@@ -371,8 +386,15 @@ impl Launcher {
         let cat = || -> io::Result<()> {
             let program = find(OsStr::new("cat"), OsStr::new(DEFAULT_PATH), Path::new("/"))?;
             set_blocking(reader)?;
-            self.spawn(&program, &[c"cat".to_owned()], &[], Path::new("/"), streams)
-                .map(drop)
+            self.spawn(
+                &program,
+                &[c"cat".to_owned()],
+                &[],
+                Path::new("/"),
+                streams,
+                &[],
+            )
+            .map(drop)
         };
         if let Err(error) = cat() {
             tracing::warn!(
