@@ -2,6 +2,9 @@
 
 use crate::case::Case;
 
+/// What tells the keys of a job apart; the tests run anywhere.
+const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../batch/src/read/keys.rs");
+
 #[test]
 fn the_first_help_fits_a_screen() {
     let case = Case::new();
@@ -53,7 +56,7 @@ fn the_reference_of_job_files_knows_every_key_and_its_example_is_right() {
     let reference = case.reiver(&["help", "FORMAT"]).expect(0).stdout;
     assert_eq!(reference, case.reiver(&["help", "format"]).expect(0).stdout);
     assert!(reference.lines().all(|line| line.chars().count() <= 82));
-    let keys = std::fs::read_to_string("../batch/src/read/keys.rs").expect("its source");
+    let keys = std::fs::read_to_string(KEYS).expect("its source");
     let known = reiver_keys(&keys);
     assert!(known.len() > 15, "{known:?}");
     for key in known {
