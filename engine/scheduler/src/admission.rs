@@ -258,7 +258,8 @@ impl Entering<'_> {
     pub(crate) fn until(&self) -> Option<Instant> {
         match self.stage {
             Stage::Tokens(until) => until,
-            Stage::Permits(..) | Stage::Room(_) | Stage::Never => None,
+            Stage::Room(ref waiter) => waiter.until(),
+            Stage::Permits(..) | Stage::Never => None,
         }
     }
 

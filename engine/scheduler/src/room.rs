@@ -182,10 +182,20 @@ pub(crate) struct Waiter<'r> {
 }
 
 impl Waiter<'_> {
-    /// Enters, or arranges that the waker is woken when it is worth trying again.
+    /// When it is worth trying again without being woken: for who must not hold the list of those who
+    /// wait.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        is_stoppable().then(|| Instant::now() + LOOKS_AGAIN)
+    }
+
+    /// Enters, or arranges that the waker is woken when it is worth trying again; who may be stopped
+    /// looks again by the clock, see [`until`](Waiter::until).
     pub(crate) fn poll(&mut self, waker: &Waker) -> bool {
         if self.room.try_enter() {
             return true;
+        }
+        if is_stoppable() {
+            return false;
         }
         {
             let mut waiters = self.room.waiters();

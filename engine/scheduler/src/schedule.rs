@@ -196,8 +196,7 @@ mod tests {
             open_for: Duration::ZERO,
         };
         let builder = Engine::builder().cpu_workers(2);
-        // Room for all: a batch that waits for room still takes its lock, see NOTES.
-        let builder = builder.queue_capacity(Class::Io, 256);
+        let builder = builder.queue_capacity(Class::Io, 4);
         let builder = builder.limit_name("limited", Arc::clone(limiter));
         builder.breaker("fragile", breaker).build().unwrap()
     }
