@@ -34,6 +34,10 @@ macro_rules! forkers {
             $crate::case::peer("rayon", $run::<$crate::forks::Rayon>),
             $crate::case::peer("chili", $run::<$crate::forks::Chili>),
             $crate::case::peer("forte", $run::<$crate::forks::Forte>),
+            $crate::case::peer("onetbb", |task| {
+                $crate::onetbb::OneTbb::load(task)?;
+                $run::<$crate::onetbb::OneTbb>(task)
+            }),
         ]
     };
 }

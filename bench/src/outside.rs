@@ -1,4 +1,4 @@
-//! Programs that are not Rust: whoever counts (valgrind, perf, strace), and contenders in C and Go.
+//! Programs that are not Rust: whoever counts (valgrind, perf, strace), and contenders in C, C++ and Go.
 //!
 //! Those are compiled when they are first measured, and lie in the folder of the results from then on.
 //! Whatever is missing is skipped, and said to be.
@@ -49,6 +49,7 @@ pub(crate) fn probe(counter: &mut Command, task: &Task, size: u64) -> Result<Out
         &task.threads.to_string(),
     ]);
     counter.args(["--probe", &size.to_string()]);
+    counter.arg("--out").arg(&task.out);
     output(counter)
 }
 
@@ -89,6 +90,25 @@ fn measured(task: &Task, command: &mut Command) -> Outcome {
             command.get_program().display()
         ))),
     }
+}
+
+const ONETBB: &str = include_str!("../cpp/onetbb.cpp");
+
+/// The library that hands closures to oneTBB.
+pub(crate) fn onetbb(task: &Task) -> Result<PathBuf, Trouble> {
+    compiled(&task.out, "onetbb", "cpp", ONETBB, |unfinished, source| {
+        let mut cxx = Command::new("c++");
+        cxx.args([
+            "-std=c++17",
+            "-O3",
+            "-march=native",
+            "-shared",
+            "-fPIC",
+            "-o",
+        ]);
+        cxx.arg(unfinished).arg(source).arg("-ltbb");
+        output(&mut cxx).map_err(|trouble| skipped("no oneTBB here", trouble))
+    })
 }
 
 const NUMA: &str = include_str!("../c/numa.c");

@@ -15,6 +15,7 @@ pub(crate) fn of(contender: &str) -> Option<String> {
     match peer {
         "channel" => locked("crossbeam-channel"),
         "openmp" => first_line("cc").map(|line| line.replace("cc ", "gcc ")),
+        "onetbb" => said(Command::new("pkg-config").args(["--modversion", "tbb"])),
         "go" => said(Command::new("go").arg("version")),
         "glibc" => Some(glibc()),
         "make" | "xargs" | "parallel" | "ninja" => first_line(peer),
@@ -72,8 +73,8 @@ mod tests {
 
     /// Contenders that are written here, with the standard library alone.
     const OURSELVES: [&str; 5] = ["serial", "threads", "condvar", "park", "openmp"];
-    /// Likewise, of the suites about pools and counters; and Go, which may be missing.
-    const OTHERS: [&str; 5] = ["sync.Pool", "mmap", "one", "packed", "go"];
+    /// Likewise, of the suites about pools and counters; and Go and oneTBB, which may be missing.
+    const OTHERS: [&str; 6] = ["sync.Pool", "mmap", "one", "packed", "go", "onetbb"];
 
     #[test]
     fn every_peer_that_is_a_crate_has_a_version() {

@@ -17,7 +17,11 @@ use crate::outside;
 
 pub(super) fn cases() -> Vec<Case> {
     let what = "atomic read-modify-writes and full fences by callgrind, the other workers held";
-    let atomics = case("atomics", "per million forks", what, forkers!(run));
+    let mut atomics = case("atomics", "per million forks", what, forkers!(run));
+    // Its atomic instructions are in a library of its own, where nobody looks.
+    atomics
+        .contenders
+        .retain(|contender| contender.name != "onetbb");
     vec![atomics.at(&[2, 16, 64]).once().slow()]
 }
 

@@ -11,6 +11,7 @@ use crate::case::{Case, Outcome, Task};
 use crate::forkjoin::case;
 use crate::forks::{self, Chili, Forks, Forte, Rayon, Reiver, Serial, forkers, forkers_and_serial};
 use crate::hold::{Hold, held};
+use crate::onetbb::OneTbb;
 use crate::stats;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -89,6 +90,19 @@ impl Fib for Forte {
             left + right
         }
         fib(here, n)
+    }
+}
+
+impl Fib for OneTbb {
+    fn fib(_: &mut (), n: u64) -> u64 {
+        fn fib(n: u64) -> u64 {
+            if n < 2 {
+                return n;
+            }
+            let (left, right) = OneTbb::join(&mut (), |_| fib(n - 1), |_| fib(n - 2));
+            left + right
+        }
+        fib(n)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The suite `forkjoin`: forks and joins, spawns, loops over ranges, and how fast and how quietly
 //! workers sleep and wake.
 //!
-//! A case a file, or a few that belong together. OneTBB is not among the peers: it needs C++.
+//! A case a file, or a few that belong together.
 
 mod atomics;
 mod counted;
