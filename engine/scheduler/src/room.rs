@@ -120,6 +120,7 @@ impl Room {
     }
 
     /// Counts a job out; true if somebody waits for room, who is to be woken.
+    #[inline]
     pub(crate) fn leave(&self) -> bool {
         if self.capacity.is_none() {
             return false;
