@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime};
 
 use reiver::Class;
 
-use crate::Plan;
 use crate::event::{AttemptEnd, Event, EventKind, Status};
 use crate::plan::JobIndex;
 
@@ -105,16 +104,20 @@ impl Default for Timeline {
 
 impl Timeline {
     /// Takes note of an event; the attempt that has ended by it, if one has.
-    pub(crate) fn event(&mut self, plan: &Plan, event: &Event) -> Option<Bar> {
+    pub(crate) fn event(&mut self, event: &Event) -> Option<Bar> {
         match &event.kind {
             EventKind::RunStarted { .. } => {
                 self.began = event.time;
                 None
             }
             EventKind::JobStarted {
-                job, attempt, pid, ..
+                job,
+                attempt,
+                pid,
+                class,
+                ..
             } => {
-                let lane = match plan.settings(*job).class {
+                let lane = match class {
                     Class::Io => Lane::Io,
                     _ => Lane::Cpu,
                 };

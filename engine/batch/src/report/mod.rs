@@ -1,8 +1,8 @@
 //! A run as one page of HTML that needs nothing else: `--report`.
 //!
 //! It is gathered as events come, some fifty bytes an attempt, and written when the run is over: the sum,
-//! a timeline with a row a slot, the longest jobs, the path of needs that the end waited for, and the
-//! failures with what they printed.
+//! a timeline with a row a slot, the longest jobs, the path of needs that the end waited for, what jobs of
+//! class auto turned out to be, and the failures with what they printed.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::Plan;
 use crate::event::{AttemptEnd, Event, EventKind, LeaderEnd, Sink, Status, Summary};
+use crate::learnt::Learnt;
 use crate::plan::JobIndex;
 use crate::timeline::{Bar, Lane, Timeline, arrange};
 use crate::trace::word;
@@ -24,6 +25,7 @@ const PAGE: &str = include_str!("page.html");
 const PLACE: &str = "@RUN@";
 
 const MOST_LONGEST: usize = 20;
+const MOST_LEARNT: usize = 200;
 const MOST_FAILURES: usize = 200;
 /// Lines of each stream that a failure shows.
 const LINES: usize = 100;
@@ -34,6 +36,7 @@ pub struct Report<W> {
     run_id: String,
     timeline: Timeline,
     bars: Vec<Bar>,
+    learnt: Learnt,
     failures: Vec<Value>,
     failed: usize,
     started: Duration,
@@ -48,6 +51,7 @@ impl<W: Write + Send> Report<W> {
             run_id,
             timeline: Timeline::default(),
             bars: Vec::new(),
+            learnt: Learnt::default(),
             failures: Vec::new(),
             failed: 0,
             started: Duration::ZERO,
@@ -113,6 +117,7 @@ impl<W: Write + Send> Report<W> {
             "lanes": Lane::ALL.map(|lane| json!([format!("{} slots", lane.name()), rows[lane as usize]])),
             "names": names,
             "bars": bars,
+            "auto": self.auto(plan),
             "longest": self.longest(plan),
             "path": self.path(plan),
             "failures": self.failures,
@@ -125,6 +130,23 @@ impl<W: Write + Send> Report<W> {
             self.target.write_all(part.as_bytes())?;
         }
         self.target.flush()
+    }
+
+    /// What was learnt of jobs of class auto.
+    fn auto(&self, plan: &Plan) -> Vec<Value> {
+        let lessons = self.learnt.lessons(plan).take(MOST_LEARNT);
+        lessons
+            .map(|(name, lesson)| {
+                json!({
+                    "name": name,
+                    "measured": lesson.profile.attempts(),
+                    "waiting": lesson.profile.waiting(),
+                    "atMost": lesson.profile.lacks_queued(),
+                    "cpu": lesson.on_cpu,
+                    "io": lesson.on_io,
+                })
+            })
+            .collect()
     }
 
     fn longest(&self, plan: &Plan) -> Vec<Value> {
@@ -202,7 +224,8 @@ fn why(end: &AttemptEnd) -> String {
 
 impl<W: Write + Send> Sink for Report<W> {
     fn event(&mut self, plan: &Plan, event: &Event) -> io::Result<()> {
-        self.bars.extend(self.timeline.event(plan, event));
+        self.learnt.event(plan, event);
+        self.bars.extend(self.timeline.event(event));
         match &event.kind {
             EventKind::RunStarted {
                 succeeded_before, ..

@@ -1,5 +1,6 @@
 //! The command as its users meet it: real files, real processes, real signals.
 
+mod auto;
 mod case;
 mod ends;
 mod events;
