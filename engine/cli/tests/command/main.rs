@@ -20,3 +20,4 @@ mod rules;
 mod sees;
 mod shares;
 mod signals;
+mod zygote;
