@@ -1,8 +1,8 @@
 //! A run as one page of HTML that needs nothing else: `--report`.
 //!
-//! It is gathered as events come, some fifty bytes an attempt, and written when the run is over: the sum,
-//! a timeline with a row a slot, the longest jobs, the path of needs that the end waited for, what jobs of
-//! class auto turned out to be, and the failures with what they printed.
+//! It is gathered as events come, some sixty bytes an attempt, and written when the run is over: the sum,
+//! a timeline with a row a slot, grouped by node, the longest jobs, the path of needs that the end waited
+//! for, what jobs of class auto turned out to be, and the failures with what they printed.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,7 +16,7 @@ use crate::Plan;
 use crate::event::{AttemptEnd, Event, EventKind, LeaderEnd, Sink, Status, Summary};
 use crate::learnt::Learnt;
 use crate::plan::JobIndex;
-use crate::timeline::{Bar, Lane, Timeline, arrange};
+use crate::timeline::{Bar, Timeline, arrange};
 use crate::trace::word;
 
 /// The page, but for what the run was.
@@ -86,7 +86,18 @@ impl<W: Write + Send> Report<W> {
 
     fn write(&mut self, plan: &Plan, summary: &Summary, exit: u8) -> io::Result<()> {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let rows = arrange(&mut self.bars);
+        if plan.topology().nodes().count() == 1 {
+            // Then it is everybody's.
+            self.bars.iter_mut().for_each(|bar| bar.node = None);
+        }
+        let groups = arrange(&mut self.bars);
+        let groups: Vec<Value> = groups
+            .into_iter()
+            .map(|((lane, node), rows)| {
+                let node = node.map_or(String::new(), |node| format!(", node {node}"));
+                json!([format!("{} slots{node}", lane.name()), rows])
+            })
+            .collect();
         let mut shown = HashMap::new();
         let mut names = Vec::new();
         let bars: Vec<Value> = self
@@ -97,12 +108,15 @@ impl<W: Write + Send> Report<W> {
                     names.push(plan.name(bar.job));
                     names.len() - 1
                 });
-                let row = match bar.lane {
-                    Lane::Cpu => bar.row,
-                    Lane::Io => rows[0] + bar.row,
-                };
                 let (start, duration) = (micros(bar.start), micros(bar.duration()));
-                json!([name, bar.attempt, row, start, duration, kind(bar.status)])
+                json!([
+                    name,
+                    bar.attempt,
+                    bar.row,
+                    start,
+                    duration,
+                    kind(bar.status)
+                ])
             })
             .collect();
         let run = json!({
@@ -114,7 +128,7 @@ impl<W: Write + Send> Report<W> {
             "exit": exit,
             "jobs": [summary.succeeded, summary.failed, summary.cancelled, summary.skipped],
             "before": self.succeeded_before,
-            "lanes": Lane::ALL.map(|lane| json!([format!("{} slots", lane.name()), rows[lane as usize]])),
+            "lanes": groups,
             "names": names,
             "bars": bars,
             "auto": self.auto(plan),
