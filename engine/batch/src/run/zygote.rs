@@ -35,7 +35,8 @@ use super::process::{self, Pid};
 
 /// The arguments by which a program knows that it is to be one.
 pub(super) const ARGUMENTS: [&CStr; 3] = [c"reiver", c"--zygote", c"reads its standard input"];
-/// The longest that the share of a session is tried to be changed: others may be changing theirs.
+/// The longest that the share of a session is tried to be changed: others may be changing theirs, the kernel
+/// lets a user do that once in 100 ms, and says nothing when that is over.
 const PATIENCE: Duration = Duration::from_secs(5);
 const TRY_AGAIN: Duration = Duration::from_millis(20);
 /// Requests beyond this are no requests; an environment is at most a part of it.
