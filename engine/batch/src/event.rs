@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use reiver::NodeId;
+use reiver::{Class, NodeId};
 use reiver_topology::CpuSet;
 
 use crate::Plan;
@@ -39,6 +39,8 @@ pub enum EventKind {
         attempt: u32,
         /// The process, leader of the attempt.
         pid: u32,
+        /// The slots that it holds: `Cpu` or `Io`.
+        class: Class,
         /// Where it was placed, if it was.
         placement: Option<Arc<Placement>>,
     },
@@ -135,6 +137,20 @@ pub struct AttemptEnd {
     pub stderr: Captured,
     /// Where it was placed, if it was.
     pub placement: Option<Arc<Placement>>,
+    /// What it did with its time; of jobs of class auto that got a process alone.
+    pub usage: Option<Usage>,
+}
+
+/// What an attempt did with its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// What its leader computed, with all its children that it, or they, waited for.
+    pub cpu: Duration,
+    /// How long the first thread of its leader could have run and had no CPU; `None` where the system
+    /// does not tell.
+    pub queued: Option<Duration>,
+    /// From its start to the end of its leader, but for what the run was stopped.
+    pub wall: Duration,
 }
 
 /// How the first process of an attempt ended.

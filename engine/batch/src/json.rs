@@ -6,6 +6,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use reiver::Class;
 use serde_json::{Map, Value, json};
 
 use crate::Plan;
@@ -47,11 +48,19 @@ impl<W: Write + Send> Sink for JsonLines<W> {
                 job,
                 attempt,
                 pid,
+                class,
                 placement,
             } => {
                 set("job", name(*job));
                 set("attempt", (*attempt).into());
                 set("pid", (*pid).into());
+                if plan.settings(*job).class == Class::Auto {
+                    let class = match class {
+                        Class::Io => "io",
+                        _ => "cpu",
+                    };
+                    set("class", class.into());
+                }
                 if let Some(placement) = placement {
                     if let Some(node) = placement.node {
                         set("node", node.0.into());

@@ -17,6 +17,7 @@ pub mod job_file;
 pub mod joblog;
 pub mod journal;
 pub mod json;
+pub mod learnt;
 pub mod plan;
 pub mod read;
 pub mod report;

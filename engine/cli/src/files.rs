@@ -9,8 +9,9 @@ use reiver_batch::plan::{Machine, Overrides, plan};
 use reiver_batch::source::Lines;
 use reiver_batch::{Diagnostic, Plan, Severity, Source, SourceId, read};
 
-use crate::args::Files;
+use crate::args::{CheckArgs, Files};
 use crate::console::{Console, count, say};
+use crate::overrides::overrides;
 use crate::{exit, machine, mistakes};
 
 /// What reading and planning came to.
@@ -22,23 +23,6 @@ pub(crate) struct Planned {
     errors: usize,
     warnings: usize,
     sources: Vec<Arc<Source>>,
-}
-
-/// What the command line sets, each key once; the error is what is wrong with it.
-pub(crate) fn set_keys(files: &Files) -> Result<Vec<(String, String)>, String> {
-    let mut keys: Vec<(String, String)> = Vec::new();
-    for (key, value) in &files.set {
-        match keys.iter().find(|(known, _)| known == key) {
-            Some((_, before)) if before != value => {
-                return Err(format!(
-                    "--set: `{key}` is given two values, `{before}` and `{value}`"
-                ));
-            }
-            Some(_) => {}
-            None => keys.push((key.clone(), value.clone())),
-        }
-    }
-    Ok(keys)
 }
 
 /// Reads and plans; the error is the exit code, what is wrong having been said.
@@ -163,21 +147,29 @@ fn memory_budget() -> Option<u64> {
 }
 
 /// `reiver check`.
-pub(crate) fn check(files: &Files, console: &Console, out: &mut dyn Write) -> io::Result<u8> {
-    let overrides = match set_keys(files) {
-        Ok(set) => Overrides {
-            set,
-            ..Overrides::default()
-        },
+pub(crate) fn check(args: &CheckArgs, console: &Console, out: &mut dyn Write) -> io::Result<u8> {
+    let overrides = match overrides(&args.files, &args.shares) {
+        Ok(overrides) => overrides,
         Err(problem) => {
             say(&format!("reiver: {problem}"));
             return Ok(exit::REFUSED);
         }
     };
-    let planned = match planned(files, &overrides, None, console) {
+    let mut planned = match planned(&args.files, &overrides, None, console) {
         Ok(planned) => planned,
         Err(code) => return Ok(code),
     };
+    if let Some(filter) = &args.filter
+        && let Some(plan) = planned.plan.take()
+    {
+        match plan.filter(filter) {
+            Ok(filtered) => planned.plan = Some(filtered.plan),
+            Err(error) => {
+                say(&format!("reiver: --filter: {error}"));
+                return Ok(exit::REFUSED);
+            }
+        }
+    }
     out.write_all(planned.shown.as_bytes())?;
     match &planned.plan {
         Some(plan) => writeln!(out, "{}: {}", planned.tally(), count(plan.len(), "job"))?,

@@ -14,6 +14,7 @@ mod in_order;
 mod journal;
 mod machine;
 mod mistakes;
+mod overrides;
 mod progress;
 mod resume;
 mod run;
@@ -61,13 +62,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => {
             let color = args.look.color;
-            answer(|out| {
-                files::check(
-                    &args.files,
-                    &Console::new(color, io::stdout().is_terminal()),
-                    out,
-                )
-            })
+            answer(|out| files::check(&args, &Console::new(color, io::stdout().is_terminal()), out))
         }
         Command::Journal(JournalCommand::Show(file)) => answer(|out| journal::show(&file, out)),
         Command::Journal(JournalCommand::Salvage(file)) => {

@@ -10,15 +10,15 @@ use clap::ValueEnum;
 use reiver_batch::event::Sink;
 use reiver_batch::joblog::JobLog;
 use reiver_batch::json::JsonLines;
-use reiver_batch::plan::{Overrides, variable_of};
 use reiver_batch::report::Report;
 use reiver_batch::run::{Control, Options, new_run_id};
 use reiver_batch::trace::Trace;
 
 use crate::args::{Limit, Output, RunArgs};
 use crate::console::{Console, count, say, to_paste};
-use crate::files::{planned, set_keys};
+use crate::files::planned;
 use crate::in_order::InOrder;
+use crate::overrides::overrides;
 use crate::progress::Progress;
 use crate::resume::{self, Wanted};
 use crate::terminal::Terminal;
@@ -26,7 +26,7 @@ use crate::{answer, dry_run, exit, signals, trouble};
 
 /// Runs the jobs; gives the exit code.
 pub(crate) fn run(args: &RunArgs) -> u8 {
-    let overrides = match overrides(args) {
+    let overrides = match overrides(&args.files, &args.shares) {
         Ok(overrides) => overrides,
         Err(problem) => {
             say(&format!("reiver: {problem}"));
@@ -190,8 +190,8 @@ fn alone(plan: &reiver_batch::Plan, args: &RunArgs) -> Option<String> {
     for (key, value) in &args.files.set {
         option("--set", to_paste(format!("{key}={value}").as_bytes()));
     }
-    let jobs = args.jobs.map(Limit::Cpus);
-    for limit in jobs.into_iter().chain(args.limit.iter().copied()) {
+    let jobs = args.shares.jobs.map(Limit::Cpus);
+    for limit in jobs.into_iter().chain(args.shares.limit.iter().copied()) {
         option(
             "--limit",
             match limit {
@@ -202,69 +202,24 @@ fn alone(plan: &reiver_batch::Plan, args: &RunArgs) -> Option<String> {
             },
         );
     }
-    for (name, list) in [("--pool", &args.pool), ("--resource", &args.resource)] {
+    for (name, list) in [
+        ("--pool", &args.shares.pool),
+        ("--resource", &args.shares.resource),
+    ] {
         for (what, count) in list {
             option(name, to_paste(format!("{what}={count}").as_bytes()));
         }
     }
-    if let Some(affinity) = args.numa.and_then(|affinity| affinity.to_possible_value()) {
+    if let Some(affinity) = args
+        .shares
+        .numa
+        .and_then(|affinity| affinity.to_possible_value())
+    {
         option("--numa", affinity.get_name().to_owned());
     }
-    if let Some(fails) = args.max_fails {
+    if let Some(fails) = args.shares.max_fails {
         option("--max-fails", fails.to_string());
     }
     words.push("--filter".to_owned());
     Some(words.join(" "))
-}
-
-fn overrides(args: &RunArgs) -> Result<Overrides, String> {
-    let mut overrides = Overrides {
-        max_fails: args.max_fails,
-        affinity: args.numa.map(Into::into),
-        pools: one_each(&args.pool).ok_or("one pool is given two values")?,
-        resources: one_each(&args.resource).ok_or("one resource is given two values")?,
-        set: set_keys(&args.files)?,
-        ..Overrides::default()
-    };
-    let mut variables: Vec<_> = overrides
-        .resources
-        .iter()
-        .map(|(name, _)| variable_of(name))
-        .collect();
-    variables.sort();
-    if variables.windows(2).any(|pair| pair[0] == pair[1]) {
-        let why = "two resources would give jobs one variable; call one of them something else";
-        return Err(why.to_owned());
-    }
-    let jobs = args.jobs.map(Limit::Cpus);
-    for limit in jobs.into_iter().chain(args.limit.iter().copied()) {
-        let is_same = match limit {
-            Limit::Cpus(value) => is_same(&mut overrides.cpus, value),
-            Limit::Io(value) => is_same(&mut overrides.io, value),
-            Limit::Memory(value) => is_same(&mut overrides.memory, value),
-            Limit::Load(value) => is_same(&mut overrides.load, value),
-        };
-        if !is_same {
-            return Err("one limit is given two values; -j N is --limit cpus=N".to_owned());
-        }
-    }
-    Ok(overrides)
-}
-
-/// Sets a value; false where there was another.
-fn is_same<T: Copy + PartialEq>(slot: &mut Option<T>, value: T) -> bool {
-    slot.replace(value).is_none_or(|before| before == value)
-}
-
-/// Names with their numbers, each once; `None` where one has two.
-fn one_each(given: &[(String, u32)]) -> Option<Vec<(String, u32)>> {
-    let mut once: Vec<(String, u32)> = Vec::new();
-    for (name, count) in given {
-        match once.iter().find(|(known, _)| known == name) {
-            None => once.push((name.clone(), *count)),
-            Some((_, known)) if known == count => {}
-            Some(_) => return None,
-        }
-    }
-    Some(once)
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use reiver_batch::Plan;
 use reiver_batch::capture::Captured;
 use reiver_batch::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Sink, Status, Summary};
+use reiver_batch::learnt::Learnt;
 use reiver_batch::plan::{JobIndex, Stderr, Stdout};
 
 use crate::bar::Bar;
@@ -28,6 +29,8 @@ const STATE: Duration = Duration::from_secs(10);
 const TAIL_LINES: usize = 20;
 /// Failures that the end repeats; a million would bury the sum.
 const MOST_REPEATED: usize = 50;
+/// Names that are said to have been moved to io slots.
+const MOST_MOVED: usize = 10;
 
 pub(crate) struct Terminal {
     console: Console,
@@ -42,6 +45,8 @@ pub(crate) struct Terminal {
     bar: Option<Bar>,
     /// What is told to others, too.
     progress: Arc<Progress>,
+    /// What jobs of class auto turned out to be.
+    learnt: Learnt,
     /// Failures, for the end.
     failures: Vec<String>,
     said: Instant,
@@ -64,6 +69,7 @@ impl Terminal {
             in_order,
             bar: None,
             progress,
+            learnt: Learnt::default(),
             failures: Vec::new(),
             said: Instant::now(),
         }
@@ -223,7 +229,21 @@ impl Terminal {
         }
     }
 
-    fn sum(&mut self, summary: &Summary) {
+    /// Says which jobs of class auto were moved.
+    fn say_what_was_learnt(&self, plan: &Plan) {
+        let lessons = self.learnt.lessons(plan);
+        let moved = lessons.filter(|(_, lesson)| lesson.on_io > 0);
+        for (name, lesson) in moved.take(MOST_MOVED) {
+            say(&format!(
+                "reiver: {} waited for {:.0} % of the time, so {} took io slots",
+                plain(&name),
+                lesson.profile.waiting() * 100.0,
+                count(lesson.on_io as usize, "attempt"),
+            ));
+        }
+    }
+
+    fn sum(&mut self, plan: &Plan, summary: &Summary) {
         self.progress.state().bar = None;
         if let Some(bar) = self.bar.take() {
             bar.clear();
@@ -241,6 +261,7 @@ impl Terminal {
                 say(&format!("... and {more} more"));
             }
         }
+        self.say_what_was_learnt(plan);
         let mut parts = vec![format!("{} succeeded", summary.succeeded)];
         for (number, what) in [
             (summary.failed, "failed"),
@@ -309,6 +330,7 @@ fn print_error(stream: &Stream<'_>) {
 
 impl Sink for Terminal {
     fn event(&mut self, plan: &Plan, event: &Event) -> io::Result<()> {
+        self.learnt.event(plan, event);
         match &event.kind {
             EventKind::RunStarted {
                 jobs,
@@ -385,7 +407,7 @@ impl Sink for Terminal {
                 if let Some(mut in_order) = self.in_order.take() {
                     self.print_all(&mut in_order, InOrder::rest)?;
                 }
-                self.sum(summary);
+                self.sum(plan, summary);
             }
         }
         Ok(())

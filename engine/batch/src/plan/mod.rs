@@ -388,6 +388,40 @@ impl Plan {
         self.job(job).table()
     }
 
+    /// The jobs of a table.
+    pub(crate) fn jobs_of(&self, table: u32) -> impl Iterator<Item = JobIndex> + use<> {
+        // Jobs stand in the order of their tables.
+        let begin = self.jobs.partition_point(|job| job.table() < table);
+        let end = self.jobs.partition_point(|job| job.table() <= table);
+        let number = |job| u32::try_from(job).expect("a plan holds no more jobs than that");
+        (number(begin)..number(end)).map(JobIndex)
+    }
+
+    /// What the jobs of a table are called before their matrix, with its axes as placeholders; lines by
+    /// the first and the last of them.
+    pub(crate) fn name_of_table(&self, table: u32) -> String {
+        let mut jobs = self.jobs_of(table);
+        let own = &self.tables[table as usize];
+        let label = &self.labels[own.source.0 as usize];
+        match (&own.name, jobs.next()) {
+            (TableName::Given(template), _) => template.render(|key| match key {
+                Key::Column(column) => {
+                    let axis = own.matrix.keys().nth(column).unwrap_or_default();
+                    format!("{{{axis}}}").into()
+                }
+                Key::Set(place) => self.set.value(place).into(),
+                Key::Name | Key::Attempt | Key::Cpus => Cow::Borrowed(""),
+            }),
+            (TableName::Place(_), Some(first)) if matches!(self.job(first), Job::Line { .. }) => {
+                match jobs.last() {
+                    Some(last) => format!("{} to {}", self.name(first), self.name(last)),
+                    None => self.name(first).into_owned(),
+                }
+            }
+            (TableName::Place(place), _) => format!("{label}job-{place}"),
+        }
+    }
+
     /// How many tables there are, and the settings of each.
     pub(crate) fn tables(&self) -> impl ExactSizeIterator<Item = &Settings> {
         self.tables.iter().map(|table| &table.settings)

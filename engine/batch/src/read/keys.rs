@@ -104,6 +104,7 @@ impl Keys<'_> {
                         ("cpu", Class::Cpu),
                         ("io", Class::Io),
                         ("hybrid", Class::Hybrid),
+                        ("auto", Class::Auto),
                     ];
                     keys.class = self.word(value, &classes);
                 }

@@ -23,11 +23,11 @@ use super::process::{self, Marks, Pid, Snapshot};
 use super::stock::Held;
 use super::tokens::Offer;
 use super::trace::Trace;
-use reiver::Priority;
+use reiver::{Class, Priority};
 
 use crate::Plan;
 use crate::capture::Captured;
-use crate::event::{AttemptEnd, LeaderEnd, Reason, Status};
+use crate::event::{AttemptEnd, LeaderEnd, Reason, Status, Usage};
 use crate::journal::Born;
 use crate::plan::{JobIndex, Settings, variable_of};
 
@@ -158,6 +158,7 @@ impl Attempts {
                     stdout: Captured::default(),
                     stderr: Captured::default(),
                     placement: None,
+                    usage: None,
                 },
                 lingering: Lingering::default(),
             },
@@ -360,6 +361,8 @@ struct Watch<'a> {
     /// The same by the run's clock.
     began: Instant,
     streams: [Stream; 2],
+    /// When it ended or was asked to, by the run's clock, if that is measured.
+    ended: Option<Instant>,
     ending: Option<Ending>,
     /// For those who print much.
     buffer: Vec<u8>,
@@ -412,6 +415,7 @@ impl<'a> Watch<'a> {
             begin,
             began: all.control.now(),
             streams,
+            ended: None,
             ending,
             buffer: Vec::new(),
         }
@@ -422,6 +426,9 @@ impl<'a> Watch<'a> {
         let mut untold = Some((start, started));
         loop {
             let ready = self.wait(untold.is_some().then_some(soon));
+            if ready.leader && self.is_measured() {
+                self.ended = Some(self.all.control.now());
+            }
             if let Some((start, started)) =
                 untold.take_if(|_| !ready.leader && Instant::now() >= soon)
             {
@@ -530,7 +537,13 @@ impl<'a> Watch<'a> {
         false
     }
 
+    /// True to a job that learns from its attempts.
+    fn is_measured(&self) -> bool {
+        self.settings.class == Class::Auto
+    }
+
     fn ask_to_end(&mut self, status: Status) {
+        self.ended = self.is_measured().then(|| self.all.control.now());
         let kill_at = self.all.control.now().checked_add(self.settings.kill_after);
         let ending = Ending {
             status,
@@ -648,9 +661,21 @@ impl<'a> Watch<'a> {
             let reader = self.streams[index].reader.take();
             lingering.0[index] = reader.filter(|_| self.ending.is_none()).map(OwnedFd::from);
         }
-        let leader = process::reap(self.pid).unwrap_or_else(|error| {
-            LeaderEnd::NotStarted(format!("its end was taken by somebody else: {error}"))
-        });
+        // Told of what is not reaped yet.
+        let queued = self.is_measured().then(|| self.time_queued());
+        let reaped = process::reap_with_cpu_time(self.pid);
+        let usage = match (&reaped, queued, self.ended) {
+            (Ok((_, cpu)), Some(queued), Some(ended)) => Some(Usage {
+                cpu: *cpu,
+                queued,
+                wall: ended.saturating_duration_since(self.began),
+            }),
+            _ => None,
+        };
+        let leader = reaped.map_or_else(
+            |error| LeaderEnd::NotStarted(format!("its end was taken by somebody else: {error}")),
+            |(end, _)| end,
+        );
         self.all.forget(self.pid);
         let ran_out = || self.group.is_some_and(Group::has_run_out);
         let status = match (&self.ending, &leader) {
@@ -671,12 +696,27 @@ impl<'a> Watch<'a> {
             stdout,
             stderr,
             placement: None,
+            usage,
         };
         Ended {
             start,
             end,
             lingering,
         }
+    }
+
+    fn time_queued(&self) -> Option<Duration> {
+        let queued = process::time_queued(self.pid);
+        if queued.is_none() {
+            static ONCE: std::sync::Once = std::sync::Once::new();
+            ONCE.call_once(|| {
+                tracing::warn!(
+                    "the system does not tell how long jobs find no CPU free (/proc/PID/schedstat): for \
+                     jobs of class auto that counts as waiting"
+                );
+            });
+        }
+        queued
     }
 
     fn is_success(&self, code: i32) -> bool {

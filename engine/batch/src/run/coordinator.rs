@@ -9,13 +9,14 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use reiver::Priority;
+use reiver::{Class, Priority};
 
 use super::stock::{Demand, Held, Kept, Stock};
 use super::tokens::Slots;
 use crate::Plan;
-use crate::event::{Reason, Status};
+use crate::event::{Reason, Status, Usage};
 use crate::job_file::{Backoff, When};
+use crate::learnt::Profile;
 use crate::plan::{JobIndex, Retries};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +76,14 @@ pub(crate) struct Coordinator<'p> {
     first_dependent: Vec<u32>,
     /// Ready jobs, in a queue for each kind of demand.
     queues: Vec<Queue>,
+    /// By its demand.
+    queue_for: HashMap<Demand, u32>,
     /// The queue of each table's jobs.
     queue_of: Vec<u32>,
+    /// What was learnt of jobs of class auto, by table, until it has moved them.
+    profiles: HashMap<u32, Profile>,
+    /// The queue that running jobs of class auto were taken from: their table may have another by now.
+    taken_from: HashMap<JobIndex, u32>,
     /// The first of every queue: the most urgent first, then in file order.
     heads: BTreeSet<(Priority, JobIndex, u32)>,
     stock: Stock,
@@ -96,7 +103,7 @@ pub(crate) struct Coordinator<'p> {
 }
 
 /// Ready jobs that need the same to start: the most urgent first, then in file order. Among them may
-/// be some that are over.
+/// be some that are over, or have gone to another queue.
 #[derive(Debug)]
 struct Queue {
     demand: Demand,
@@ -127,17 +134,6 @@ impl<'p> Coordinator<'p> {
                 *place += 1;
             }
         }
-        let (mut queues, mut queue_of) = (Vec::new(), Vec::new());
-        let mut known: HashMap<Demand, u32> = HashMap::new();
-        for settings in plan.tables() {
-            let demand = Demand::of(plan, settings);
-            let number = *known.entry(demand).or_insert_with_key(|demand| {
-                let (demand, jobs) = (demand.clone(), BinaryHeap::new());
-                queues.push(Queue { demand, jobs });
-                u32::try_from(queues.len() - 1).expect("there are no more tables than jobs")
-            });
-            queue_of.push(number);
-        }
         let deadline_of = |job: JobIndex| Some((plan.settings(job).deadline?, job));
         let mut deadlines: Vec<_> = plan.jobs().filter_map(deadline_of).collect();
         deadlines.sort_unstable_by(|a, b| b.cmp(a));
@@ -148,8 +144,11 @@ impl<'p> Coordinator<'p> {
             last_reason: vec![None; count],
             dependents,
             first_dependent,
-            queues,
-            queue_of,
+            queues: Vec::new(),
+            queue_for: HashMap::new(),
+            queue_of: Vec::with_capacity(plan.tables().len()),
+            profiles: HashMap::new(),
+            taken_from: HashMap::new(),
             heads: BTreeSet::new(),
             stock: Stock::new(plan),
             held: HashMap::new(),
@@ -162,6 +161,10 @@ impl<'p> Coordinator<'p> {
             stop: None,
             random: seed,
         };
+        for settings in plan.tables() {
+            let queue = coordinator.queue_for(Demand::of(plan, settings, settings.class));
+            coordinator.queue_of.push(queue);
+        }
         let is_done = |job: JobIndex| done.get(job.0 as usize) == Some(&true);
         for job in plan.jobs() {
             coordinator.states[job.0 as usize] = match u32::try_from(plan.needs(job).len()) {
@@ -205,6 +208,9 @@ impl<'p> Coordinator<'p> {
         }
         let (job, queue, held) = found?;
         self.leave_queue(queue);
+        if self.plan.settings(job).class == Class::Auto {
+            self.taken_from.insert(job, queue);
+        }
         if !held.is_nothing() {
             self.held.insert(job, held);
         }
@@ -229,6 +235,13 @@ impl<'p> Coordinator<'p> {
             }
         }
         Some(0)
+    }
+
+    /// Whose slots a running job holds: `Cpu` or `Io`.
+    pub(crate) fn class(&self, job: JobIndex) -> Class {
+        let queue = self.taken_from.get(&job).copied();
+        let queue = queue.unwrap_or_else(|| self.queue(job));
+        self.queues[queue as usize].demand.class()
     }
 
     /// What a running job holds besides its slots, if anything.
@@ -282,11 +295,38 @@ impl<'p> Coordinator<'p> {
         self.delayed.peek().map(|&Reverse((at, _))| at)
     }
 
+    /// An attempt of a job of class auto did this with its time. Once that moves its table to io slots, those
+    /// of it that are ready wait for those, in their old order; what runs keeps the slots that it has.
+    pub(crate) fn learn(&mut self, job: JobIndex, usage: &Usage) {
+        let table = self.plan.table_of(job);
+        let settings = self.plan.settings(job);
+        let before = self.queue(job);
+        let is_moved = self.queues[before as usize].demand.class() == Class::Io;
+        if settings.class != Class::Auto || is_moved {
+            return;
+        }
+        let profile = self.profiles.entry(table).or_default();
+        profile.add(usage);
+        if !profile.waits() {
+            return;
+        }
+        self.profiles.remove(&table);
+        let demand = Demand::of(self.plan, settings, Class::Io);
+        self.queue_of[table as usize] = self.queue_for(demand);
+        for job in self.plan.jobs_of(table) {
+            if self.states[job.0 as usize] == State::Ready {
+                self.enter_queue(job);
+            }
+        }
+        self.settle_head(before, None);
+    }
+
     /// A running attempt has ended.
     pub(crate) fn ended(&mut self, job: JobIndex, status: Status, now: Instant) {
         debug_assert_eq!(self.states[job.0 as usize], State::Running);
         let held = self.held.remove(&job).unwrap_or_default();
-        let queue = self.queue(job);
+        let queue = self.taken_from.remove(&job);
+        let queue = queue.unwrap_or_else(|| self.queue(job));
         self.stock
             .give_back(&self.queues[queue as usize].demand, held);
         let settings = self.plan.settings(job);
@@ -378,6 +418,14 @@ impl<'p> Coordinator<'p> {
         self.queue_of[self.plan.table_of(job) as usize]
     }
 
+    fn queue_for(&mut self, demand: Demand) -> u32 {
+        *self.queue_for.entry(demand).or_insert_with_key(|demand| {
+            let (demand, jobs) = (demand.clone(), BinaryHeap::new());
+            self.queues.push(Queue { demand, jobs });
+            u32::try_from(self.queues.len() - 1).expect("at most two for each table")
+        })
+    }
+
     /// Takes the first job out of a queue.
     fn leave_queue(&mut self, queue: u32) {
         let head = self.queues[queue as usize].jobs.pop();
@@ -391,7 +439,8 @@ impl<'p> Coordinator<'p> {
         }
         let jobs = &mut self.queues[queue as usize].jobs;
         while let Some(&Reverse((priority, job))) = jobs.peek() {
-            if self.states[job.0 as usize] == State::Ready {
+            let is_here = self.queue_of[self.plan.table_of(job) as usize] == queue;
+            if self.states[job.0 as usize] == State::Ready && is_here {
                 self.heads.insert((priority, job, queue));
                 break;
             }
@@ -405,6 +454,10 @@ impl<'p> Coordinator<'p> {
             return self.finish(job, Status::Cancelled);
         }
         self.states[job.0 as usize] = State::Ready;
+        self.enter_queue(job);
+    }
+
+    fn enter_queue(&mut self, job: JobIndex) {
         let priority = self.plan.settings(job).priority;
         let queue = self.queue(job);
         let jobs = &mut self.queues[queue as usize].jobs;

@@ -381,6 +381,7 @@ impl Run<'_> {
                     stdout: Captured::default(),
                     stderr: Captured::default(),
                     placement,
+                    usage: None,
                 };
                 let (start, end) = (None, Arc::new(end));
                 self.take(Message::Ended { job, start, end });
@@ -397,6 +398,9 @@ impl Run<'_> {
                     self.report_start(job, start);
                 }
                 let status = end.status;
+                if let Some(usage) = end.usage.filter(|_| status != Status::Cancelled) {
+                    self.coordinator.learn(job, &usage);
+                }
                 self.lost |= end.stdout.lost_bytes() + end.stderr.lost_bytes() > 0;
                 self.last_ends.insert(job, end);
                 self.coordinator.ended(job, status, self.control.now());
@@ -472,6 +476,7 @@ impl Run<'_> {
             job,
             attempt: self.coordinator.attempt(job),
             pid,
+            class: self.coordinator.class(job),
             placement: held.and_then(Held::placement).cloned(),
         };
         self.report_born(Event { time, kind }, born);

@@ -79,7 +79,7 @@ fn values_of_the_wrong_kind() {
         ("retries = { count = 1, backof = 'fixed' }", "4:24"),
         ("retries = { count = 1, backoff = 'linear' }", "4:34"),
         ("class = 'gpu'", "4:9"),
-        ("class = 'auto'", "4:9"),
+        ("class = 'automatic'", "4:9"),
         ("class = 'gpu'", "4:9"),
         ("priority = 0", "4:12"),
         ("env = { A = [1] }", "4:13"),
