@@ -31,13 +31,13 @@ pub enum EventKind {
         /// How many of them succeeded in a run before; there is no event of those.
         succeeded_before: usize,
     },
-    /// An attempt got a process.
+    /// An attempt got a process, or, of a task, a thread.
     JobStarted {
         /// The job.
         job: JobIndex,
         /// The attempt, from 1.
         attempt: u32,
-        /// The process, leader of the attempt.
+        /// The process, leader of the attempt; of a task, the one that it runs in.
         pid: u32,
         /// The slots that it holds: `Cpu` or `Io`.
         class: Class,
@@ -104,6 +104,10 @@ pub enum Reason {
     Timeout,
     /// No process could be started.
     Spawn,
+    /// A task gave an error back.
+    Error,
+    /// A task panicked.
+    Panic,
     /// The kernel ended it for more memory than it may have.
     OutOfMemory,
     /// `deadline` passed.
@@ -137,14 +141,15 @@ pub struct AttemptEnd {
     pub stderr: Captured,
     /// Where it was placed, if it was.
     pub placement: Option<Arc<Placement>>,
-    /// What it did with its time; of jobs of class auto that got a process alone.
+    /// What it did with its time; of jobs of class auto that got a process, or a thread, alone.
     pub usage: Option<Usage>,
 }
 
 /// What an attempt did with its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// What its leader computed, with all its children that it, or they, waited for.
+    /// What its leader computed, with all its children that it, or they, waited for; of a task, the
+    /// thread that ran it.
     pub cpu: Duration,
     /// How long the first thread of its leader could have run and had no CPU; `None` where the system
     /// does not tell.
@@ -153,7 +158,7 @@ pub struct Usage {
     pub wall: Duration,
 }
 
-/// How the first process of an attempt ended.
+/// How the first process of an attempt ended, or its task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaderEnd {
     /// By itself, with this code.
@@ -162,6 +167,12 @@ pub enum LeaderEnd {
     Signalled(i32),
     /// There never was one: the system's reason, with what it was about.
     NotStarted(String),
+    /// It was no process but a task, which came back; where it failed, with this error.
+    Returned(Result<(), String>),
+    /// It was a task, which panicked, and said this.
+    Panicked(String),
+    /// It was a task that did not come back when nothing more was waited for.
+    Abandoned,
 }
 
 /// How many jobs ended how; together they are all jobs of the run.

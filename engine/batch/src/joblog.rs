@@ -80,11 +80,15 @@ fn exit_and_signal(status: Status, end: &AttemptEnd) -> (i32, i32) {
     let (exit, signal) = match end.leader {
         LeaderEnd::Exited(code) => (code, 0),
         LeaderEnd::Signalled(signal) => (0, signal),
-        LeaderEnd::NotStarted(_) => (-1, 0),
+        LeaderEnd::Returned(Ok(())) => (0, 0),
+        LeaderEnd::Returned(Err(_)) | LeaderEnd::Panicked(_) => (1, 0),
+        LeaderEnd::NotStarted(_) | LeaderEnd::Abandoned => (-1, 0),
     };
     match status {
         Status::Failed(Reason::Timeout | Reason::Spawn | Reason::Deadline) => (-1, signal),
-        Status::Failed(Reason::Exit | Reason::Signal | Reason::OutOfMemory)
+        Status::Failed(
+            Reason::Exit | Reason::Signal | Reason::OutOfMemory | Reason::Error | Reason::Panic,
+        )
         | Status::Success
         | Status::Cancelled => (exit, signal),
     }

@@ -63,7 +63,7 @@ impl<W: Write + Send> Trace<W> {
         let (code, signal) = match &end.leader {
             LeaderEnd::Exited(code) => (Some(*code), None),
             LeaderEnd::Signalled(signal) => (None, Some(*signal)),
-            LeaderEnd::NotStarted(_) => (None, None),
+            _ => (None, None),
         };
         self.put(&json!({
             "ph": "X",

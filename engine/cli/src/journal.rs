@@ -234,7 +234,11 @@ fn how(job: &Job) -> String {
     let leader = match (end.code, end.signal) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("ended by {}", signals::name(signal)),
-        (None, None) => "not started".to_owned(),
+        (None, None) if end.attempt == 0 => "not started".to_owned(),
+        (None, None) => match end.status {
+            Status::Failed(Reason::Spawn) | Status::Cancelled => "not started".to_owned(),
+            _ => "a task".to_owned(),
+        },
     };
     let why = match end.status {
         Status::Failed(Reason::Timeout) => format!("timeout, {leader}"),

@@ -174,6 +174,11 @@ impl Terminal {
             plain(&plan.command_text(job).to_string_lossy())
         );
         // What was just printed whole to the same place is not shown twice.
+        if let LeaderEnd::Returned(Err(message)) | LeaderEnd::Panicked(message) = &end.leader
+            && message.trim_end().contains('\n')
+        {
+            text += &lines("all that it says", message);
+        }
         for (what, stream, shows) in [
             ("stdout", &end.stdout, !was_printed || !self.one_place),
             ("stderr", &end.stderr, !was_printed),
@@ -431,17 +436,28 @@ fn headline(
         LeaderEnd::Exited(code) => format!("exit code {code}"),
         LeaderEnd::Signalled(signal) => format!("ended by {}", signals::name(*signal)),
         LeaderEnd::NotStarted(reason) => format!("not started: {}", plain(reason)),
+        LeaderEnd::Returned(Ok(())) => "returned".to_owned(),
+        LeaderEnd::Returned(Err(_)) => "error".to_owned(),
+        LeaderEnd::Panicked(_) => "panicked".to_owned(),
+        LeaderEnd::Abandoned => "did not return".to_owned(),
+    };
+    let says = match &end.leader {
+        LeaderEnd::Returned(Err(message)) | LeaderEnd::Panicked(message) => {
+            let first = message.lines().next().unwrap_or_default();
+            format!(": {}", plain(first))
+        }
+        _ => String::new(),
     };
     let why = match reason {
         Reason::Timeout => format!("timeout, {leader}"),
         Reason::Deadline => format!("deadline, {leader}"),
         Reason::OutOfMemory => format!("out of memory, {leader}"),
-        Reason::Exit | Reason::Signal | Reason::Spawn => leader,
+        Reason::Exit | Reason::Signal | Reason::Spawn | Reason::Error | Reason::Panic => leader,
     };
     let node = end.placement.as_ref().and_then(|placement| placement.node);
     let node = node.map_or(String::new(), |node| format!(" on node {node}"));
     format!(
-        "{name} (attempt {attempt} of {attempts}): {why} after {}{node}",
+        "{name} (attempt {attempt} of {attempts}): {why} after {}{node}{says}",
         Pretty(end.duration)
     )
 }
@@ -452,8 +468,15 @@ fn kept_in(what: &str, path: &Path) -> String {
 
 fn tail(what: &str, stream: &Captured) -> String {
     let tail = stream.last_lines(TAIL_LINES);
-    let mut text = format!("\n  the end of {what}:");
-    for line in String::from_utf8_lossy(&tail).lines() {
+    lines(
+        &format!("the end of {what}"),
+        &String::from_utf8_lossy(&tail),
+    )
+}
+
+fn lines(what: &str, said: &str) -> String {
+    let mut text = format!("\n  {what}:");
+    for line in said.lines() {
         // Tabs are layout, not control.
         let line: Vec<String> = line.split('\t').map(plain).collect();
         text += &format!("\n  | {}", line.join("\t"));

@@ -229,6 +229,10 @@ fn why(end: &AttemptEnd) -> String {
         LeaderEnd::Exited(code) => format!("exit code {code}"),
         LeaderEnd::Signalled(signal) => format!("signal {signal}"),
         LeaderEnd::NotStarted(reason) => format!("not started: {reason}"),
+        LeaderEnd::Returned(Ok(())) => "returned".to_owned(),
+        LeaderEnd::Returned(Err(message)) => format!("error: {message}"),
+        LeaderEnd::Panicked(message) => format!("panicked: {message}"),
+        LeaderEnd::Abandoned => "did not return".to_owned(),
     };
     match word(end.status) {
         "timeout" => format!("timeout, {leader}"),

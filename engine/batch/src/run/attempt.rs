@@ -291,7 +291,7 @@ impl Attempts {
 
     /// Keeps a failed attempt's output in files for people to read. Their names begin with the
     /// job's number, so that names that look alike as file names stay apart.
-    fn keep_output(&self, end: &mut AttemptEnd, job: JobIndex, name: &str, number: u32) {
+    pub(super) fn keep_output(&self, end: &mut AttemptEnd, job: JobIndex, name: &str, number: u32) {
         let safe = |letter: char| match letter {
             'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '-' | '_' => letter,
             _ => '_',
@@ -686,7 +686,7 @@ impl<'a> Watch<'a> {
             }
             (None, LeaderEnd::Exited(_)) => Status::Failed(Reason::Exit),
             (None, LeaderEnd::Signalled(_)) => Status::Failed(Reason::Signal),
-            (None, LeaderEnd::NotStarted(_)) => Status::Failed(Reason::Spawn),
+            (None, _) => Status::Failed(Reason::Spawn),
         };
         let [stdout, stderr] = self.streams.map(|stream| stream.captured);
         let end = AttemptEnd {

@@ -67,11 +67,12 @@ impl Control {
         self.tell(Message::Cancel);
     }
 
-    /// Ends what still runs at once, by KILL.
+    /// Ends what still runs at once, by KILL. Tasks cannot be killed: none is waited for any more.
     pub fn kill(&self) {
         self.cancel(None);
         self.inner.killing.store(true, Ordering::SeqCst);
         set(&self.inner.kill);
+        self.tell(Message::Kill);
     }
 
     /// Stops what runs, and calls `stop_itself`, which is to return when all goes on: as for Ctrl-Z.
@@ -130,6 +131,9 @@ impl Control {
             .unwrap_or_else(PoisonError::into_inner) = Some(coordinator);
         if self.is_ending() {
             self.tell(Message::Cancel);
+        }
+        if self.is_killing() {
+            self.tell(Message::Kill);
         }
     }
 

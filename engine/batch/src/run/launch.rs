@@ -186,6 +186,7 @@ impl Launcher {
                 spawn(&program, &arguments)
                     .map_err(|error| format!("cannot run `{}`: {error}", words[0].display()))?
             }
+            Command::Task(name) => return Err(format!("`{name}` is a task, and no process")),
             Command::Shell(line) => {
                 let direct = plain_words(line.as_bytes()).and_then(|words| {
                     let words = words.iter().map(|word| OsStr::from_bytes(word));

@@ -7,7 +7,8 @@
 //! attempts but never the end of running ones.
 //!
 //! The engine's threads are not pinned here: they only wait, and what they start inherits the
-//! affinity and memory policy that this process was started with.
+//! affinity and memory policy that this process was started with. Jobs that are functions of the
+//! program have an engine of their own (`tasks`), whose workers are where engines have them.
 
 mod attempt;
 mod cgroups;
@@ -26,6 +27,7 @@ mod recorder;
 mod rehearsal;
 mod stock;
 mod streams;
+mod tasks;
 mod tokens;
 mod trace;
 mod zygote;
@@ -59,6 +61,7 @@ pub use memory::available_memory;
 use recorder::Recorder;
 pub use rehearsal::rehearse;
 use stock::Held;
+use tasks::{Heard, TaskNews, Tasks};
 use tokens::{Offer, Tokens};
 pub use zygote::serve_if_zygote;
 
@@ -103,6 +106,13 @@ pub(crate) enum Message {
         end: Arc<AttemptEnd>,
     },
     Cancel,
+    Kill,
+    /// Of a job that is a function of the program.
+    Task {
+        job: JobIndex,
+        number: u32,
+        news: TaskNews,
+    },
     /// The jobserver's pipe may hold something.
     TokensCame,
     /// The reporter, or the journal, has caught up.
@@ -174,6 +184,7 @@ pub fn run(
         .map_err(io::Error::other)?;
     let (done, exit_counts) = (options.done, options.exit_counts);
     let run_id = options.run_id;
+    let tasks = Tasks::open(plan, &run_id, &options.state_folder, control, begin)?;
     let attempts = Attempts::new(
         run_id.clone(),
         options.state_folder,
@@ -197,6 +208,7 @@ pub fn run(
         engine: &engine,
         control,
         attempts: Arc::new(attempts),
+        tasks,
         coordinator: Coordinator::new(plan, RandomState::new().hash_one(begin), &done),
         tokens,
         sender,
@@ -223,6 +235,7 @@ pub fn run(
 
     let Run {
         attempts,
+        tasks,
         mut summary,
         lost,
         reporter,
@@ -230,7 +243,12 @@ pub fn run(
         mut trouble,
         ..
     } = run;
-    attempts.reap_orphans();
+    if tasks.as_ref().is_none_or(Tasks::are_over) {
+        attempts.reap_orphans();
+    }
+    if let Some(tasks) = tasks {
+        tasks.close();
+    }
     attempts.close_groups();
     summary.duration = begin.elapsed();
     let signal = control
@@ -293,6 +311,8 @@ struct Run<'p> {
     engine: &'p Engine,
     control: &'p Control,
     attempts: Arc<Attempts>,
+    /// None where the plan has no tasks.
+    tasks: Option<Tasks>,
     coordinator: Coordinator<'p>,
     tokens: Option<Tokens>,
     sender: Sender<Message>,
@@ -316,6 +336,9 @@ impl Run<'_> {
             self.tell_news();
             let age = self.control.now().saturating_duration_since(self.begin);
             self.coordinator.pass_deadlines(age);
+            if let Some(tasks) = &mut self.tasks {
+                tasks.pass_limits();
+            }
             // Also while nothing may start: what has come is not waited for.
             self.coordinator.pass_delays(self.control.now());
             let mut looks_again = self.start_what_may();
@@ -335,8 +358,9 @@ impl Run<'_> {
             // One that the clock cannot hold never passes.
             let deadline = deadline.and_then(|deadline| self.begin.checked_add(deadline));
             let looks_again = looks_again.map(|at| at.saturating_duration_since(Instant::now()));
+            let limit = self.tasks.as_ref().and_then(Tasks::next_limit);
             let waits = delay.into_iter().chain(deadline.map(left));
-            let wait = waits.chain(looks_again).min();
+            let wait = waits.chain(looks_again).chain(limit.map(left)).min();
             let message = match wait {
                 None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(wait) => messages.recv_timeout(wait),
@@ -357,6 +381,17 @@ impl Run<'_> {
             }
             let (job, number) = self.coordinator.next(self.control.now())?;
             let held = self.coordinator.held(job).cloned().unwrap_or_default();
+            if let Some(tasks) = &mut self.tasks
+                && tasks.start(
+                    self.plan,
+                    (job, number),
+                    &held,
+                    &self.attempts,
+                    &self.sender,
+                )
+            {
+                continue;
+            }
             let placement = held.placement().cloned();
             let (plan, attempts) = (Arc::clone(self.plan), Arc::clone(&self.attempts));
             let sender = self.sender.clone();
@@ -406,7 +441,26 @@ impl Run<'_> {
                 self.coordinator.ended(job, status, self.control.now());
                 self.reap_orphans_now_and_then();
             }
-            Message::Cancel => self.coordinator.stop(Stop::Cancel),
+            Message::Cancel => {
+                self.coordinator.stop(Stop::Cancel);
+                if let Some(tasks) = &mut self.tasks {
+                    tasks.cancel();
+                }
+            }
+            Message::Kill => {
+                let abandoned = self.tasks.as_mut().map(Tasks::abandon);
+                for (job, end) in abandoned.into_iter().flatten() {
+                    self.end_task(job, end);
+                }
+            }
+            Message::Task { job, number, news } => {
+                let heard = self.tasks.as_mut();
+                match heard.map_or(Heard::Nothing, |tasks| tasks.hear(job, number, news)) {
+                    Heard::Started(start) => self.report_start(job, start),
+                    Heard::Ended(end) => self.end_task(job, end),
+                    Heard::Nothing => {}
+                }
+            }
             Message::TokensCame => {
                 if let Some(tokens) = &mut self.tokens {
                     tokens.came();
@@ -422,6 +476,11 @@ impl Run<'_> {
                 self.trouble.get_or_insert(error);
             }
         }
+    }
+
+    fn end_task(&mut self, job: JobIndex, end: Arc<AttemptEnd>) {
+        let start = None;
+        self.take(Message::Ended { job, start, end });
     }
 
     fn tell_news(&mut self) {
@@ -497,7 +556,9 @@ impl Run<'_> {
 
     fn reap_orphans_now_and_then(&mut self) {
         let now = Instant::now();
-        if now >= self.next_reaping {
+        // What a task has started is for the task to wait for.
+        let may_reap = self.tasks.as_ref().is_none_or(Tasks::are_over);
+        if may_reap && now >= self.next_reaping {
             self.attempts.reap_orphans();
             let pause = (now.elapsed() * REAPING_PART).max(REAPING_PAUSE);
             self.next_reaping = now + pause;

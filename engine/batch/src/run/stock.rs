@@ -14,7 +14,8 @@ use reiver_topology::CpuSet;
 use super::places::{Answer, Given, Places, Wish};
 use crate::Plan;
 use crate::event::Placement;
-use crate::plan::Settings;
+use crate::job_file::Affinity;
+use crate::plan::{Numa, Settings};
 
 /// What a job needs to start; jobs with the same needs wait in one queue.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -86,7 +87,11 @@ impl Demand {
             resources: resources
                 .map(|(name, count)| (place(plan.resources(), name), *count))
                 .collect(),
-            wish: Wish::of(settings.cpus, &settings.numa, plan.affinity()),
+            wish: match settings.is_task {
+                // The engine's workers are where they are.
+                true => Wish::of(None, &Numa::default(), Affinity::None),
+                false => Wish::of(settings.cpus, &settings.numa, plan.affinity()),
+            },
         }
     }
 }
