@@ -14,7 +14,34 @@ use super::args::{ArgError, Args, read};
 
 /// The functions of a program that its job files may name: `task = "name"`, with `args = { ... }`.
 ///
-/// [`plan_with`](crate::plan::plan_with) makes plans of them.
+/// A program that hands one to [`main`](crate::main()) is the command `reiver` with tasks of its own:
+///
+/// ```no_run
+/// use std::process::ExitCode;
+///
+/// use reiver_batch::{Registry, TaskContext};
+///
+/// #[derive(serde::Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// struct Resize {
+///     input: String,
+///     width: u32,
+/// }
+///
+/// fn resize(args: Resize, context: &TaskContext<'_>) -> Result<(), std::io::Error> {
+///     let picture = std::fs::read(context.folder().join(&args.input))?;
+///     for _line in picture.chunks(1 << 20) {
+///         context.checkpoint()?; // where a timeout and Ctrl-C are noticed
+///     }
+///     Ok(())
+/// }
+///
+/// fn main() -> ExitCode {
+///     let mut registry = Registry::new();
+///     registry.task("resize", resize);
+///     reiver_batch::main(registry)
+/// }
+/// ```
 ///
 /// # In a job file
 /// ```toml

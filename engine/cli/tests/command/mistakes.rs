@@ -295,3 +295,18 @@ fn a_slip_in_a_placeholder_is_pointed_out_and_runs() {
     assert!(done.stdout.contains("1 warning"), "{}", done.stdout);
     assert_eq!(case.run().expect(0).stdout, "{shart}\n");
 }
+
+#[test]
+fn tasks_are_for_programs_that_have_some() {
+    let case = Case::toml("[[job]]\ntask = \"resize\"\nargs = { width = 3 }\n");
+    for command in ["run", "check"] {
+        let done = case.reiver(&[command, "jobs.toml"]).expect(2);
+        let said = done.stdout + &done.stderr;
+        for words in [
+            "jobs.toml:2:8: tasks are functions of the program that runs the file",
+            "reiver_batch::main",
+        ] {
+            assert!(said.contains(words), "no `{words}` in {said}");
+        }
+    }
+}

@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use reiver_batch::Form;
-use reiver_batch::job_file::Affinity;
-use reiver_batch::plan::{check_set_key, variable_of};
-use reiver_batch::read::parse_size;
+
+use crate::Form;
+use crate::job_file::Affinity;
+use crate::plan::{check_set_key, variable_of};
+use crate::read::parse_size;
 
 /// Runs files of jobs on the cores and nodes of this machine.
 #[derive(Debug, Parser)]

@@ -1,8 +1,7 @@
 //! Options that win over what files say, as the plan takes them.
 
-use reiver_batch::plan::{Overrides, variable_of};
-
-use crate::args::{Files, Limit, Shares};
+use super::args::{Files, Limit, Shares};
+use crate::plan::{Overrides, variable_of};
 
 /// The error is what is wrong with the options.
 pub(crate) fn overrides(files: &Files, shares: &Shares) -> Result<Overrides, String> {

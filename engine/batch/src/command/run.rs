@@ -7,25 +7,27 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use clap::ValueEnum;
-use reiver_batch::event::Sink;
-use reiver_batch::joblog::JobLog;
-use reiver_batch::json::JsonLines;
-use reiver_batch::report::Report;
-use reiver_batch::run::{Control, Options, new_run_id};
-use reiver_batch::trace::Trace;
 
-use crate::args::{Limit, Output, RunArgs};
-use crate::console::{Console, count, say, to_paste};
-use crate::files::planned;
-use crate::in_order::InOrder;
-use crate::overrides::overrides;
-use crate::progress::Progress;
-use crate::resume::{self, Wanted};
-use crate::terminal::Terminal;
-use crate::{answer, dry_run, exit, signals, trouble};
+use super::args::{Limit, Output, RunArgs};
+use super::console::{Console, count, say, to_paste};
+use super::files::planned;
+use super::in_order::InOrder;
+use super::overrides::overrides;
+use super::program::Program;
+use super::progress::Progress;
+use super::resume::{self, Wanted};
+use super::terminal::Terminal;
+use super::{answer, dry_run, exit, signals, trouble};
+use crate::Plan;
+use crate::event::Sink;
+use crate::joblog::JobLog;
+use crate::json::JsonLines;
+use crate::report::Report;
+use crate::run::{Control, Options, new_run_id};
+use crate::trace::Trace;
 
 /// Runs the jobs; gives the exit code.
-pub(crate) fn run(args: &RunArgs) -> u8 {
+pub(crate) fn run(args: &RunArgs, program: &Program) -> u8 {
     let overrides = match overrides(&args.files, &args.shares) {
         Ok(overrides) => overrides,
         Err(problem) => {
@@ -34,7 +36,9 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
         }
     };
     let console = Console::new(args.look.color, io::stderr().is_terminal());
-    let mut planned = match planned(&args.files, &overrides, args.reader.as_deref(), &console) {
+    let reader = args.reader.as_deref();
+    let planned = planned(&args.files, &overrides, reader, &program.registry, &console);
+    let mut planned = match planned {
         Ok(planned) => planned,
         Err(code) => return code,
     };
@@ -61,7 +65,7 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
             }
         };
     }
-    match carry_out(wanted, args, console) {
+    match carry_out(wanted, args, program, console) {
         Ok(code) => code,
         Err(error) => {
             say(&format!("reiver: the run cannot begin: {error}"));
@@ -70,7 +74,12 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
     }
 }
 
-fn carry_out(wanted: Wanted, args: &RunArgs, console: Console) -> io::Result<u8> {
+fn carry_out(
+    wanted: Wanted,
+    args: &RunArgs,
+    program: &Program,
+    console: Console,
+) -> io::Result<u8> {
     let control = Control::new()?;
     let progress = Arc::new(Progress::default());
     signals::watch(&control, &progress)?;
@@ -127,7 +136,7 @@ fn carry_out(wanted: Wanted, args: &RunArgs, console: Console) -> io::Result<u8>
     if let Some(trace) = trace {
         sinks.push(Box::new(Trace::new(BufWriter::new(trace))));
     }
-    let alone = alone(plan, args);
+    let alone = alone(plan, args, program);
     let in_order = args
         .keep_order
         .then(|| InOrder::new(options.done.clone(), options.state_folder.clone()));
@@ -138,7 +147,7 @@ fn carry_out(wanted: Wanted, args: &RunArgs, console: Console) -> io::Result<u8>
         in_order,
         Arc::clone(&progress),
     )));
-    let outcome = reiver_batch::run::run(plan, options, &control, prepared.journal, sinks)?;
+    let outcome = crate::run::run(plan, options, &control, prepared.journal, sinks)?;
     if outcome.unrecorded > 0 {
         let ends = count(outcome.unrecorded, "end");
         say(&format!(
@@ -169,8 +178,8 @@ fn made(option: &str, path: Option<&OsString>) -> Result<Option<File>, String> {
 
 /// The command that runs one job of this run alone, but for the job's name at its end; none where
 /// a file cannot be read a second time.
-fn alone(plan: &reiver_batch::Plan, args: &RunArgs) -> Option<String> {
-    let mut words = vec!["reiver".to_owned(), "run".to_owned()];
+fn alone(plan: &Plan, args: &RunArgs, program: &Program) -> Option<String> {
+    let mut words = vec![program.to_paste(), "run".to_owned()];
     for source in plan.sources() {
         if source.is_stream {
             return None;

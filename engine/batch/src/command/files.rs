@@ -4,15 +4,14 @@ use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use reiver_batch::job_file::JobFile;
-use reiver_batch::plan::{Machine, Overrides, plan};
-use reiver_batch::source::Lines;
-use reiver_batch::{Diagnostic, Plan, Severity, Source, SourceId, read};
-
-use crate::args::{CheckArgs, Files};
-use crate::console::{Console, count, say};
-use crate::overrides::overrides;
-use crate::{exit, machine, mistakes};
+use super::args::{CheckArgs, Files};
+use super::console::{Console, count, say};
+use super::overrides::overrides;
+use super::{exit, machine, mistakes};
+use crate::job_file::JobFile;
+use crate::plan::{Machine, Overrides, plan_with};
+use crate::source::Lines;
+use crate::{Diagnostic, Plan, Registry, Severity, Source, SourceId, read};
 
 /// What reading and planning came to.
 pub(crate) struct Planned {
@@ -30,6 +29,7 @@ pub(crate) fn planned(
     files: &Files,
     overrides: &Overrides,
     reader: Option<&OsStr>,
+    registry: &Registry,
     console: &Console,
 ) -> Result<Planned, u8> {
     let topology = machine::read(reader).map_err(|error| {
@@ -42,7 +42,7 @@ pub(crate) fn planned(
     let machine = &Machine::new(topology, memory_budget());
     let (sources, unreadable) = read::open_all(&files.files, files.format.map(Into::into));
     if unreadable.is_empty() {
-        let planned = planned_from(sources, overrides, machine, console);
+        let planned = planned_from(sources, overrides, machine, registry, console);
         return match planned.unused_set_keys() {
             None => Ok(planned),
             Some(unused) => {
@@ -69,11 +69,12 @@ pub(crate) fn planned_from(
     sources: Vec<Source>,
     overrides: &Overrides,
     machine: &Machine,
+    registry: &Registry,
     console: &Console,
 ) -> Planned {
     let sources: Vec<Arc<Source>> = sources.into_iter().map(Arc::new).collect();
     let (files, mut findings) = read_all(&sources);
-    let (plan, found) = plan(sources.clone(), files, overrides, machine);
+    let (plan, found) = plan_with(sources.clone(), files, overrides, machine, registry);
     findings.extend(found);
     let shown = show(&mut findings, &sources, console);
     let is_error = |finding: &&Diagnostic| finding.severity == Severity::Error;
@@ -143,11 +144,16 @@ impl Planned {
 
 /// Of the memory that is available nine tenths: the rest is reiver's, and the system's.
 fn memory_budget() -> Option<u64> {
-    reiver_batch::run::available_memory().map(|bytes| bytes / 10 * 9)
+    crate::run::available_memory().map(|bytes| bytes / 10 * 9)
 }
 
 /// `reiver check`.
-pub(crate) fn check(args: &CheckArgs, console: &Console, out: &mut dyn Write) -> io::Result<u8> {
+pub(crate) fn check(
+    args: &CheckArgs,
+    registry: &Registry,
+    console: &Console,
+    out: &mut dyn Write,
+) -> io::Result<u8> {
     let overrides = match overrides(&args.files, &args.shares) {
         Ok(overrides) => overrides,
         Err(problem) => {
@@ -155,7 +161,7 @@ pub(crate) fn check(args: &CheckArgs, console: &Console, out: &mut dyn Write) ->
             return Ok(exit::REFUSED);
         }
     };
-    let mut planned = match planned(&args.files, &overrides, None, console) {
+    let mut planned = match planned(&args.files, &overrides, None, registry, console) {
         Ok(planned) => planned,
         Err(code) => return Ok(code),
     };

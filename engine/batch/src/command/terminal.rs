@@ -11,17 +11,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reiver_batch::Plan;
-use reiver_batch::capture::Captured;
-use reiver_batch::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Sink, Status, Summary};
-use reiver_batch::learnt::Learnt;
-use reiver_batch::plan::{JobIndex, Stderr, Stdout};
-
-use crate::bar::Bar;
-use crate::console::{Console, Pretty, Tone, count, plain, say, to_paste};
-use crate::in_order::{InOrder, Output, Part};
-use crate::progress::Progress;
-use crate::signals;
+use super::bar::Bar;
+use super::console::{Console, Pretty, Tone, count, plain, say, to_paste};
+use super::in_order::{InOrder, Output, Part};
+use super::progress::Progress;
+use super::signals;
+use crate::Plan;
+use crate::capture::Captured;
+use crate::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Sink, Status, Summary};
+use crate::learnt::Learnt;
+use crate::plan::{JobIndex, Stderr, Stdout};
 
 /// Where there is no terminal, how often the state is said.
 const STATE: Duration = Duration::from_secs(10);
