@@ -1,7 +1,7 @@
 //! One trial's folder, and the program started in it.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -119,6 +119,18 @@ pub(crate) fn wait_for_event(child: &mut Child, words: &str) {
         if line.contains(words) {
             return;
         }
+    }
+}
+
+/// Waits until the program has said this on standard error.
+pub(crate) fn wait_for_words(child: &mut Child, words: &str) {
+    let stderr = child.stderr.as_mut().expect("it is piped");
+    let mut said = Vec::new();
+    while !said.ends_with(words.as_bytes()) {
+        let mut byte = [0];
+        let read = stderr.read(&mut byte).expect("it can be read");
+        assert_eq!(read, 1, "{}", String::from_utf8_lossy(&said));
+        said.extend(byte);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::case::{Case, Done, Named, signal, wait_for_event};
+use crate::case::{Case, Done, Named, signal, wait_for_event, wait_for_words};
 
 pub(crate) const TRIALS: &[Named] = &[
     (
@@ -18,6 +18,10 @@ pub(crate) const TRIALS: &[Named] = &[
         a_retry,
     ),
     ("a_timeout_and_a_deadline_reach_a_task_that_looks", limits),
+    (
+        "what_does_not_look_keeps_its_slots_past_its_timeout_and_that_is_said",
+        stubborn,
+    ),
     ("what_returns_after_its_timeout_has_timed_out", too_late),
     ("ctrl_c_ends_a_task_that_looks_and_term_does", ctrl_c),
     ("a_second_ctrl_c_waits_for_no_task", twice),
@@ -172,20 +176,34 @@ fn twice() {
     wait_for_event(&mut child, "job-started");
     signal(&child, libc::SIGINT);
     // A second one that came before the first was taken would be none.
-    let stderr = child.stderr.as_mut().expect("it is piped");
-    let mut said = String::new();
-    let mut one = [0];
-    while !said.ends_with("to kill it\n") {
-        let read = std::io::Read::read(stderr, &mut one).expect("it can be read");
-        assert_eq!(read, 1, "{said}");
-        said.push(char::from(one[0]));
-    }
+    wait_for_words(&mut child, "to kill it\n");
     signal(&child, libc::SIGINT);
     let done = Done::of(child).expect(130);
     assert_eq!(done.stdout.matches("\"status\":\"cancelled\"").count(), 2);
     assert!(done.stderr.contains("here to stay"), "{done:#?}");
     // What it was doing is not taken for done.
     case.program(&["journal", "show", "jobs.toml"]).expect(0);
+}
+
+fn stubborn() {
+    let case = Case::toml(
+        "[[job]]\nname = \"a\"\ntask = \"stubborn\"\ntimeout = \"10ms\"\n[[job]]\nname = \"b\"\nrun = \"true\"\n",
+    );
+    let mut child = case.start(&["jobs.toml", "--output", "json", "-j1"]);
+    wait_for_words(&mut child, "it keeps its slots until it returns\n");
+    signal(&child, libc::SIGTERM);
+    wait_for_words(&mut child, "to kill it\n");
+    signal(&child, libc::SIGTERM);
+    let done = Done::of(child).expect(143);
+    assert!(done.stdout.contains("\"reason\":\"timeout\""), "{done:#?}");
+    assert!(
+        done.stdout.contains("\"status\":\"cancelled\""),
+        "{done:#?}"
+    );
+    assert!(
+        done.stderr.contains("timeout, did not return after"),
+        "{done:#?}"
+    );
 }
 
 fn needs() {
