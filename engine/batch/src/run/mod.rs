@@ -48,7 +48,7 @@ use crate::Plan;
 use crate::capture::Captured;
 use crate::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Sink, Status, Summary};
 use crate::journal::{Born, Journal};
-use crate::plan::JobIndex;
+use crate::plan::{JobIndex, Settings};
 use attempt::{Attempts, Ended, Start};
 use cgroups::Groups;
 pub use control::Control;
@@ -291,7 +291,9 @@ pub fn run(
 /// in any case.
 fn groups_for(plan: &Plan, run_id: &str) -> Option<Groups> {
     cgroups::sweep();
-    if !plan.tables().any(|settings| settings.memory.is_some()) {
+    // What a task takes cannot be told from what the run takes.
+    let is_limited = |settings: &Settings| settings.memory.is_some() && !settings.is_task;
+    if !plan.tables().any(is_limited) {
         return None;
     }
     match Groups::make(run_id) {

@@ -74,8 +74,8 @@ use super::args::{ArgError, Args, read};
 /// In this process, as a job of the engine, of the class and priority that the file says. So `join`,
 /// `scope` and `par_for` inside it use the engine's workers. `Ok` is a success; an `Err`, whose text is
 /// shown with its causes where its `{:#}` has them (as `anyhow`'s), and a panic are failures, told
-/// apart in every output, and retried as others are. A program built with `panic = "abort"` ends at a
-/// panic, and `--resume` goes on from there.
+/// apart in every output, and retried as others are. What ends the process ends the run, as a panic
+/// does in a program built with `panic = "abort"`, and `--resume` goes on from there.
 ///
 /// A timeout, a deadline and Ctrl-C reach it by its [context](TaskContext): `checkpoint()` is an error
 /// from then on, and `is_cancelled()` true. Whatever it then returns, it has timed out or is cancelled.

@@ -20,9 +20,7 @@ pub(crate) fn add(registry: &mut Registry) {
         .task("tell", tell)
         .task("alone", alone)
         .task("starts", starts)
-        .task("fails", |message: Message, _: &TaskContext<'_>| {
-            Err(message.text)
-        })
+        .task("fails", |message: Message, _| Err(message.text))
         .task("grumbles", grumbles)
         .task("late", late)
         .task(
