@@ -83,6 +83,11 @@ use super::args::{ArgError, Args, read};
 /// seconds, until it returns by itself or the process ends; a second Ctrl-C waits for no task.
 /// Processes that a task starts are its own to end.
 ///
+/// In events `job-started` has the key `task`, and as `pid` that of the program; a failure's `reason` is
+/// `error` or `panic`, with what it says as `message`, and `code` and `signal` are null. In a job log the
+/// exit value of either is 1. The journal records what succeeded and what did not, so that `--resume` and
+/// `--resume-failed` mean the same as for commands; other arguments make it another job.
+///
 /// What it prints with `println!` goes where the program's output goes, at once; into
 /// [`TaskContext::stdout`] and [`stderr`](TaskContext::stderr) goes what belongs to the job, which is
 /// printed whole as it ends, shown with its failure, and kept as that of a command.
