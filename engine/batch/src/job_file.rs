@@ -2,7 +2,8 @@
 //!
 //! Nothing is merged, unfolded or looked up yet; that is [`plan`](crate::plan).
 
-use std::sync::Arc;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use reiver::{Class, Priority};
@@ -70,6 +71,8 @@ pub enum Entry {
 /// The keys of a `[[job]]`, of `[defaults]` or of `#JOB` lines; those that were not given are
 /// `None` or empty. `name`, `run`, `command`, `task`, `args`, `matrix` and `needs` never stand in
 /// defaults.
+///
+/// A file may have millions: the [`OtherKeys`], which few of them state, take room only where some is set.
 #[derive(Debug, Clone, Default)]
 pub struct JobKeys {
     /// `name`, placeholders and all.
@@ -78,12 +81,37 @@ pub struct JobKeys {
     pub run: Option<Spanned<String>>,
     /// `command`: a program and its arguments, at least the program.
     pub command: Option<Spanned<Vec<Spanned<String>>>>,
+    /// `needs`.
+    pub needs: Vec<Spanned<NeedKey>>,
+    /// All others; `None` for none.
+    pub others: Option<Box<OtherKeys>>,
+}
+
+impl Deref for JobKeys {
+    type Target = OtherKeys;
+
+    fn deref(&self) -> &OtherKeys {
+        static NONE: LazyLock<OtherKeys> = LazyLock::new(OtherKeys::default);
+        match &self.others {
+            Some(others) => others,
+            None => &NONE,
+        }
+    }
+}
+
+impl DerefMut for JobKeys {
+    fn deref_mut(&mut self) -> &mut OtherKeys {
+        self.others.get_or_insert_default()
+    }
+}
+
+/// The keys of a job but those that most have.
+#[derive(Debug, Clone, Default)]
+pub struct OtherKeys {
     /// `task`: a function of the program, by its name in the [registry](crate::Registry).
     pub task: Option<Spanned<String>>,
     /// `args` of a task, a table.
     pub args: Option<Spanned<Arg>>,
-    /// `needs`.
-    pub needs: Vec<Spanned<NeedKey>>,
     /// `matrix`.
     pub matrix: Option<Spanned<MatrixKeys>>,
     /// `class`.

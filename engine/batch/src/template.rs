@@ -13,7 +13,14 @@ use crate::shell::{self, Quoting, Unclear};
 /// A text whose placeholders are known by keys `K`.
 #[derive(Debug, Clone)]
 pub(crate) struct Template<K> {
-    pieces: Box<[Piece<K>]>,
+    pieces: Pieces<K>,
+}
+
+/// Most texts have no placeholder, and a plan may hold millions.
+#[derive(Debug, Clone)]
+enum Pieces<K> {
+    Plain(Box<str>),
+    Several(Box<[Piece<K>]>),
 }
 
 #[derive(Debug, Clone)]
@@ -44,6 +51,19 @@ pub(crate) struct Found<'t, K> {
     pub(crate) unknown: Vec<(&'t str, Range<usize>)>,
 }
 
+impl<K> Pieces<K> {
+    fn of(mut pieces: Vec<Piece<K>>) -> Self {
+        match (pieces.pop(), pieces.is_empty()) {
+            (None, _) => Self::Plain(Box::default()),
+            (Some(Piece::Text(text)), true) => Self::Plain(text),
+            (Some(last), _) => {
+                pieces.push(last);
+                Self::Several(pieces.into())
+            }
+        }
+    }
+}
+
 impl<K: Copy> Template<K> {
     /// Parses a text whose values are put in as they are.
     pub(crate) fn parse<'t>(
@@ -53,7 +73,7 @@ impl<K: Copy> Template<K> {
         let (pieces, found) = split(text, key_of);
         (
             Self {
-                pieces: pieces.into(),
+                pieces: Pieces::of(pieces),
             },
             found,
         )
@@ -88,7 +108,7 @@ impl<K: Copy> Template<K> {
         }
         (
             Self {
-                pieces: pieces.into(),
+                pieces: Pieces::of(pieces),
             },
             found,
         )
@@ -96,8 +116,12 @@ impl<K: Copy> Template<K> {
 
     /// The text with its values.
     pub(crate) fn render<'v>(&self, value_of: impl Fn(K) -> Cow<'v, str>) -> String {
+        let pieces = match &self.pieces {
+            Pieces::Plain(text) => return text.clone().into_string(),
+            Pieces::Several(pieces) => pieces,
+        };
         let mut text = String::new();
-        for piece in &self.pieces {
+        for piece in pieces {
             match piece {
                 Piece::Text(piece) => text.push_str(piece),
                 Piece::Value { key, quoting } => quoting.write(&value_of(*key), &mut text),
@@ -108,16 +132,18 @@ impl<K: Copy> Template<K> {
 
     /// True if every job has the same text.
     pub(crate) fn is_constant(&self) -> bool {
-        self.pieces
-            .iter()
-            .all(|piece| matches!(piece, Piece::Text(_)))
+        matches!(self.pieces, Pieces::Plain(_))
     }
 
     /// True if some values could make it empty.
     pub(crate) fn may_be_empty(&self) -> bool {
-        self.pieces
-            .iter()
-            .all(|piece| matches!(piece, Piece::Value { .. }))
+        match &self.pieces {
+            Pieces::Plain(text) => text.is_empty(),
+            Pieces::Several(pieces) => {
+                let mut pieces = pieces.iter();
+                pieces.all(|piece| matches!(piece, Piece::Value { .. }))
+            }
+        }
     }
 }
 

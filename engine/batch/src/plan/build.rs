@@ -13,12 +13,12 @@ use super::matrix::Matrix;
 use super::merged::Merged;
 use super::names::{self, NameIndex};
 use super::set::SetKeys;
-use super::table::{Action, Job, Join, Table, TableName};
+use super::table::{Action, Around, Job, Join, Key, Table, TableName};
 use super::texts::Texts;
 use super::{Machine, Overrides, Plan, Settings, limits, needs, tasks};
 use crate::diagnostic::Diagnostic;
 use crate::glob::Glob;
-use crate::job_file::{Affinity, Entry, JobFile, JobKeys, NeedKey};
+use crate::job_file::{Affinity, Entry, JobFile, JobKeys, NeedKey, When};
 use crate::read::nearest;
 use crate::source::{Source, SourceId, Span};
 use crate::task::Registry;
@@ -74,6 +74,11 @@ pub fn plan_with(
         jobs: Vec::new(),
         left_out: Vec::new(),
         is_complete: true,
+        common: Common {
+            single: Arc::new(Matrix::single()),
+            around: Arc::default(),
+            settings: None,
+        },
     };
     for file in files {
         if !is_repeated[file.source.0 as usize] {
@@ -153,11 +158,49 @@ struct Builder<'s> {
     left_out: Vec<Glob>,
     /// False where reading has left out what a job needs; it has said so.
     is_complete: bool,
+    common: Common,
+}
+
+/// What tables have in common, so that they share it.
+struct Common {
+    single: Arc<Matrix>,
+    around: Arc<Around>,
+    /// Of the last table: those beside each other are mostly alike.
+    settings: Option<Arc<Settings>>,
+}
+
+impl Common {
+    fn matrix(&self, matrix: Matrix) -> Arc<Matrix> {
+        let is_single = matrix.cells() == 1 && matrix.keys().next().is_none();
+        match is_single {
+            true => Arc::clone(&self.single),
+            false => Arc::new(matrix),
+        }
+    }
+
+    fn around(&self, around: Around) -> Arc<Around> {
+        match around.is_empty() {
+            true => Arc::clone(&self.around),
+            false => Arc::new(around),
+        }
+    }
+
+    fn settings(&mut self, settings: Settings) -> Arc<Settings> {
+        let last = self.settings.take().filter(|last| **last == settings);
+        let shared = last.unwrap_or_else(|| Arc::new(settings));
+        Arc::clone(self.settings.insert(shared))
+    }
 }
 
 impl Builder<'_> {
     fn file(&mut self, file: JobFile) {
         let source = file.source;
+        self.jobs.reserve(file.entries.len());
+        let tables = file.entries.iter();
+        let tables = tables.filter(|entry| matches!(entry, Entry::Table { .. }));
+        let tables = tables.count();
+        self.tables.reserve(tables);
+        self.drafts.reserve(tables);
         // The `#JOB` state whose table is the last one.
         let mut state: Option<Arc<JobKeys>> = None;
         for entry in file.entries {
@@ -241,11 +284,17 @@ impl Builder<'_> {
         let action = action(&mut texts, keys.own, self.registry);
         self.is_complete &= action.is_some();
         let action = action.unwrap_or(Action::Argv(Box::default()));
-        let table = table(&mut texts, self.fit, name, action, keys);
         let written = needs.iter().map(|need| (need.job.clone(), need.when));
+        let written = written.collect();
+        let table = table(
+            &mut texts,
+            self.fit,
+            &mut self.common,
+            (name, action, written),
+            keys,
+        );
         self.tables.push(Table {
-            needs: written.collect(),
-            matrix,
+            matrix: self.common.matrix(matrix),
             ..table
         });
         self.drafts.push(Draft {
@@ -271,9 +320,11 @@ impl Builder<'_> {
             findings: &mut self.findings,
             is_sound: true,
         };
-        let (name, action) = (TableName::Place(0), Action::Argv(Box::default()));
+        let common = &mut self.common;
+        let name = TableName::Place(0);
+        let own = (name, Action::Argv(Box::default()), Box::default());
         self.tables
-            .push(table(&mut texts, self.fit, name, action, &keys));
+            .push(table(&mut texts, self.fit, common, own, &keys));
         let begin = index_of(self.jobs.len());
         self.drafts.push(Draft {
             entry: first,
@@ -467,42 +518,44 @@ fn missing(name: &str, known: &[(String, u32)], table: &str, option: &str) -> St
     }
 }
 
-/// All of a table but its matrix and its needs.
+type Needs = Box<[(Template<Key>, When)]>;
+
+/// All of a table but its matrix.
 fn table(
     texts: &mut Texts<'_>,
     fit: Fit<'_>,
-    name: TableName,
-    action: Action,
+    common: &mut Common,
+    (name, action, needs): (TableName, Action, Needs),
     keys: &Merged<'_>,
 ) -> Table {
-    let settings = keys.settings(texts.id, texts.findings);
+    let settings = common.settings(keys.settings(texts.id, texts.findings));
     fit.check(texts, keys, &settings);
-    if settings.is_task {
-        return Table {
-            source: texts.id,
-            name,
-            settings,
-            action,
-            cwd: None,
-            env: Box::default(),
-            needs: Box::default(),
-            stdin: None,
-            stdout: None,
-            stderr: None,
-            matrix: Matrix::single(),
-        };
-    }
+    let around = match settings.is_task {
+        true => Around {
+            needs,
+            ..Around::default()
+        },
+        false => around(texts, needs, keys),
+    };
     Table {
         source: texts.id,
         name,
         settings,
         action,
+        around: common.around(around),
+        matrix: Arc::clone(&common.single),
+    }
+}
+
+/// What a process has around it.
+fn around(texts: &mut Texts<'_>, needs: Needs, keys: &Merged<'_>) -> Around {
+    Around {
         cwd: keys.get(|keys| &keys.cwd).map(|cwd| texts.text(cwd)),
         env: keys
             .env()
             .map(|(key, value)| (key.into(), texts.text(value)))
             .collect(),
-        needs: Box::default(),
+        needs,
         stdin: keys
             .get(|keys| &keys.stdin)
             .map(|file| texts.filled(file, "`stdin`")),
@@ -515,7 +568,6 @@ fn table(
                 "stdout" => Join::Stdout,
                 _ => Join::File(texts.filled(file, "`stderr`")),
             }),
-        matrix: Matrix::single(),
     }
 }
 

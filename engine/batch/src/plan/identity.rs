@@ -18,7 +18,7 @@ use reiver::{Class, Priority};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use super::merged::KILL_AFTER;
-use super::table::{Action, Job, Join, Key, Table};
+use super::table::{Action, Around, Job, Join, Key, Table};
 use super::{JobIndex, Numa, Plan, Retries, Settings, tasks};
 use crate::job_file::{Affinity, Arg, Backoff, MemoryPolicy, When};
 use crate::source::Source;
@@ -157,6 +157,7 @@ fn file_keys(plan: &Plan) -> Vec<Vec<u8>> {
 }
 
 fn templates(table: &Table) -> impl Iterator<Item = &Template<Key>> {
+    let table = &*table.around;
     let stderr = match &table.stderr {
         Some(Join::File(file)) => Some(file),
         Some(Join::Stdout) | None => None,
@@ -183,14 +184,17 @@ fn definition_of_table<'v>(
         name: _,
         settings,
         action: _,
+        around,
+        matrix: _,
+    } = table;
+    let Around {
         cwd,
         env,
         needs,
         stdin,
         stdout,
         stderr,
-        matrix: _,
-    } = table;
+    } = &**around;
     let mut definition = Vec::new();
     put_settings(&mut definition, settings);
     let render = |template: &Template<Key>| template.render(value_of);

@@ -310,26 +310,27 @@ impl Plan {
         let table = self.table(job);
         let name = self.name(job);
         let value_of = |key| self.value_of(job, &name, number, key);
-        let cwd = match &table.cwd {
+        let around = &table.around;
+        let cwd = match &around.cwd {
             Some(cwd) => self.source(job).folder.join(cwd.render(value_of)),
             None => self.source(job).folder.clone(),
         };
         Attempt {
             command: self.command(job, &name, number),
-            env: table
+            env: around
                 .env
                 .iter()
                 .map(|(key, value)| (OsString::from(&**key), value.render(value_of).into()))
                 .collect(),
-            stdin: table
+            stdin: around
                 .stdin
                 .as_ref()
                 .map(|file| cwd.join(file.render(value_of))),
-            stdout: match &table.stdout {
+            stdout: match &around.stdout {
                 Some(file) => Stdout::File(cwd.join(file.render(value_of))),
                 None => Stdout::Captured,
             },
-            stderr: match &table.stderr {
+            stderr: match &around.stderr {
                 Some(Join::File(file)) => Stderr::File(cwd.join(file.render(value_of))),
                 Some(Join::Stdout) => Stderr::Stdout,
                 None => Stderr::Captured,
@@ -466,7 +467,7 @@ impl Plan {
 
     /// How many tables there are, and the settings of each.
     pub(crate) fn tables(&self) -> impl ExactSizeIterator<Item = &Settings> {
-        self.tables.iter().map(|table| &table.settings)
+        self.tables.iter().map(|table| &*table.settings)
     }
 
     /// Keys that the command line sets, and that no job of any file uses.

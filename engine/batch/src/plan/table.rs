@@ -2,6 +2,7 @@
 //! the little that is each job's own.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::Settings;
 use super::matrix::Matrix;
@@ -25,14 +26,22 @@ pub(super) enum Key {
     Cpus,
 }
 
-/// What jobs share.
+/// What jobs share. A plan may hold millions of these too: what many of them have in common is kept
+/// once.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) source: SourceId,
     pub(super) name: TableName,
-    pub(super) settings: Settings,
+    pub(super) settings: Arc<Settings>,
     /// Of no use to lines, which are their own.
     pub(super) action: Action,
+    pub(super) around: Arc<Around>,
+    pub(super) matrix: Arc<Matrix>,
+}
+
+/// What few tables state of what their jobs have around them.
+#[derive(Debug, Default)]
+pub(super) struct Around {
     pub(super) cwd: Option<Template<Key>>,
     pub(super) env: Box<[(Box<str>, Template<Key>)]>,
     /// As they are written: they are looked up in [`Draft::needs`](super::draft::Draft::needs).
@@ -40,7 +49,22 @@ pub(super) struct Table {
     pub(super) stdin: Option<Template<Key>>,
     pub(super) stdout: Option<Template<Key>>,
     pub(super) stderr: Option<Join>,
-    pub(super) matrix: Matrix,
+}
+
+impl Around {
+    pub(super) fn is_empty(&self) -> bool {
+        let Around {
+            cwd,
+            env,
+            needs,
+            stdin,
+            stdout,
+            stderr,
+        } = self;
+        let has_list = !env.is_empty() || !needs.is_empty();
+        let files = [cwd, stdin, stdout];
+        !has_list && stderr.is_none() && files.into_iter().all(Option::is_none)
+    }
 }
 
 /// How a table's jobs are called.

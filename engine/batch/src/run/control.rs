@@ -182,7 +182,8 @@ impl Launches {
         Launching(self)
     }
 
-    /// Waits for what is under way, unless that takes longer than this: a program on a file system that is gone, say.
+    /// Waits for what is under way, unless that takes longer than this: a program on a file system that
+    /// is gone, say.
     fn hold_up(&self, patience: Duration) -> HeldUp<'_> {
         let mut state = self.lock();
         state.holders += 1;

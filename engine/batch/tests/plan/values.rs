@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reiver::{Class, Priority};
-use reiver_batch::job_file::{Backoff, JobKeys, RetryKeys};
+use reiver_batch::job_file::{Backoff, JobKeys, OtherKeys, RetryKeys};
 use reiver_batch::plan::{Command, JobIndex, Overrides, Stderr, Stdout};
 
 use crate::maker::*;
@@ -54,13 +54,14 @@ fn env_and_retries_merge_key_by_key_and_other_keys_replace() {
             backoff,
             ..RetryKeys::default()
         };
-        m.file.defaults = JobKeys {
+        let others = OtherKeys {
             env: vec![(m.text("A"), m.text("1")), (m.text("B"), m.text("2"))],
             retries: Some(m.spanned("", retries(Some(2), Some(9), Some(Backoff::Exponential)))),
             success_codes: Some(m.spanned("", vec![1, 2])),
             class: Some(m.spanned("", Class::Io)),
-            ..JobKeys::default()
+            ..OtherKeys::default()
         };
+        m.file.defaults.others = Some(Box::new(others));
         let mut keys = m.run("a", "make");
         keys.env = vec![(m.text("C"), m.text("3")), (m.text("A"), m.text("4"))];
         keys.retries = Some(m.spanned("", retries(None, Some(1), None)));
@@ -151,9 +152,13 @@ fn placeholders_are_rendered_for_each_attempt_and_paths_are_absolute() {
 #[test]
 fn a_text_line_is_taken_as_it_stands_but_its_defaults_have_placeholders() {
     let plan = planned(|m| {
-        let defaults = Arc::new(JobKeys {
+        let others = OtherKeys {
             stdout: Some(m.text("logs/{name}.out")),
             cpus: Some(m.number(2)),
+            ..OtherKeys::default()
+        };
+        let defaults = Arc::new(JobKeys {
+            others: Some(Box::new(others)),
             ..JobKeys::default()
         });
         m.line(b"printf \xff {name} '", &defaults);
