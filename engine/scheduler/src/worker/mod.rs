@@ -12,6 +12,7 @@ mod footing;
 mod life;
 mod search;
 mod spell;
+mod turn;
 
 use std::cell::{Cell, OnceCell};
 use std::ptr;
@@ -26,6 +27,7 @@ use reiver_topology::Seat;
 use spell::Spell;
 
 use crate::cell::AnyJob;
+use crate::clock::Stamp;
 use crate::crew::{Crew, Rank};
 use crate::current::Current;
 use crate::fork::Fork;
@@ -70,6 +72,8 @@ pub(crate) struct Worker {
     bit: Bit,
     /// Whether it has found anything since somebody set this to false.
     has_worked: Cell<bool>,
+    /// When it last let others have its CPU.
+    looked: Cell<Stamp>,
 }
 
 /// What others know of it.
@@ -190,6 +194,7 @@ impl Worker {
             waker,
             bit: sleepers.bit(node, index),
             has_worked: Cell::new(false),
+            looked: Cell::new(Stamp::now()),
         };
         (worker, face)
     }
@@ -531,6 +536,7 @@ pub(crate) const MOST_NESTED: usize = 32;
 /// Runs a task. Panics of jobs are caught where they are run, those of forks handed to whoever waits;
 /// this is the net for what the destructors of values and payloads may do after that.
 pub(crate) fn run(task: Task, current: &Current) {
+    current.between_pieces();
     if let Task::Fork(_) = task {
         current.forget_stamp();
     }
