@@ -10,6 +10,7 @@
 
 mod footing;
 mod life;
+mod pace;
 mod search;
 mod spell;
 mod turn;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 use crossbeam_deque::Stealer;
 use crossbeam_utils::CachePadded;
 use footing::Footing;
+use pace::Pace;
 use reiver_topology::Seat;
 use spell::Spell;
 
@@ -74,6 +76,8 @@ pub(crate) struct Worker {
     has_worked: Cell<bool>,
     /// When it last let others have its CPU.
     looked: Cell<Stamp>,
+    /// Of a background worker where there is a quota.
+    pace: OnceCell<Box<Pace>>,
 }
 
 /// What others know of it.
@@ -195,6 +199,7 @@ impl Worker {
             bit: sleepers.bit(node, index),
             has_worked: Cell::new(false),
             looked: Cell::new(Stamp::now()),
+            pace: OnceCell::new(),
         };
         (worker, face)
     }
