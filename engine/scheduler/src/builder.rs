@@ -75,6 +75,8 @@ pub(crate) struct Options {
     pub(crate) pinning: Pinning,
     /// The CPUs for all that compute, where a quota grants fewer than may be used.
     pub(crate) confined: Option<CpuSet>,
+    /// CPUs, where a quota grants fewer than may be used.
+    pub(crate) quota: Option<f64>,
     /// How much nicer ordinary workers are once there is urgent work.
     pub(crate) nice: i32,
     pub(crate) background_patience: Duration,
@@ -127,6 +129,7 @@ impl EngineBuilder {
             options: Options {
                 pinning: Pinning::default(),
                 confined: None,
+                quota: None,
                 nice: NICE,
                 background_patience: BACKGROUND_PATIENCE,
             },
@@ -173,6 +176,13 @@ impl EngineBuilder {
     /// and one again after as long. Default: 1 s.
     pub fn background_patience(mut self, patience: Duration) -> Self {
         self.options.background_patience = patience;
+        self
+    }
+
+    /// As if the process had a quota of so many CPUs.
+    #[cfg(test)]
+    pub(crate) fn quota(mut self, cpus: f64) -> Self {
+        self.options.quota = Some(cpus);
         self
     }
 
@@ -355,6 +365,9 @@ impl EngineBuilder {
             Some(few) => again(few, wanted),
         };
         options.confined = confined.map(|few| few.iter().map(|seat| seat.cpu).collect());
+        let cpus = u32::try_from(topology.cpus().len()).unwrap_or(u32::MAX);
+        let quota = options.quota.or_else(|| topology.cpu_quota());
+        options.quota = quota.filter(|&quota| quota < f64::from(cpus));
         let machine = Machine::new(topology, &seats);
 
         let main = Crew::new(Rank::Ordinary, &machine, &seats, threadless, eager);

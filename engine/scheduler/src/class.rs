@@ -53,7 +53,10 @@ pub enum Priority {
     P1,
     /// Background: gets what others leave, on threads at `SCHED_IDLE` (`sched(7)`; nice 19 where that is
     /// refused). It moves beside any other work, if slowly, see
-    /// [`background_patience`](crate::EngineBuilder::background_patience).
+    /// [`background_patience`](crate::EngineBuilder::background_patience). Inside a CPU quota that grants fewer
+    /// CPUs than may be used it waits from the first P0 job on, between two jobs, at pieces of loops and at
+    /// [`checkpoint`](crate::JobContext::checkpoint)s, so that the process uses nine tenths of the quota: once
+    /// it is used up the kernel stops all threads for the rest of a period.
     ///
     /// The kernel may stop such a job at any step, for as long as there is anything else to do, and
     /// with it whatever it holds. A lock that more urgent work waits for, and an allocator is such a

@@ -90,6 +90,11 @@ pub(crate) fn of_thread() -> Duration {
     read(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or_default()
 }
 
+/// The CPU time of the process. The kernel sums up its threads.
+pub(crate) fn of_process() -> Duration {
+    read(libc::CLOCK_PROCESS_CPUTIME_ID).unwrap_or_default()
+}
+
 /// How often the current thread has given up its CPU to wait for something, and how often that was taken
 /// from it (`getrusage(2)`).
 pub(crate) fn switches_of_thread() -> (u64, u64) {

@@ -258,6 +258,14 @@ impl Current {
         ptr::eq(Arc::as_ptr(self.engine.shared()), shared)
     }
 
+    /// A worker lets in who is more urgent.
+    #[inline]
+    pub(crate) fn between_pieces(&self) {
+        if let Some(worker) = self.worker() {
+            worker.give_way(self.engine.shared());
+        }
+    }
+
     /// True if the thread is one of an engine, if only besides.
     pub(crate) fn is_thread_of(&self, shared: &Shared) -> bool {
         // SAFETY: null, or an `Entered` of this thread that is still there, for it ends after this one.

@@ -448,7 +448,8 @@ impl JobContext {
     /// engine [does not yield](crate::EngineBuilder::yield_to_urgent), or the system refuses them), this
     /// runs one that waits: then hold no lock across it that a P0 job takes.
     ///
-    /// Costs a few nanoseconds, or some twenty with a deadline.
+    /// Costs a few nanoseconds, or some twenty with a deadline; some ten more once there have been urgent
+    /// jobs, and then some 0.3 µs each 50 µs.
     ///
     /// # Errors
     /// Why the job should end.
@@ -475,7 +476,7 @@ impl JobContext {
         Current::with(|current| {
             if let Some((current, worker)) = current.and_then(|here| Some((here, here.worker()?))) {
                 let shared = current.engine().shared();
-                shared.give_way(worker.rank(), worker.node());
+                worker.give_way(shared);
                 if self.meta().priority != Priority::P0 {
                     worker.serve_urgent(current);
                 }

@@ -139,7 +139,8 @@ fn split_chunks<T: Send>(
     let pieces = data.len().div_ceil(len);
     if pieces < 2 * grain {
         let numbered = (first..).zip(data.chunks_mut(len));
-        return numbered.for_each(|(number, piece)| body(number, piece));
+        numbered.for_each(|(number, piece)| body(number, piece));
+        return end_piece();
     }
     let half = pieces / 2;
     let (left, right) = data.split_at_mut(half * len);
@@ -333,6 +334,16 @@ fn sum<'p, T>(
     reduce(left, right)
 }
 
+/// The thread is done with a part.
+#[inline]
+fn end_piece() {
+    Current::with(|current| {
+        if let Some(current) = current {
+            current.between_pieces();
+        }
+    });
+}
+
 thread_local! {
     /// The thread is inside of a part of a loop that was split by nodes.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
@@ -382,7 +393,9 @@ pub(crate) fn split<T: Send>(
     reduce: &(impl Fn(T, T) -> T + Sync + Send),
 ) -> T {
     let Some(middle) = middle(&range, grain) else {
-        return map(range);
+        let result = map(range);
+        end_piece();
+        return result;
     };
     let (left, right) = join(
         || split(range.start..middle, grain, map, reduce),

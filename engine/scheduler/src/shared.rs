@@ -3,7 +3,6 @@
 
 use std::any::TypeId;
 use std::sync::{Arc, OnceLock, Weak};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use reiver_topology::Seat;
@@ -163,16 +162,10 @@ impl Shared {
         self.crews[Rank::Background as usize].get()
     }
 
-    /// For a thread of this rank that is between two steps: lets an urgent one have the CPU, if one that
-    /// was woken at its node has not had it yet.
+    /// The crew of urgent work, if it is there.
     #[inline]
-    pub(crate) fn give_way(&self, rank: Rank, node: usize) {
-        let Some(urgent) = self.crews[Rank::Urgent as usize].get() else {
-            return;
-        };
-        if rank != Rank::Urgent && urgent.queues[node].has(Priority::P0, true) {
-            thread::yield_now();
-        }
+    pub(crate) fn urgent(&self) -> Option<&Crew> {
+        self.crews[Rank::Urgent as usize].get()
     }
 
     /// True if work of this engine that makes room for urgent work is on every CPU that it uses: a hint.

@@ -10,8 +10,10 @@
 
 mod footing;
 mod life;
+mod pace;
 mod search;
 mod spell;
+mod turn;
 
 use std::cell::{Cell, OnceCell};
 use std::ptr;
@@ -22,10 +24,12 @@ use std::time::{Duration, Instant};
 use crossbeam_deque::Stealer;
 use crossbeam_utils::CachePadded;
 use footing::Footing;
+use pace::Pace;
 use reiver_topology::Seat;
 use spell::Spell;
 
 use crate::cell::AnyJob;
+use crate::clock::Stamp;
 use crate::crew::{Crew, Rank};
 use crate::current::Current;
 use crate::fork::Fork;
@@ -70,6 +74,10 @@ pub(crate) struct Worker {
     bit: Bit,
     /// Whether it has found anything since somebody set this to false.
     has_worked: Cell<bool>,
+    /// When it last let others have its CPU.
+    looked: Cell<Stamp>,
+    /// Of a background worker where there is a quota.
+    pace: OnceCell<Box<Pace>>,
 }
 
 /// What others know of it.
@@ -190,6 +198,8 @@ impl Worker {
             waker,
             bit: sleepers.bit(node, index),
             has_worked: Cell::new(false),
+            looked: Cell::new(Stamp::now()),
+            pace: OnceCell::new(),
         };
         (worker, face)
     }
@@ -531,6 +541,7 @@ pub(crate) const MOST_NESTED: usize = 32;
 /// Runs a task. Panics of jobs are caught where they are run, those of forks handed to whoever waits;
 /// this is the net for what the destructors of values and payloads may do after that.
 pub(crate) fn run(task: Task, current: &Current) {
+    current.between_pieces();
     if let Task::Fork(_) = task {
         current.forget_stamp();
     }

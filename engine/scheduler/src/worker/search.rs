@@ -53,9 +53,6 @@ impl Worker {
             let fork = crew.queues[node].take_fork()?;
             Some(Task::Fork(crew.see(shared, self.node, fork)))
         };
-        if all {
-            shared.give_way(self.rank, self.node);
-        }
         if all && let Some(aged) = self.aged(shared) {
             return Some(Task::Job(aged));
         }
