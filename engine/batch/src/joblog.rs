@@ -85,6 +85,8 @@ fn exit_and_signal(status: Status, end: &AttemptEnd) -> (i32, i32) {
         LeaderEnd::NotStarted(_) | LeaderEnd::Abandoned => (-1, 0),
     };
     match status {
+        // Whatever it made of being asked to end, it did not do what it was to.
+        Status::Cancelled if (exit, signal) == (0, 0) => (-1, 0),
         Status::Failed(Reason::Timeout | Reason::Spawn | Reason::Deadline) => (-1, signal),
         Status::Failed(
             Reason::Exit | Reason::Signal | Reason::OutOfMemory | Reason::Error | Reason::Panic,

@@ -2,12 +2,13 @@
 //! terminal.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::Write;
 use std::time::Duration;
 
 use reiver_topology::{CpuId, CpuSet};
 
 use super::args::Color;
+use super::streams;
 use crate::event::Placement;
 use crate::job_file::MemoryPolicy;
 use crate::shell::quote;
@@ -59,7 +60,7 @@ impl Console {
 
 /// Writes a line to standard error; where that is gone, nobody is left to be told.
 pub(crate) fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = streams::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// Text from outside, with its control characters as escapes.

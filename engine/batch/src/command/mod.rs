@@ -21,6 +21,7 @@ mod progress;
 mod resume;
 mod run;
 mod signals;
+mod streams;
 mod terminal;
 
 use std::io::{self, IsTerminal, Write};
@@ -136,7 +137,7 @@ pub fn drawing(machine: &Topology) -> String {
 
 /// Writes what a command was asked for to standard output; the reader may go away in the middle.
 fn answer(write: impl FnOnce(&mut dyn Write) -> io::Result<u8>) -> u8 {
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = io::BufWriter::new(streams::stdout());
     match write(&mut out).and_then(|code| out.flush().map(|()| code)) {
         Ok(code) => code,
         Err(error) => trouble(&error),

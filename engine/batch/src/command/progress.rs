@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use indicatif::ProgressBar;
 
-use super::console::{Pretty, plain, say};
+use super::console::{Pretty, plain};
 use crate::Plan;
 use crate::plan::JobIndex;
 
@@ -73,13 +73,8 @@ impl Progress {
         }
     }
 
-    /// Prints how far it is, and what runs now.
-    pub(crate) fn print(&self) {
-        let text = self.text();
-        self.aside(|| say(&text));
-    }
-
-    fn text(&self) -> String {
+    /// How far it is, and what runs now.
+    pub(crate) fn text(&self) -> String {
         let Some(plan) = self.plan.get() else {
             return "reiver: nothing has started yet".to_owned();
         };

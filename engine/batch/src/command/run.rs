@@ -1,14 +1,15 @@
 //! `reiver run`.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use clap::ValueEnum;
 
-use super::args::{Limit, Output, RunArgs};
+use super::args::{Files, Limit, Output, RunArgs};
 use super::console::{Console, count, say, to_paste};
 use super::files::planned;
 use super::in_order::InOrder;
@@ -17,7 +18,7 @@ use super::program::Program;
 use super::progress::Progress;
 use super::resume::{self, Wanted};
 use super::terminal::Terminal;
-use super::{answer, dry_run, exit, signals, trouble};
+use super::{answer, dry_run, exit, signals, streams, trouble};
 use crate::Plan;
 use crate::event::Sink;
 use crate::joblog::JobLog;
@@ -83,12 +84,13 @@ fn carry_out(
     let control = Control::new()?;
     let progress = Arc::new(Progress::default());
     signals::watch(&control, &progress)?;
-    let made = [
+    let asked_for = [
         ("--joblog", &args.joblog),
         ("--report", &args.report),
         ("--trace", &args.trace),
-    ]
-    .map(|(option, path)| made(option, path.as_ref()));
+    ];
+    let mut taken = given_files(&args.files);
+    let made = asked_for.map(|(option, path)| made(option, path.as_ref(), &mut taken));
     let [joblog, report, trace] = match made {
         [Ok(joblog), Ok(report), Ok(trace)] => [joblog, report, trace],
         refused => {
@@ -104,9 +106,9 @@ fn carry_out(
         Err(code) => return Ok(code),
     };
     // Not before: they may be those of a run that goes on.
-    for file in [&joblog, &report, &trace].into_iter().flatten() {
-        if file.metadata()?.is_file() {
-            file.set_len(0)?;
+    for made in [&joblog, &report, &trace].into_iter().flatten() {
+        if made.file.metadata()?.is_file() {
+            made.file.set_len(0)?;
         }
     }
     let joblog = joblog.map(JobLog::new).transpose()?;
@@ -122,7 +124,7 @@ fn carry_out(
     let is_json = args.output == Some(Output::Json);
     if is_json {
         sinks.push(Box::new(JsonLines::new(
-            io::stdout(),
+            streams::stdout(),
             options.run_id.clone(),
         )));
     }
@@ -161,19 +163,65 @@ fn carry_out(
     })
 }
 
+/// A file that is written as the run goes on; its errors say which.
+struct Made {
+    /// `--report: page.html`.
+    what: String,
+    file: File,
+}
+
+impl Made {
+    fn named<R>(&self, result: io::Result<R>) -> io::Result<R> {
+        result.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.what)))
+    }
+}
+
+impl Write for Made {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes);
+        self.named(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.file.flush();
+        self.named(flushed)
+    }
+}
+
+/// A file's device and number there, and what it is already.
+type Taken = Vec<((u64, u64), String)>;
+
+/// The files of jobs.
+fn given_files(files: &Files) -> Taken {
+    let identities = files.files.iter().filter_map(|path| {
+        let metadata = fs::metadata(path).ok()?;
+        let what = format!("the job file {}", path.display());
+        Some(((metadata.dev(), metadata.ino()), what))
+    });
+    identities.collect()
+}
+
 /// The file that an option asks for, made, with what is in it if it is there; the error is what is wrong
 /// with it.
-fn made(option: &str, path: Option<&OsString>) -> Result<Option<File>, String> {
+fn made(option: &str, path: Option<&OsString>, taken: &mut Taken) -> Result<Option<Made>, String> {
     let Some(path) = path else {
         return Ok(None);
     };
-    let made = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path);
-    let made = made.map_err(|error| format!("{option}: {}: {error}", path.display()));
-    made.map(Some)
+    let what = format!("{option}: {}", path.display());
+    let mut options = File::options();
+    let made = options.write(true).create(true).truncate(false).open(path);
+    let made = made.and_then(|file| file.metadata().map(|metadata| (file, metadata)));
+    let (file, metadata) = made.map_err(|error| format!("{what}: {error}"))?;
+    if metadata.is_file() {
+        let identity = (metadata.dev(), metadata.ino());
+        if let Some((_, other)) = taken.iter().find(|(taken, _)| *taken == identity) {
+            return Err(format!(
+                "{what}: this is {other}, and would be written over"
+            ));
+        }
+        taken.push((identity, format!("the file of {option}")));
+    }
+    Ok(Some(Made { what, file }))
 }
 
 /// The command that runs one job of this run alone, but for the job's name at its end; none where

@@ -15,7 +15,7 @@ use super::bar::Bar;
 use super::console::{Console, Pretty, Tone, count, plain, say, to_paste};
 use super::in_order::{InOrder, Output, Part};
 use super::progress::Progress;
-use super::signals;
+use super::{signals, streams};
 use crate::Plan;
 use crate::capture::Captured;
 use crate::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Sink, Status, Summary};
@@ -127,9 +127,9 @@ impl Terminal {
         }
         self.aside(|| {
             if self.is_json {
-                print_error(&stdout);
+                print_error(&stdout)?;
             } else if !stdout.is_empty() {
-                let mut out = io::stdout().lock();
+                let mut out = streams::stdout();
                 stdout.write_to(&mut out)?;
                 out.flush()?;
                 if self.bar.is_some() && self.one_place && stdout.ends_within_a_line() {
@@ -137,7 +137,7 @@ impl Terminal {
                     say("");
                 }
             }
-            print_error(&stderr);
+            print_error(&stderr)?;
             for (what, stream) in [("stdout", &stdout), ("stderr", &stderr)] {
                 if stream.lost_bytes() > 0 {
                     let lost = stream.lost_bytes();
@@ -323,13 +323,17 @@ impl Stream<'_> {
     }
 }
 
-/// Prints a stream to standard error, where our own lines come after it. Where that is gone nobody
-/// is left to be told.
-fn print_error(stream: &Stream<'_>) {
-    let _ = stream.write_to(&mut io::stderr().lock());
+/// Prints a stream to standard error, where our own lines come after it. A reader of it that has gone
+/// away wants no more.
+fn print_error(stream: &Stream<'_>) -> io::Result<()> {
+    match stream.write_to(&mut streams::stderr()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
     if stream.ends_within_a_line() {
         say("");
     }
+    Ok(())
 }
 
 impl Sink for Terminal {

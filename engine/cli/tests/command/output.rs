@@ -1,7 +1,9 @@
 //! What comes out, where, and when.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
+use std::thread;
 
 use crate::case::{Case, Done, marked};
 
@@ -272,4 +274,63 @@ fn on_a_terminal_nothing_that_was_printed_is_drawn_over() {
     let after = &done.stdout[printed + "important".len()..];
     assert!(after.starts_with("\r\n"), "{after:?}");
     assert!(done.stdout.contains("2 succeeded"), "{}", done.stdout);
+}
+
+#[test]
+fn standard_error_that_has_no_room_is_no_place_either() {
+    let case = Case::new();
+    case.write("lines", "echo lost >&2\n");
+    let done = case.through_shell("$REIVER run lines 2>/dev/full");
+    assert_eq!(done.code, 3, "{done:?}");
+}
+
+#[test]
+fn a_stream_that_does_not_block_gets_all_of_the_output() {
+    let case = Case::new();
+    case.write(
+        "lines",
+        "head -c 300000 /dev/zero\nhead -c 300000 /dev/zero >&2\n",
+    );
+    let mut child = case.command(["run", "lines", "-j1", "--no-journal"]);
+    let (mut stdout, out) = io::pipe().unwrap();
+    let (mut stderr, err) = io::pipe().unwrap();
+    for writer in [&out, &err] {
+        // SAFETY: sets flags of a descriptor of ours.
+        let result = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+        assert_eq!(result, 0);
+    }
+    let mut started = child.stdout(out).stderr(err).spawn().unwrap();
+    drop(child);
+    let read = |reader: &mut io::PipeReader| {
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes).unwrap();
+        bytes.iter().filter(|&&byte| byte == 0).count()
+    };
+    let read = thread::scope(|scope| {
+        let first = scope.spawn(|| read(&mut stdout));
+        let second = scope.spawn(|| read(&mut stderr));
+        [first, second].map(|reader| reader.join().unwrap())
+    });
+    assert_eq!(read, [300_000; 2]);
+    assert_eq!(started.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn no_log_is_written_over_a_job_file_or_another_log() {
+    let case = Case::new();
+    case.write("lines", "touch ran\n");
+    let refused: [&[&str]; 2] = [
+        &["--report", "./lines"],
+        &["--joblog", "log", "--trace", "log"],
+    ];
+    for options in refused {
+        let done = case.reiver(&[&["run", "lines"], options].concat());
+        assert_eq!(done.code, 2, "{done:?}");
+        assert!(done.stderr.contains("would be written over"), "{done:?}");
+    }
+    assert_eq!(case.read("lines"), "touch ran\n");
+    assert!(!case.has("ran"));
+    let done = case.reiver(&["run", "lines", "--joblog", "/dev/full"]);
+    assert_eq!(done.code, 3, "{done:?}");
+    assert!(done.stderr.contains("--joblog: /dev/full"), "{done:?}");
 }

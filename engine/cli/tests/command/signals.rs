@@ -1,10 +1,10 @@
 //! Signals from outside that do not end a run, and the terminal before and after.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -325,4 +325,89 @@ fn ctrl_z_at_a_terminal_stops_all_and_the_run_goes_on_with_its_bar() {
         "{shown:?}"
     );
     assert_left_as_it_was(&shown);
+}
+
+#[test]
+fn a_parent_that_waits_for_no_children_keeps_no_ends_of_jobs_from_reiver() {
+    let case = Case::new();
+    case.write("lines", "sleep 0.1\ntrue\n");
+    let done = case.through_shell("trap '' CHLD; exec $REIVER run lines -j2");
+    assert_eq!(done.code, 0, "{done:?}");
+}
+
+fn block(signal: i32) -> io::Result<()> {
+    // SAFETY: an all-zero set is a valid one.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: a set of ours, and the number of a signal.
+    unsafe { libc::sigaddset(&raw mut set, signal) };
+    // SAFETY: a set of ours, and nothing is to be written.
+    unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+    Ok(())
+}
+
+#[test]
+fn a_signal_that_was_blocked_when_reiver_started_ends_the_run() {
+    let case = Case::new();
+    case.write("lines", "touch started; sleep 100\n");
+    let mut command = case.command(["run", "lines"]);
+    // SAFETY: it calls the kernel alone.
+    let child = unsafe { command.pre_exec(|| block(libc::SIGTERM)) };
+    let child = child.spawn().unwrap();
+    case.wait_for("started");
+    send(child.id(), libc::SIGTERM);
+    let done = Done::of(child);
+    assert_eq!(done.code, 143, "{done:?}");
+}
+
+#[test]
+fn a_stream_that_nobody_reads_keeps_no_signal_from_the_jobs() {
+    let case = Case::new();
+    // What is printed does not fit into a pipe.
+    case.write(
+        "lines",
+        "head -c 300000 /dev/zero >&2\ntrap '' TERM; echo $$ > number; while :; do sleep 0.01; done\n",
+    );
+    let (mut reader, writer) = io::pipe().unwrap();
+    let mut command = case.command(["run", "lines", "-j2", "--no-journal"]);
+    let mut child = command.stderr(writer).spawn().unwrap();
+    drop(command);
+    let job = number(&case, "number");
+    // Until the first one's output fills the pipe.
+    let mut byte = [0];
+    reader.read_exact(&mut byte).unwrap();
+    send(child.id(), libc::SIGTERM);
+    thread::sleep(Duration::from_millis(300));
+    send(child.id(), libc::SIGTERM);
+    // The job is killed, whatever its reiver is waiting for; and a later one ends that too.
+    wait_until(|| !is_in(job, &['R', 'S', 'D']));
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        send(child.id(), libc::SIGTERM);
+        thread::sleep(Duration::from_millis(100));
+    };
+    assert_eq!(status.signal(), Some(libc::SIGTERM));
+    drop(reader);
+}
+
+#[test]
+fn a_job_that_makes_nothing_of_being_ended_has_not_succeeded_in_the_job_log() {
+    let case = Case::new();
+    case.write(
+        "lines",
+        "trap 'exit 0' TERM; touch started; while :; do sleep 0.01; done\n",
+    );
+    let child = case.start(&["run", "lines", "--joblog", "log"]);
+    case.wait_for("started");
+    send(child.id(), libc::SIGINT);
+    assert_eq!(Done::of(child).code, 130);
+    let log = case.read("log");
+    let row: Vec<&str> = log
+        .lines()
+        .nth(1)
+        .expect("it started")
+        .split('\t')
+        .collect();
+    assert_eq!(row[6..8], ["-1", "0"], "{log}");
 }
