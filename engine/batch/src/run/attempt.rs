@@ -77,13 +77,16 @@ pub(super) struct Ended {
     /// Its process, where nobody was told of it.
     pub(super) start: Option<Start>,
     pub(super) end: AttemptEnd,
-    /// To be [let go](Attempts::let_go) once the end has been told.
-    pub(super) lingering: Lingering,
 }
 
-/// The readers of an attempt's output that some process can still write to.
+/// The readers of ended attempts' output that some process can still write to, each with when its attempt
+/// ended; of one thread.
 #[derive(Debug, Default)]
-pub(super) struct Lingering([Option<OwnedFd>; 2]);
+pub(super) struct Lingering(Vec<(OwnedFd, Instant)>);
+
+/// Of more than these whoever still writes is waited for, or given somebody who reads on, before the next
+/// attempt begins.
+const MOST_LINGERING: usize = 2;
 
 impl Attempts {
     pub(super) fn new(
@@ -112,13 +115,15 @@ impl Attempts {
     }
 
     /// Carries out one attempt, with what it holds; `started` is told its process, unless it has ended
-    /// by then: that is told with its end, so that whoever hears of both wakes up once.
+    /// by then: that is told with its end. Where somebody may still write to its output the reader is among
+    /// the `lingering` afterwards, to be [let go](Attempts::let_go) once the end has been told.
     pub(super) fn run(
         &self,
         plan: &Plan,
         job: JobIndex,
         number: u32,
         held: &Held,
+        lingering: &mut Lingering,
         started: impl FnOnce(Start),
     ) -> Ended {
         let begin = Instant::now();
@@ -143,6 +148,8 @@ impl Attempts {
             launched.map(|(leader, launched)| (leader, launched, Born { from, to }))
         };
         let launched = if setting.takes_zygote() {
+            // That may take long.
+            self.let_go(lingering, true);
             let mut zygotes = self.zygotes.lock().unwrap_or_else(PoisonError::into_inner);
             launch(Some(&mut *zygotes))
         } else {
@@ -159,7 +166,6 @@ impl Attempts {
                     stderr: Captured::default(),
                     placement: None,
                 },
-                lingering: Lingering::default(),
             },
             Ok((leader, launched, born)) => {
                 let start = Start {
@@ -168,7 +174,7 @@ impl Attempts {
                 };
                 let group = group.as_ref();
                 Watch::new(self, settings, leader, launched, (marks, group), begin)
-                    .follow(start, started)
+                    .follow(start, lingering, started)
             }
         };
         ended.end.placement = held.placement().cloned();
@@ -181,23 +187,37 @@ impl Attempts {
         ended
     }
 
-    /// Sees to it that whoever still writes to an attempt's output is neither held up nor killed by it.
+    /// Sees to it that whoever still writes to an ended attempt's output is neither held up nor killed by it.
+    /// A reader that was let go of by all who could write is closed; one that is still held some time after
+    /// the end is given to somebody who reads on. With `all` that time is waited for, else the others
+    /// stay where they are.
     ///
-    /// Most often that is nobody: what some other thread starts just then has all descriptors of ours
-    /// until it executes its program, in well under a millisecond.
-    pub(super) fn let_go(&self, lingering: Lingering) {
-        for reader in lingering.0.into_iter().flatten() {
+    /// Most often nobody holds them: what some other thread starts just then has all descriptors of
+    /// ours until it executes its program, in well under a millisecond.
+    pub(super) fn let_go(&self, lingering: &mut Lingering, all: bool) {
+        let is_held = |reader: &OwnedFd, limit| {
             let mut fds = [libc::pollfd {
                 fd: reader.as_raw_fd(),
                 // That it was let go of by all who could write is told unasked.
                 events: 0,
                 revents: 0,
             }];
-            poll(&mut fds, Some(EXECUTING));
-            if fds[0].revents & libc::POLLHUP == 0 {
-                self.launcher.drain_into_nothing(&reader);
+            poll(&mut fds, Some(limit));
+            fds[0].revents & libc::POLLHUP == 0
+        };
+        let Lingering(readers) = lingering;
+        readers.retain(|(reader, _)| is_held(reader, Duration::ZERO));
+        let waits = all || readers.len() > MOST_LINGERING;
+        readers.retain(|(reader, ended)| {
+            let left = EXECUTING.saturating_sub(ended.elapsed());
+            if !waits && !left.is_zero() {
+                return true;
             }
-        }
+            if is_held(reader, left) {
+                self.launcher.drain_into_nothing(reader);
+            }
+            false
+        });
     }
 
     fn launch(
@@ -417,7 +437,12 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn follow(mut self, start: Start, started: impl FnOnce(Start)) -> Ended {
+    fn follow(
+        mut self,
+        start: Start,
+        lingering: &mut Lingering,
+        started: impl FnOnce(Start),
+    ) -> Ended {
         let soon = self.begin + SOON;
         let mut untold = Some((start, started));
         loop {
@@ -426,6 +451,7 @@ impl<'a> Watch<'a> {
                 untold.take_if(|_| !ready.leader && Instant::now() >= soon)
             {
                 started(start);
+                self.all.let_go(lingering, true);
             }
             for (index, ready) in [ready.stdout, ready.stderr].into_iter().enumerate() {
                 if ready {
@@ -447,7 +473,7 @@ impl<'a> Watch<'a> {
             }
         }
         let start = untold.map(|(start, _)| start);
-        self.finish(start)
+        self.finish(start, lingering)
     }
 
     /// When the timeout or the deadline passes, the earlier of the two, by the run's clock; one that the
@@ -641,12 +667,14 @@ impl<'a> Watch<'a> {
         taken
     }
 
-    fn finish(mut self, start: Option<Start>) -> Ended {
-        let mut lingering = Lingering::default();
+    fn finish(mut self, start: Option<Start>, lingering: &mut Lingering) -> Ended {
         for index in 0..self.streams.len() {
             while self.read(index) {}
             let reader = self.streams[index].reader.take();
-            lingering.0[index] = reader.filter(|_| self.ending.is_none()).map(OwnedFd::from);
+            let reader = reader.filter(|_| self.ending.is_none()).map(OwnedFd::from);
+            lingering
+                .0
+                .extend(reader.map(|reader| (reader, Instant::now())));
         }
         let leader = process::reap(self.pid).unwrap_or_else(|error| {
             LeaderEnd::NotStarted(format!("its end was taken by somebody else: {error}"))
@@ -672,11 +700,7 @@ impl<'a> Watch<'a> {
             stderr,
             placement: None,
         };
-        Ended {
-            start,
-            end,
-            lingering,
-        }
+        Ended { start, end }
     }
 
     fn is_success(&self, code: i32) -> bool {

@@ -7,6 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use reiver::Priority;
@@ -62,9 +63,10 @@ pub(crate) enum Stop {
     Cancel,
 }
 
+/// `P` is where the plan is: borrowed, or shared with others.
 #[derive(Debug)]
-pub(crate) struct Coordinator<'p> {
-    plan: &'p Plan,
+pub(crate) struct Coordinator<P> {
+    plan: P,
     states: Vec<State>,
     /// The last attempt that was started, by job.
     attempts: Vec<u32>,
@@ -103,10 +105,10 @@ struct Queue {
     jobs: BinaryHeap<Reverse<(Priority, JobIndex)>>,
 }
 
-impl<'p> Coordinator<'p> {
+impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
     /// With a seed for the waits that are random, and marks at the jobs that have succeeded before, if
     /// there are any.
-    pub(crate) fn new(plan: &'p Plan, seed: u64, done: &[bool]) -> Coordinator<'p> {
+    pub(crate) fn new(plan: P, seed: u64, done: &[bool]) -> Coordinator<P> {
         let count = plan.len();
         let mut first_dependent = vec![0u32; count + 1];
         for job in plan.jobs() {
@@ -130,7 +132,7 @@ impl<'p> Coordinator<'p> {
         let (mut queues, mut queue_of) = (Vec::new(), Vec::new());
         let mut known: HashMap<Demand, u32> = HashMap::new();
         for settings in plan.tables() {
-            let demand = Demand::of(plan, settings);
+            let demand = Demand::of(&plan, settings);
             let number = *known.entry(demand).or_insert_with_key(|demand| {
                 let (demand, jobs) = (demand.clone(), BinaryHeap::new());
                 queues.push(Queue { demand, jobs });
@@ -142,7 +144,7 @@ impl<'p> Coordinator<'p> {
         let mut deadlines: Vec<_> = plan.jobs().filter_map(deadline_of).collect();
         deadlines.sort_unstable_by(|a, b| b.cmp(a));
         let mut coordinator = Coordinator {
-            plan,
+            plan: plan.clone(),
             states: vec![State::Waiting(0); count],
             attempts: vec![0; count],
             last_reason: vec![None; count],
@@ -151,7 +153,7 @@ impl<'p> Coordinator<'p> {
             queues,
             queue_of,
             heads: BTreeSet::new(),
-            stock: Stock::new(plan),
+            stock: Stock::new(&plan),
             held: HashMap::new(),
             deadlines,
             clock: Duration::ZERO,
@@ -514,7 +516,7 @@ impl<'p> Coordinator<'p> {
 }
 
 /// Cpu slots come and go: what runs inside jobs shares them.
-impl Slots for Coordinator<'_> {
+impl<P: Deref<Target = Plan> + Clone> Slots for Coordinator<P> {
     fn idle_cpus(&self) -> u32 {
         match self.lacks_cpus() {
             Some(0) => self.stock.free_cpus(),

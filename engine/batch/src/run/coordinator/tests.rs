@@ -32,20 +32,20 @@ fn planned(text: &str) -> Plan {
 }
 
 /// Starts all that may start; their names.
-fn start<'p>(coordinator: &mut Coordinator<'p>, now: Instant) -> Vec<String> {
+fn start(coordinator: &mut Coordinator<&Plan>, now: Instant) -> Vec<String> {
     let plan = coordinator.plan;
     std::iter::from_fn(|| coordinator.next(now))
         .map(|(job, _)| plan.name(job).into_owned())
         .collect()
 }
 
-fn end(coordinator: &mut Coordinator<'_>, name: &str, status: Status, now: Instant) {
+fn end(coordinator: &mut Coordinator<&Plan>, name: &str, status: Status, now: Instant) {
     let job = coordinator.plan.find(name).expect("a job of the test");
     coordinator.ended(job, status, now);
 }
 
 /// `name end`, in the order in which it was told.
-fn told(coordinator: &mut Coordinator<'_>) -> Vec<String> {
+fn told(coordinator: &mut Coordinator<&Plan>) -> Vec<String> {
     let plan = coordinator.plan;
     let news = coordinator.take_news();
     news.into_iter()
