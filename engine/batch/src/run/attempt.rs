@@ -232,14 +232,15 @@ impl Attempts {
         let _launching = self.control.launching();
         let read = || self.leaders.read().unwrap_or_else(PoisonError::into_inner);
         let before = zygotes.is_none().then(read);
-        let launched = self.launcher.launch(&attempt, setting, zygotes)?;
+        let mut launched = self.launcher.launch(&attempt, setting, zygotes)?;
         let leaders = before.unwrap_or_else(read);
         leaders
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(launched.pid);
         drop(leaders);
-        match process::end_of(launched.pid) {
+        let end = launched.end.take().map(Ok);
+        match end.unwrap_or_else(|| process::end_of(launched.pid)) {
             Ok(end) => Ok((end, launched)),
             Err(error) => {
                 // Without a handle it could not be watched.

@@ -25,6 +25,7 @@ mod places;
 mod process;
 mod recorder;
 mod rehearsal;
+mod spawn;
 mod stock;
 mod streams;
 mod tokens;
