@@ -20,6 +20,7 @@ use super::control::Control;
 use super::descriptors::{Room, Turns};
 use super::launch::{Launched, Launcher, Setting, Zygotes};
 use super::process::{self, Marks, Pid, Snapshot};
+use super::spawn::Begun;
 use super::stock::Held;
 use super::tokens::Offer;
 use super::trace::Trace;
@@ -58,8 +59,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 const LOOK_AGAIN_MOST: Duration = Duration::from_millis(64);
 /// What is being executed shows whose it is in microseconds; some other attempt's is the likelier.
 const LOOKS_FOR_HIDDEN: u8 = 3;
-/// So long is waited for what is just being executed to let go of what it was not given.
-const EXECUTING: Duration = Duration::from_millis(2);
 
 /// What ends so soon is told of once, with its end. Nobody sees a start that much later.
 const SOON: Duration = Duration::from_millis(2);
@@ -79,13 +78,12 @@ pub(super) struct Ended {
     pub(super) end: AttemptEnd,
 }
 
-/// The readers of ended attempts' output that some process can still write to, each with when its attempt
-/// ended; of one thread.
+/// The readers of ended attempts' output that some process can still write to, each with who was being
+/// started when its attempt ended; of one thread.
 #[derive(Debug, Default)]
-pub(super) struct Lingering(Vec<(OwnedFd, Instant)>);
+pub(super) struct Lingering(Vec<(OwnedFd, Begun)>);
 
-/// Of more than these whoever still writes is waited for, or given somebody who reads on, before the next
-/// attempt begins.
+/// With more than these the next attempt waits.
 const MOST_LINGERING: usize = 2;
 
 impl Attempts {
@@ -188,36 +186,33 @@ impl Attempts {
     }
 
     /// Sees to it that whoever still writes to an ended attempt's output is neither held up nor killed by it.
-    /// A reader that was let go of by all who could write is closed; one that is still held some time after
-    /// the end is given to somebody who reads on. With `all` that time is waited for, else the others
-    /// stay where they are.
     ///
-    /// Most often nobody holds them: what some other thread starts just then has all descriptors of
-    /// ours until it executes its program, in well under a millisecond.
+    /// Most often nobody does: what some other thread starts just then has all descriptors of ours until
+    /// it executes its program. A reader that is held by such a one only stays where it is, or is waited
+    /// for with `all`; one that has been let go of is closed; one that somebody holds all the same is given to
+    /// somebody who reads on.
     pub(super) fn let_go(&self, lingering: &mut Lingering, all: bool) {
-        let is_held = |reader: &OwnedFd, limit| {
-            let mut fds = [libc::pollfd {
-                fd: reader.as_raw_fd(),
-                // That it was let go of by all who could write is told unasked.
-                events: 0,
-                revents: 0,
-            }];
-            poll(&mut fds, Some(limit));
-            fds[0].revents & libc::POLLHUP == 0
-        };
         let Lingering(readers) = lingering;
-        readers.retain(|(reader, _)| is_held(reader, Duration::ZERO));
-        let waits = all || readers.len() > MOST_LINGERING;
-        readers.retain(|(reader, ended)| {
-            let left = EXECUTING.saturating_sub(ended.elapsed());
-            if !waits && !left.is_zero() {
-                return true;
+        loop {
+            readers.retain(|(reader, begun)| {
+                // Asked first: what executes meanwhile has let go before the reader is looked at.
+                let have_executed = begun.have_executed();
+                let mut fds = [hang_up_of(reader)];
+                poll(&mut fds, Some(Duration::ZERO));
+                if fds[0].revents & libc::POLLHUP != 0 {
+                    return false;
+                }
+                if have_executed {
+                    self.launcher.drain_into_nothing(reader);
+                }
+                !have_executed
+            });
+            let waits = all || readers.len() > MOST_LINGERING;
+            match readers.first() {
+                Some((reader, _)) if waits => poll(&mut [hang_up_of(reader)], Some(LOOK_AGAIN)),
+                _ => return,
             }
-            if is_held(reader, left) {
-                self.launcher.drain_into_nothing(reader);
-            }
-            false
-        });
+        }
     }
 
     fn launch(
@@ -444,15 +439,17 @@ impl<'a> Watch<'a> {
         lingering: &mut Lingering,
         started: impl FnOnce(Start),
     ) -> Ended {
-        let soon = self.begin + SOON;
+        let mut soon = self.begin + SOON;
         let mut untold = Some((start, started));
         loop {
-            let ready = self.wait(untold.is_some().then_some(soon));
-            if let Some((start, started)) =
-                untold.take_if(|_| !ready.leader && Instant::now() >= soon)
-            {
-                started(start);
-                self.all.let_go(lingering, true);
+            let has_to_look = untold.is_some() || !lingering.0.is_empty();
+            let ready = self.wait(has_to_look.then_some(soon));
+            if has_to_look && !ready.leader && Instant::now() >= soon {
+                if let Some((start, started)) = untold.take() {
+                    started(start);
+                }
+                self.all.let_go(lingering, false);
+                soon = Instant::now() + LOOK_AGAIN_MOST;
             }
             for (index, ready) in [ready.stdout, ready.stderr].into_iter().enumerate() {
                 if ready {
@@ -675,7 +672,7 @@ impl<'a> Watch<'a> {
             let reader = reader.filter(|_| self.ending.is_none()).map(OwnedFd::from);
             lingering
                 .0
-                .extend(reader.map(|reader| (reader, Instant::now())));
+                .extend(reader.map(|reader| (reader, Begun::so_far())));
         }
         let leader = process::reap(self.pid).unwrap_or_else(|error| {
             LeaderEnd::NotStarted(format!("its end was taken by somebody else: {error}"))
@@ -713,6 +710,15 @@ struct Ready {
     leader: bool,
     stdout: bool,
     stderr: bool,
+}
+
+/// To wait until nobody can write any more: that is told unasked, and nothing is asked.
+fn hang_up_of(reader: &OwnedFd) -> libc::pollfd {
+    libc::pollfd {
+        fd: reader.as_raw_fd(),
+        events: 0,
+        revents: 0,
+    }
 }
 
 /// Waits until one of them is ready, or the time is over. Exact to the timer of the kernel, where

@@ -16,6 +16,7 @@ use std::mem::size_of;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::process::{self, Pid};
 
@@ -29,7 +30,7 @@ pub(super) struct Child<'a> {
     pub(super) folder: &'a CStr,
     /// Its input, output and error output.
     pub(super) streams: [RawFd; 3],
-    /// What it inherits besides, under the same numbers. All else that it is not to have closes itself.
+    /// What it inherits besides, under the same numbers. All else is closed.
     pub(super) inherited: &'a [RawFd],
 }
 
@@ -54,7 +55,7 @@ impl<'a> Strings<'a> {
 #[derive(Debug)]
 pub(super) struct Spawned {
     pub(super) pid: Pid,
-    /// Ready to be read once it has ended; none where the kernel gives none.
+    /// Ready to be read once it has ended; none where there was none to be had.
     pub(super) end: Option<OwnedFd>,
 }
 
@@ -72,6 +73,59 @@ pub(super) fn spawn(child: &Child<'_>) -> io::Result<Spawned> {
     })
 }
 
+/// Children that are being started have all descriptors of this process until they execute: who is
+/// surprised that something is held open looks here.
+static EXECUTING: Mutex<Children> = Mutex::new(Children {
+    begun: 0,
+    executing: Vec::new(),
+});
+
+struct Children {
+    /// So many were begun ever.
+    begun: u64,
+    /// The numbers of those that have not executed.
+    executing: Vec<u64>,
+}
+
+/// One child, until it has executed or ended.
+struct Executing(u64);
+
+/// All children that were begun up to some moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begun(u64);
+
+fn children() -> MutexGuard<'static, Children> {
+    EXECUTING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Executing {
+    fn begin() -> Executing {
+        let mut children = children();
+        children.begun += 1;
+        let number = children.begun;
+        children.executing.push(number);
+        Executing(number)
+    }
+}
+
+impl Drop for Executing {
+    fn drop(&mut self) {
+        children().executing.retain(|&number| number != self.0);
+    }
+}
+
+impl Begun {
+    /// Up to now.
+    pub(super) fn so_far() -> Begun {
+        Begun(children().begun)
+    }
+
+    /// True once none of them has descriptors that it was not given.
+    pub(super) fn have_executed(self) -> bool {
+        children().executing.iter().all(|&number| number > self.0)
+    }
+}
+
 /// What the child is given, and what it leaves.
 struct Shared<'a> {
     child: &'a Child<'a>,
@@ -85,12 +139,14 @@ fn spawn_on(stack: &Stack, child: &Child<'_>) -> io::Result<Spawned> {
         error: AtomicI32::new(0),
     };
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let _executing = Executing::begin();
     let blocked = Blocked::all()?;
     let mut end: c_int = -1;
     let mut pid = clone(stack, flags | libc::CLONE_PIDFD, &shared, &mut end);
-    let is_refused = |error: &io::Error| error.raw_os_error() == Some(libc::EINVAL);
-    if pid.as_ref().is_err_and(is_refused) {
-        // No kernel of 5.4 or later refuses a handle; what stands in for one may.
+    // No kernel of 5.4 or later refuses a handle, but for want of a descriptor: later there may be one.
+    if let Err(error) = &pid
+        && let Some(libc::EINVAL | libc::EMFILE | libc::ENFILE) = error.raw_os_error()
+    {
         pid = clone(stack, flags, &shared, &mut end);
     }
     drop(blocked);
@@ -152,6 +208,7 @@ fn try_to_execute(child: &Child<'_>) -> Result<Never, c_int> {
     for &fd in child.inherited {
         give(fd, fd)?;
     }
+    close_all_but(child.inherited);
     set_mask(&Mask(0)).map_err(|_| errno())?;
     // SAFETY: the text ends in NUL, the lists in a null pointer, and all of them live.
     unsafe {
@@ -174,6 +231,27 @@ fn give(from: RawFd, to: RawFd) -> Result<(), c_int> {
         c_long::from(unsafe { libc::dup2(from, to) })
     };
     checked(result)
+}
+
+/// Closes what is neither a stream nor among these.
+///
+/// It would close itself, but only after the kernel has let our thread go on, and who waits for the end of
+/// a pipe would then find it held by nobody that is known. A kernel before 5.9 cannot, nor can some
+/// sandboxes: then that is how it is.
+fn close_all_but(inherited: &[RawFd]) {
+    let mut first = 3;
+    loop {
+        let next = inherited.iter().copied().filter(|&fd| fd >= first).min();
+        if next != Some(first) {
+            let last = next.map_or(c_int::MAX, |next| next - 1);
+            // SAFETY: closes the child's copies, which nothing in it uses any more.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
+        match next {
+            Some(next) => first = next + 1,
+            None => return,
+        }
+    }
 }
 
 fn checked(result: impl Into<c_long>) -> Result<(), c_int> {
@@ -368,6 +446,9 @@ mod tests {
             File::open("/dev/zero").unwrap(),
             File::open("/dev/full").unwrap(),
         );
+        // SAFETY: sets flags of a descriptor of ours.
+        let result = unsafe { libc::fcntl(other.as_raw_fd(), libc::F_SETFD, 0) };
+        assert_eq!(result, 0, "who does not close itself is closed too");
         let line = c"readlink self/fd/* | grep -E 'zero|full'";
         let said = said(line, &[kept.as_raw_fd()]);
         // The shell's own, and what it hands on to who looks.
