@@ -13,7 +13,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, RwLock, TryLockError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::cgroups::{Group, Groups};
 use super::control::Control;
@@ -60,14 +60,17 @@ const LOOK_AGAIN_MOST: Duration = Duration::from_millis(64);
 /// What is being executed shows whose it is in microseconds; some other attempt's is the likelier.
 const LOOKS_FOR_HIDDEN: u8 = 3;
 
-/// What ends so soon is told of once, with its end. Nobody sees a start that much later.
-const SOON: Duration = Duration::from_millis(2);
+/// What ends so soon is told of once, with its end. Nobody sees a start that much later, and no timer of
+/// the kernel's has to go off sooner than its tick, which costs as much as all of the wait.
+const SOON: Duration = Duration::from_millis(10);
 
 /// A process that an attempt has got.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Start {
     pub(super) pid: u32,
     pub(super) born: Born,
+    /// When that was.
+    pub(super) time: SystemTime,
 }
 
 /// What an attempt came to.
@@ -169,6 +172,7 @@ impl Attempts {
                 let start = Start {
                     pid: u32::try_from(launched.pid).expect("a process number is positive"),
                     born,
+                    time: SystemTime::now(),
                 };
                 let group = group.as_ref();
                 Watch::new(self, settings, leader, launched, (marks, group), begin)
@@ -441,7 +445,7 @@ impl<'a> Watch<'a> {
     ) -> Ended {
         let mut soon = self.begin + SOON;
         let mut untold = Some((start, started));
-        loop {
+        let may_have_more = loop {
             let has_to_look = untold.is_some() || !lingering.0.is_empty();
             let ready = self.wait(has_to_look.then_some(soon));
             if has_to_look && !ready.leader && Instant::now() >= soon {
@@ -451,17 +455,21 @@ impl<'a> Watch<'a> {
                 self.all.let_go(lingering, false);
                 soon = Instant::now() + LOOK_AGAIN_MOST;
             }
-            for (index, ready) in [ready.stdout, ready.stderr].into_iter().enumerate() {
-                if ready {
+            for (index, events) in ready.streams.into_iter().enumerate() {
+                if events & libc::POLLIN != 0 {
                     self.read(index);
+                } else if events != 0 {
+                    // Nothing is in it, and nobody can write any more.
+                    self.streams[index].reader = None;
                 }
             }
             if self.ending.is_some() {
                 if self.push_on() {
-                    break;
+                    break [true; 2];
                 }
             } else if ready.leader {
-                break;
+                // The streams were looked at once it had ended.
+                break ready.streams.map(|events| events & libc::POLLIN != 0);
             } else if self.all.control.is_ending() {
                 self.ask_to_end(Status::Cancelled);
             } else if let Some((at, reason)) = self.time_limit()
@@ -469,9 +477,9 @@ impl<'a> Watch<'a> {
             {
                 self.ask_to_end(Status::Failed(reason));
             }
-        }
+        };
         let start = untold.map(|(start, _)| start);
-        self.finish(start, lingering)
+        self.finish(start, lingering, may_have_more)
     }
 
     /// When the timeout or the deadline passes, the earlier of the two, by the run's clock; one that the
@@ -518,11 +526,10 @@ impl<'a> Watch<'a> {
             .map(|stream| stream.reader.as_ref().map(AsRawFd::as_raw_fd));
         let mut fds = [fd(leader), fd(told), fd(stdout), fd(stderr)];
         poll(&mut fds, until);
-        let [leader, _, stdout, stderr] = fds.map(|fd| fd.revents != 0);
+        let [leader, _, stdout, stderr] = fds.map(|fd| fd.revents);
         Ready {
-            leader,
-            stdout,
-            stderr,
+            leader: leader != 0,
+            streams: [stdout, stderr],
         }
     }
 
@@ -665,9 +672,14 @@ impl<'a> Watch<'a> {
         taken
     }
 
-    fn finish(mut self, start: Option<Start>, lingering: &mut Lingering) -> Ended {
-        for index in 0..self.streams.len() {
-            while self.read(index) {}
+    fn finish(
+        mut self,
+        start: Option<Start>,
+        lingering: &mut Lingering,
+        may_have_more: [bool; 2],
+    ) -> Ended {
+        for (index, may_have_more) in may_have_more.into_iter().enumerate() {
+            while may_have_more && self.read(index) {}
             let reader = self.streams[index].reader.take();
             let reader = reader.filter(|_| self.ending.is_none()).map(OwnedFd::from);
             lingering
@@ -708,8 +720,8 @@ impl<'a> Watch<'a> {
 
 struct Ready {
     leader: bool,
-    stdout: bool,
-    stderr: bool,
+    /// What `poll` says of each, looked at after the leader.
+    streams: [libc::c_short; 2],
 }
 
 /// To wait until nobody can write any more: that is told unasked, and nothing is asked.

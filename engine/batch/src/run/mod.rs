@@ -615,8 +615,7 @@ impl Run {
         self.report_born(Event { time, kind }, Born::default());
     }
 
-    fn report_start(&self, job: JobIndex, Start { pid, born }: Start) {
-        let time = SystemTime::now();
+    fn report_start(&self, job: JobIndex, Start { pid, born, time }: Start) {
         let held = self.coordinator.held(job);
         let kind = EventKind::JobStarted {
             job,
