@@ -1,7 +1,7 @@
 //! A plan carried out.
 //!
 //! An attempt is carried out by a thread of the engine, of class Io, that asks the `Coordinator` itself,
-//! under its lock, what to go on with ([`Dispatch`]); the calling thread waits for all else that
+//! under its lock, what to go on with (`Dispatch`); the calling thread waits for all else that
 //! matters. Events go to the
 //! journal first, where there is one (`recorder`), and from there to a reporter thread that
 //! hands them to the sinks, so that one that blocks (a pager that nobody scrolls) holds up new
