@@ -30,6 +30,34 @@ pub(crate) struct Case {
 }
 
 impl Case {
+    /// With as many threads as are asked for, each round.
+    pub(crate) fn new(
+        suite: &'static str,
+        (name, unit): (&'static str, &'static str),
+        what: &'static str,
+        contenders: Vec<Contender>,
+    ) -> Case {
+        Case {
+            suite,
+            name,
+            unit,
+            what,
+            threads: Vec::new(),
+            once: false,
+            bar: None,
+            slow: false,
+            contenders,
+        }
+    }
+
+    /// All are compared with this contender, round by round.
+    pub(crate) fn against(self, bar: &'static str) -> Case {
+        Case {
+            bar: Some(bar),
+            ..self
+        }
+    }
+
     /// Fixes the numbers of threads.
     pub(crate) fn at(self, threads: &[usize]) -> Case {
         Case {

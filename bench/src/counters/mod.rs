@@ -64,15 +64,5 @@ fn case(
     contenders: Vec<Contender>,
     threads: &[usize],
 ) -> Case {
-    Case {
-        suite: "counters",
-        name,
-        unit,
-        what,
-        threads: threads.to_vec(),
-        once: false,
-        bar: None,
-        slow: false,
-        contenders,
-    }
+    Case::new("counters", (name, unit), what, contenders).at(threads)
 }

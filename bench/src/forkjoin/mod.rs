@@ -51,15 +51,5 @@ fn case(
     what: &'static str,
     contenders: Vec<Contender>,
 ) -> Case {
-    Case {
-        suite: "forkjoin",
-        name,
-        unit,
-        what,
-        threads: Vec::new(),
-        once: false,
-        bar: None,
-        slow: false,
-        contenders,
-    }
+    Case::new("forkjoin", (name, unit), what, contenders)
 }

@@ -59,17 +59,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 fn case(name: &'static str, what: &'static str, contenders: Vec<Contender>) -> Case {
-    let case = Case {
-        suite: "launch",
-        name,
-        unit: "us a launch",
-        what,
-        threads: Vec::new(),
-        once: false,
-        bar: None,
-        slow: false,
-        contenders,
-    };
+    let case = Case::new("launch", (name, "us a launch"), what, contenders);
     // So many in flight.
     case.at(&[2])
 }

@@ -241,17 +241,7 @@ fn case(
     bar: &'static str,
     contenders: Vec<Contender>,
 ) -> Case {
-    Case {
-        suite: "mixed",
-        name,
-        unit: "us",
-        what,
-        threads: Vec::new(),
-        once: false,
-        bar: Some(bar),
-        slow: false,
-        contenders,
-    }
+    Case::new("mixed", (name, "us"), what, contenders).against(bar)
 }
 
 /// Everybody, by the function that puts the load on a host.

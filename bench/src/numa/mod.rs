@@ -110,17 +110,7 @@ fn case(
     what: &'static str,
     contenders: Vec<Contender>,
 ) -> Case {
-    Case {
-        suite: "numa",
-        name,
-        unit,
-        what,
-        threads: Vec::new(),
-        once: false,
-        bar: None,
-        slow: false,
-        contenders,
-    }
+    Case::new("numa", (name, unit), what, contenders)
 }
 
 /// A thread for each CPU: with less, nodes may have none.

@@ -344,15 +344,5 @@ fn case(
     what: &'static str,
     contenders: Vec<Contender>,
 ) -> Case {
-    Case {
-        suite: "pools",
-        name,
-        unit,
-        what,
-        threads: Vec::new(),
-        once: false,
-        bar: None,
-        slow: false,
-        contenders,
-    }
+    Case::new("pools", (name, unit), what, contenders)
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use reiver::NodeId;
+use reiver::{Class, NodeId};
 use reiver_topology::CpuSet;
 
 use crate::Plan;
@@ -31,15 +31,17 @@ pub enum EventKind {
         /// How many of them succeeded in a run before; there is no event of those.
         succeeded_before: usize,
     },
-    /// An attempt got a process. Told some milliseconds later, or just before its end if that comes sooner;
-    /// its time is when it did.
+    /// An attempt got a process, or, of a task, a thread. Told some milliseconds later, or just before its
+    /// end if that comes sooner; its time is when it did.
     JobStarted {
         /// The job.
         job: JobIndex,
         /// The attempt, from 1.
         attempt: u32,
-        /// The process, leader of the attempt.
+        /// The process, leader of the attempt; of a task, the one that it runs in.
         pid: u32,
+        /// The slots that it holds: `Cpu` or `Io`.
+        class: Class,
         /// Where it was placed, if it was.
         placement: Option<Arc<Placement>>,
     },
@@ -103,6 +105,10 @@ pub enum Reason {
     Timeout,
     /// No process could be started.
     Spawn,
+    /// A task gave an error back.
+    Error,
+    /// A task panicked.
+    Panic,
     /// The kernel ended it for more memory than it may have.
     OutOfMemory,
     /// `deadline` passed.
@@ -136,9 +142,24 @@ pub struct AttemptEnd {
     pub stderr: Captured,
     /// Where it was placed, if it was.
     pub placement: Option<Arc<Placement>>,
+    /// What it did with its time; of jobs of class auto that got a process, or a thread, alone.
+    pub usage: Option<Usage>,
 }
 
-/// How the first process of an attempt ended.
+/// What an attempt did with its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// What its leader computed, with all its children that it, or they, waited for; of a task, the
+    /// thread that ran it.
+    pub cpu: Duration,
+    /// How long the first thread of its leader could have run and had no CPU; `None` where the system
+    /// does not tell.
+    pub queued: Option<Duration>,
+    /// From its start to the end of its leader, but for what the run was stopped.
+    pub wall: Duration,
+}
+
+/// How the first process of an attempt ended, or its task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaderEnd {
     /// By itself, with this code.
@@ -147,6 +168,12 @@ pub enum LeaderEnd {
     Signalled(i32),
     /// There never was one: the system's reason, with what it was about.
     NotStarted(String),
+    /// It was no process but a task, which came back; where it failed, with this error.
+    Returned(Result<(), String>),
+    /// It was a task, which panicked, and said this.
+    Panicked(String),
+    /// It was a task that did not come back when nothing more was waited for.
+    Abandoned,
 }
 
 /// How many jobs ended how; together they are all jobs of the run.

@@ -68,7 +68,8 @@ pub enum Entry {
 }
 
 /// The keys of a `[[job]]`, of `[defaults]` or of `#JOB` lines; those that were not given are
-/// `None` or empty. `name`, `run`, `command`, `matrix` and `needs` never stand in defaults.
+/// `None` or empty. `name`, `run`, `command`, `task`, `args`, `matrix` and `needs` never stand in
+/// defaults.
 #[derive(Debug, Clone, Default)]
 pub struct JobKeys {
     /// `name`, placeholders and all.
@@ -77,6 +78,10 @@ pub struct JobKeys {
     pub run: Option<Spanned<String>>,
     /// `command`: a program and its arguments, at least the program.
     pub command: Option<Spanned<Vec<Spanned<String>>>>,
+    /// `task`: a function of the program, by its name in the [registry](crate::Registry).
+    pub task: Option<Spanned<String>>,
+    /// `args` of a task, a table.
+    pub args: Option<Spanned<Arg>>,
     /// `needs`.
     pub needs: Vec<Spanned<NeedKey>>,
     /// `matrix`.
@@ -207,6 +212,47 @@ pub struct MatrixKeys {
     pub include: Vec<Spanned<Cell>>,
     /// `exclude`.
     pub exclude: Vec<Spanned<Cell>>,
+}
+
+/// A value among a task's `args`; its texts are `T`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Arg<T = String> {
+    /// A text.
+    Text(T),
+    /// A whole number that 64 bits hold.
+    Integer(i64),
+    /// Any other number, as written.
+    Number(String),
+    /// A boolean.
+    Bool(bool),
+    /// JSON's `null`.
+    Null,
+    /// An array.
+    List(Vec<Spanned<Arg<T>>>),
+    /// A table, its keys in the order of the file.
+    Table(Vec<(Spanned<String>, Spanned<Arg<T>>)>),
+}
+
+impl<T> Arg<T> {
+    /// The same with other texts; `text` is told each with its place.
+    pub(crate) fn map<U, F: FnMut(&T, &Span) -> U>(&self, span: &Span, text: &mut F) -> Arg<U> {
+        let mut item = |item: &Spanned<Arg<T>>| Spanned {
+            value: item.value.map(&item.span, text),
+            span: item.span.clone(),
+        };
+        match self {
+            Arg::List(list) => Arg::List(list.iter().map(item).collect()),
+            Arg::Table(table) => {
+                let entries = table.iter();
+                Arg::Table(entries.map(|(key, it)| (key.clone(), item(it))).collect())
+            }
+            Arg::Text(value) => Arg::Text(text(value, span)),
+            Arg::Integer(number) => Arg::Integer(*number),
+            Arg::Number(number) => Arg::Number(number.clone()),
+            Arg::Bool(value) => Arg::Bool(*value),
+            Arg::Null => Arg::Null,
+        }
+    }
 }
 
 /// Keys with values: one entry of `include` or `exclude`.

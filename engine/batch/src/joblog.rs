@@ -3,19 +3,24 @@
 //! Rows stand in the order in which jobs ended. Host is `:`, as for jobs of this machine; Send is 0,
 //! and Receive counts the bytes of captured standard output.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::Plan;
 use crate::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Sink, Status};
+use crate::plan::JobIndex;
 
 const HEADER: &str = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n";
 
 /// Writes each row as its job ends.
 pub struct JobLog<W> {
     target: W,
+    /// Of jobs that wait for their next attempt, the last one, and when that ended: it is theirs if there is
+    /// no other.
+    waiting: HashMap<JobIndex, (u32, SystemTime)>,
 }
 
 impl<W: Write + Send> JobLog<W> {
@@ -25,22 +30,31 @@ impl<W: Write + Send> JobLog<W> {
     /// Those of `target`.
     pub fn new(mut target: W) -> io::Result<JobLog<W>> {
         target.write_all(HEADER.as_bytes())?;
-        Ok(JobLog { target })
+        let waiting = HashMap::new();
+        Ok(JobLog { target, waiting })
     }
 }
 
 impl<W: Write + Send> Sink for JobLog<W> {
     fn event(&mut self, plan: &Plan, event: &Event) -> io::Result<()> {
-        let EventKind::JobFinished {
-            job,
-            status,
-            end: Some(end),
-            ..
-        } = &event.kind
-        else {
-            return Ok(());
+        let (job, attempt, status, end) = match &event.kind {
+            EventKind::JobRetried { job, attempt, .. } => {
+                self.waiting.insert(*job, (*attempt, event.time));
+                return Ok(());
+            }
+            EventKind::JobFinished {
+                job,
+                attempt,
+                status,
+                end: Some(end),
+            } => (job, attempt, status, end),
+            _ => return Ok(()),
         };
-        let ended = event.time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let ended = match self.waiting.remove(job) {
+            Some((last, at)) if last == *attempt => at,
+            _ => event.time,
+        };
+        let ended = ended.duration_since(UNIX_EPOCH).unwrap_or_default();
         let started = ended.saturating_sub(end.duration).as_secs_f64();
         let (runtime, received) = (end.duration.as_secs_f64(), end.stdout.len());
         let (exit, signal) = exit_and_signal(*status, end);
@@ -66,11 +80,15 @@ fn exit_and_signal(status: Status, end: &AttemptEnd) -> (i32, i32) {
     let (exit, signal) = match end.leader {
         LeaderEnd::Exited(code) => (code, 0),
         LeaderEnd::Signalled(signal) => (0, signal),
-        LeaderEnd::NotStarted(_) => (-1, 0),
+        LeaderEnd::Returned(Ok(())) => (0, 0),
+        LeaderEnd::Returned(Err(_)) | LeaderEnd::Panicked(_) => (1, 0),
+        LeaderEnd::NotStarted(_) | LeaderEnd::Abandoned => (-1, 0),
     };
     match status {
         Status::Failed(Reason::Timeout | Reason::Spawn | Reason::Deadline) => (-1, signal),
-        Status::Failed(Reason::Exit | Reason::Signal | Reason::OutOfMemory)
+        Status::Failed(
+            Reason::Exit | Reason::Signal | Reason::OutOfMemory | Reason::Error | Reason::Panic,
+        )
         | Status::Success
         | Status::Cancelled => (exit, signal),
     }

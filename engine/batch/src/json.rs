@@ -6,6 +6,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use reiver::Class;
 use serde_json::{Map, Value, json};
 
 use crate::Plan;
@@ -47,11 +48,22 @@ impl<W: Write + Send> Sink for JsonLines<W> {
                 job,
                 attempt,
                 pid,
+                class,
                 placement,
             } => {
                 set("job", name(*job));
                 set("attempt", (*attempt).into());
                 set("pid", (*pid).into());
+                if plan.settings(*job).class == Class::Auto {
+                    let class = match class {
+                        Class::Io => "io",
+                        _ => "cpu",
+                    };
+                    set("class", class.into());
+                }
+                if let Some(task) = plan.task_name(*job) {
+                    set("task", task.into());
+                }
                 if let Some(placement) = placement {
                     if let Some(node) = placement.node {
                         set("node", node.0.into());
@@ -118,7 +130,13 @@ fn end_of(status: Status, end: Option<&AttemptEnd>) -> Map<String, Value> {
     let (code, signal) = match end.map(|end| &end.leader) {
         Some(LeaderEnd::Exited(code)) => (Some(*code), None),
         Some(LeaderEnd::Signalled(signal)) => (None, Some(*signal)),
-        Some(LeaderEnd::NotStarted(_)) | None => (None, None),
+        Some(
+            LeaderEnd::NotStarted(_)
+            | LeaderEnd::Returned(_)
+            | LeaderEnd::Panicked(_)
+            | LeaderEnd::Abandoned,
+        )
+        | None => (None, None),
     };
     let mut object = Map::new();
     let status_word = match status {
@@ -135,11 +153,18 @@ fn end_of(status: Status, end: Option<&AttemptEnd>) -> Map<String, Value> {
             Reason::Spawn => "spawn",
             Reason::OutOfMemory => "oom",
             Reason::Deadline => "deadline",
+            Reason::Error => "error",
+            Reason::Panic => "panic",
         };
         object.insert("reason".into(), reason.into());
     }
     object.insert("code".into(), json!(code));
     object.insert("signal".into(), json!(signal));
+    if let Some(LeaderEnd::Returned(Err(message)) | LeaderEnd::Panicked(message)) =
+        end.map(|end| &end.leader)
+    {
+        object.insert("message".into(), message.as_str().into());
+    }
     object.insert(
         "seconds".into(),
         json!(end.map(|end| end.duration.as_secs_f64())),

@@ -2,14 +2,13 @@
 //!
 //! A row is one of its class that was free when the attempt started. Who hears of attempts one by one has
 //! them in the order in which they were told, and so a few rows more than ran at once; once all are known
-//! they are [arranged](arrange) in as few as possible.
+//! they are [arranged](arrange) by nodes, in as few as possible.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime};
 
-use reiver::Class;
+use reiver::{Class, NodeId};
 
-use crate::Plan;
 use crate::event::{AttemptEnd, Event, EventKind, Status};
 use crate::plan::JobIndex;
 
@@ -38,7 +37,9 @@ pub(crate) struct Bar {
     pub(crate) attempt: u32,
     pub(crate) pid: u32,
     pub(crate) lane: Lane,
-    /// From 0, within its lane.
+    /// The node that it was placed on, if it was.
+    pub(crate) node: Option<NodeId>,
+    /// From 0, within its lane; once it is [arranged](arrange) among all.
     pub(crate) row: u32,
     /// Since the start of the run.
     pub(crate) start: Duration,
@@ -60,16 +61,33 @@ pub(crate) struct Timeline {
     lanes: [Rows; 2],
 }
 
-/// Gives bars rows anew, in each lane as few as ran at once at the most; how many those are.
-pub(crate) fn arrange(bars: &mut [Bar]) -> [u32; 2] {
+/// Rows of one lane and one node; of none, where jobs are not placed.
+pub(crate) type Group = (Lane, Option<NodeId>);
+
+/// Gives bars rows anew, grouped by node within each lane, those of no node last: in each group as few as
+/// ran at once at the most. Rows are counted through all groups; how many each has is told.
+pub(crate) fn arrange(bars: &mut [Bar]) -> Vec<(Group, u32)> {
     bars.sort_by_key(|bar| (bar.start, bar.job, bar.attempt));
-    let mut lanes: [Rows; 2] = Default::default();
-    for bar in bars {
-        let rows = &mut lanes[bar.lane as usize];
+    let place = |bar: &Bar| (bar.lane, bar.node.is_none(), bar.node);
+    let mut groups: BTreeMap<_, Rows> = BTreeMap::new();
+    for bar in &mut *bars {
+        let rows = groups.entry(place(bar)).or_default();
         bar.row = rows.take(bar.start);
         rows.0[bar.row as usize] = Some(bar.end);
     }
-    lanes.map(|rows| rows.count())
+    let mut before = HashMap::new();
+    let mut sum = 0;
+    for (&place, rows) in &groups {
+        before.insert(place, sum);
+        sum += rows.count();
+    }
+    for bar in bars {
+        bar.row += before[&place(bar)];
+    }
+    let groups = groups.into_iter();
+    groups
+        .map(|((lane, _, node), rows)| ((lane, node), rows.count()))
+        .collect()
 }
 
 /// When each row is free again; `None` while something runs in it.
@@ -105,16 +123,20 @@ impl Default for Timeline {
 
 impl Timeline {
     /// Takes note of an event; the attempt that has ended by it, if one has.
-    pub(crate) fn event(&mut self, plan: &Plan, event: &Event) -> Option<Bar> {
+    pub(crate) fn event(&mut self, event: &Event) -> Option<Bar> {
         match &event.kind {
             EventKind::RunStarted { .. } => {
                 self.began = event.time;
                 None
             }
             EventKind::JobStarted {
-                job, attempt, pid, ..
+                job,
+                attempt,
+                pid,
+                class,
+                placement,
             } => {
-                let lane = match plan.settings(*job).class {
+                let lane = match class {
                     Class::Io => Lane::Io,
                     _ => Lane::Cpu,
                 };
@@ -124,6 +146,7 @@ impl Timeline {
                     attempt: *attempt,
                     pid: *pid,
                     lane,
+                    node: placement.as_ref().and_then(|placement| placement.node),
                     row: self.lanes[lane as usize].take(start),
                     start,
                     end: start,
@@ -165,5 +188,45 @@ impl Timeline {
             status: end.status,
             ..bar
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_grouped_by_node_and_bars_of_one_row_never_overlap() {
+        let bar = |job, lane, node: Option<u32>, start, end| Bar {
+            job: JobIndex(job),
+            attempt: 1,
+            pid: 1,
+            lane,
+            node: node.map(NodeId),
+            row: 0,
+            start: Duration::from_secs(start),
+            end: Duration::from_secs(end),
+            status: Status::Success,
+        };
+        let mut bars = [
+            bar(0, Lane::Io, None, 0, 9),
+            bar(1, Lane::Cpu, None, 0, 2),
+            bar(2, Lane::Cpu, Some(1), 0, 4),
+            bar(3, Lane::Cpu, Some(0), 1, 3),
+            bar(4, Lane::Cpu, Some(1), 2, 3),
+            bar(5, Lane::Cpu, Some(0), 3, 5),
+            bar(6, Lane::Cpu, None, 2, 4),
+        ];
+        let groups = arrange(&mut bars);
+        let expected = [
+            ((Lane::Cpu, Some(NodeId(0))), 1),
+            ((Lane::Cpu, Some(NodeId(1))), 2),
+            ((Lane::Cpu, None), 1),
+            ((Lane::Io, None), 1),
+        ];
+        assert_eq!(groups, expected);
+        bars.sort_by_key(|bar| bar.job);
+        assert_eq!(bars.map(|bar| bar.row), [4, 3, 1, 0, 2, 0, 3]);
+        assert_eq!(arrange(&mut []), []);
     }
 }

@@ -63,7 +63,7 @@ impl<W: Write + Send> Trace<W> {
         let (code, signal) = match &end.leader {
             LeaderEnd::Exited(code) => (Some(*code), None),
             LeaderEnd::Signalled(signal) => (None, Some(*signal)),
-            LeaderEnd::NotStarted(_) => (None, None),
+            _ => (None, None),
         };
         self.put(&json!({
             "ph": "X",
@@ -106,7 +106,7 @@ pub(crate) fn word(status: Status) -> &'static str {
 
 impl<W: Write + Send> Sink for Trace<W> {
     fn event(&mut self, plan: &Plan, event: &Event) -> io::Result<()> {
-        let bar = self.timeline.event(plan, event);
+        let bar = self.timeline.event(event);
         self.name_rows()?;
         match &event.kind {
             EventKind::JobRetried { end, .. } | EventKind::JobFinished { end: Some(end), .. } => {

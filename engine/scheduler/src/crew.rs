@@ -297,6 +297,7 @@ impl Crew {
     }
 
     /// True if there are P0 jobs that a worker of this node may take.
+    #[inline]
     pub(crate) fn has_urgent(&self, shared: &Shared, node: usize) -> bool {
         let near = shared.machine.near[node].iter();
         let mut near = near.map(|&other| (&self.queues[other], other == node));

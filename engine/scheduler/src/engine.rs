@@ -114,7 +114,7 @@ impl Engine {
     /// as long as any handle; their times in the [`metrics`](Engine::metrics) are means of up to 32, and
     /// the age of one that [`runs`](Engine::running) is that of those before it too.
     ///
-    /// Costs some 7 ns a job to submit and some 30 until all have run, on two cores. Where class Cpu has a
+    /// Costs some 7 ns a job to submit and some 22 until all have run, on two cores. Where class Cpu has a
     /// [`queue_capacity`](crate::EngineBuilder::queue_capacity) or a
     /// [`limit`](crate::EngineBuilder::limit), or the engine a [`watchdog`](crate::EngineBuilder::watchdog), and
     /// where their spans are recorded (crate feature `tracing`), they are submitted one by one.

@@ -428,6 +428,7 @@ impl JobContext {
     }
 
     /// Runs the closure, and says how it came out.
+    #[inline]
     pub(crate) fn call<T>(&self, body: impl FnOnce(&JobContext) -> T) -> Ended<T> {
         match catch_unwind(AssertUnwindSafe(|| body(self))) {
             Err(payload) => Err(Box::new(JobError::Panicked(PanicPayload::new(payload)))),
@@ -531,6 +532,7 @@ impl JobContext {
         unsafe { &*self.engine }
     }
 
+    #[inline]
     fn interrupt_seen(&self) -> Option<Interrupted> {
         // ORDERING: relaxed, see `checkpoint`.
         let seen = usize::from(self.seen.load(Ordering::Relaxed));

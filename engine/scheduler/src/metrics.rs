@@ -139,11 +139,13 @@ pub(crate) const CLASSES: [Class; 4] = [Class::Cpu, Class::Io, Class::Hybrid, Cl
 const KINDS: usize = CLASSES.len() * 3;
 const ENDS: usize = 5;
 
+#[inline]
 fn kind(class: Class, priority: Priority) -> usize {
     class as usize * 3 + priority as usize
 }
 
 /// How a job ended, as an index into [`Block::ended`].
+#[inline]
 fn end(error: Option<&JobError>) -> usize {
     match error {
         None => 0,
@@ -175,6 +177,7 @@ struct JobWords {
 }
 
 /// Adds to a word, which the current thread alone writes if it is its own.
+#[inline]
 fn count(word: &AtomicU64, more: u64, is_own: bool) {
     // ORDERING: release, see `note_submitted`.
     if is_own {
@@ -242,6 +245,7 @@ impl Counters {
     }
 
     /// `block` is a worker's number, or that of nobody in particular.
+    #[inline]
     pub(crate) fn note_start(&self, block: usize, class: Class, priority: Priority) {
         let started = &self.block(block).jobs[kind(class, priority)].started;
         count(started, 1, self.is_own(block));
@@ -262,6 +266,7 @@ impl Counters {
             .record(wait, jobs, self.is_own(block));
     }
 
+    #[inline]
     pub(crate) fn note_end(
         &self,
         block: usize,
@@ -320,10 +325,12 @@ impl Counters {
     }
 
     /// True if one thread alone writes the block.
+    #[inline]
     fn is_own(&self, index: usize) -> bool {
         index < self.blocks.len() - 1
     }
 
+    #[inline]
     fn block(&self, index: usize) -> &Block {
         &self.blocks[index.min(self.blocks.len() - 1)]
     }

@@ -98,6 +98,7 @@ impl<T> Queue<T> {
         }
     }
 
+    #[inline]
     fn is_empty(&self) -> bool {
         match self {
             Queue::Injector(injector) => injector.is_empty(),
@@ -230,6 +231,7 @@ impl NodeQueues {
     }
 
     /// True if there are jobs of a priority, of the node's own too if those count.
+    #[inline]
     pub(crate) fn has(&self, priority: Priority, strict_too: bool) -> bool {
         let priority = priority as usize;
         !self.shared[priority].is_empty() || (strict_too && !self.strict[priority].is_empty())

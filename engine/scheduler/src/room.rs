@@ -45,8 +45,9 @@ pub enum WhenFull {
     /// It is refused: [`SubmitError::QueueFull`].
     #[default]
     Reject,
-    /// Its submitter waits for room, but not past the job's deadline: then the job is taken, and ends late. A thread of the engine hands its place on meanwhile, so that
-    /// somebody makes room; where nobody is left to take it, as [`CallerRuns`](WhenFull::CallerRuns).
+    /// Its submitter waits for room, but not past the job's deadline: then the job is taken, and ends
+    /// late. A thread of the engine hands its place on meanwhile, so that somebody makes room; where
+    /// nobody is left to take it, as [`CallerRuns`](WhenFull::CallerRuns).
     Block,
     /// Its submitter runs it at once, on its own stack, whatever class and node it asks for; jobs
     /// that submit jobs then lie on top of each other.
@@ -120,6 +121,7 @@ impl Room {
     }
 
     /// Counts a job out; true if somebody waits for room, who is to be woken.
+    #[inline]
     pub(crate) fn leave(&self) -> bool {
         if self.capacity.is_none() {
             return false;

@@ -144,11 +144,13 @@ impl Shared {
     }
 
     /// The crew of ordinary work.
+    #[inline]
     pub(crate) fn main(&self) -> &Crew {
         self.crew(Rank::Ordinary)
     }
 
     /// A crew that is there.
+    #[inline]
     pub(crate) fn crew(&self, rank: Rank) -> &Crew {
         self.crews[rank as usize]
             .get()
@@ -600,6 +602,7 @@ impl Shared {
     }
 
     /// A job no longer waits, or does not come to.
+    #[inline]
     pub(crate) fn leave_room(&self, class: Class) {
         if !self.room(class).leave() {
             return;
@@ -623,6 +626,7 @@ impl Shared {
     }
 
     /// A job begins on a thread.
+    #[inline]
     pub(crate) fn note_start(&self, lane: usize, meta: &Meta) {
         self.leave_room(meta.class);
         self.metrics.note_start(lane, meta.class, meta.priority);
@@ -641,6 +645,7 @@ impl Shared {
     }
 
     /// A job has ended, and is about to say so.
+    #[inline]
     pub(crate) fn note_end(&self, lane: usize, meta: &Meta, error: Option<&JobError>, was: Phase) {
         if was == Phase::Queued {
             self.leave_room(meta.class);
@@ -650,6 +655,7 @@ impl Shared {
     }
 
     /// A job that was counted in has ended, and has said so.
+    #[inline]
     pub(crate) fn note_gone(&self, lane: usize) {
         self.drain.note_gone(lane);
     }

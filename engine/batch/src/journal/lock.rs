@@ -64,6 +64,7 @@ impl Lock {
             if !holds_on {
                 return Err(NotLocked::Held(holder));
             }
+            // A wait for such a lock has no time limit.
             thread::sleep(LOOK_AGAIN);
         }
         let was_killed = holder(&mut file)?.is_some();

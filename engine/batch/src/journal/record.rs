@@ -110,7 +110,10 @@ impl JobEnd {
         match leader {
             LeaderEnd::Exited(code) => (Some(*code), None),
             LeaderEnd::Signalled(signal) => (None, Some(*signal)),
-            LeaderEnd::NotStarted(_) => (None, None),
+            LeaderEnd::NotStarted(_)
+            | LeaderEnd::Returned(_)
+            | LeaderEnd::Panicked(_)
+            | LeaderEnd::Abandoned => (None, None),
         }
     }
 }
@@ -384,7 +387,8 @@ impl Encoder<'_> {
         self.u8(match status {
             Status::Success => 0,
             Status::Cancelled => 1,
-            Status::Failed(Reason::Exit) => 2,
+            // Of a task there is neither code nor signal beside it.
+            Status::Failed(Reason::Exit | Reason::Error | Reason::Panic) => 2,
             Status::Failed(Reason::Signal) => 3,
             Status::Failed(Reason::Timeout) => 4,
             Status::Failed(Reason::Spawn) => 5,

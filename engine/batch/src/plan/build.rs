@@ -15,12 +15,13 @@ use super::names::{self, NameIndex};
 use super::set::SetKeys;
 use super::table::{Action, Job, Join, Table, TableName};
 use super::texts::Texts;
-use super::{Machine, Overrides, Plan, Settings, limits, needs};
+use super::{Machine, Overrides, Plan, Settings, limits, needs, tasks};
 use crate::diagnostic::Diagnostic;
 use crate::glob::Glob;
 use crate::job_file::{Affinity, Entry, JobFile, JobKeys, NeedKey};
 use crate::read::nearest;
 use crate::source::{Source, SourceId, Span};
+use crate::task::Registry;
 use crate::template::Template;
 
 /// A run with more jobs is refused; job numbers are 32 bits wide.
@@ -33,11 +34,25 @@ const JOBS_MAX: usize = 100_000_000;
 /// case. Files in which reading has found mistakes may be planned too, to find what else is wrong.
 /// Takes time linear in the jobs and their needs, and for globs in the names that share their
 /// beginning.
+///
+/// Files that name tasks are refused: see [`plan_with`].
 pub fn plan(
     sources: Vec<Arc<Source>>,
     files: Vec<JobFile>,
     overrides: &Overrides,
     machine: &Machine,
+) -> (Option<Plan>, Vec<Diagnostic>) {
+    plan_with(sources, files, overrides, machine, &Registry::new())
+}
+
+/// As [`plan()`], for a program that has these tasks. Their arguments are read once for each job, where
+/// placeholders make them different.
+pub fn plan_with(
+    sources: Vec<Arc<Source>>,
+    files: Vec<JobFile>,
+    overrides: &Overrides,
+    machine: &Machine,
+    registry: &Registry,
 ) -> (Option<Plan>, Vec<Diagnostic>) {
     let mut findings = Findings::default();
     let is_repeated = names::refuse_repeated(&sources, &mut findings);
@@ -51,6 +66,7 @@ pub fn plan(
             topology: &machine.topology,
             affinity,
         },
+        registry,
         set: SetKeys::of(&overrides.set),
         findings,
         tables: Vec::new(),
@@ -94,6 +110,7 @@ pub fn plan(
     plan.names = NameIndex::of(&plan);
     names::refuse_duplicates(&plan, &drafts, &mut findings);
     needs::resolve(&mut plan, &drafts, &left_out, &mut findings);
+    tasks::check(&plan, &drafts, &mut findings);
     let is_sound = is_complete && !findings.has_errors();
     (is_sound.then_some(plan), findings.into_sorted())
 }
@@ -126,6 +143,7 @@ fn name_of_run(sources: &[Arc<Source>], files: &[JobFile]) -> OsString {
 struct Builder<'s> {
     sources: &'s [Arc<Source>],
     fit: Fit<'s>,
+    registry: &'s Registry,
     set: SetKeys,
     findings: Findings,
     tables: Vec<Table>,
@@ -220,7 +238,7 @@ impl Builder<'_> {
             .iter()
             .map(|need| draft_need(&mut texts, &need.value))
             .collect();
-        let action = action(&mut texts, keys.own);
+        let action = action(&mut texts, keys.own, self.registry);
         self.is_complete &= action.is_some();
         let action = action.unwrap_or(Action::Argv(Box::default()));
         let table = table(&mut texts, self.fit, name, action, keys);
@@ -368,7 +386,9 @@ impl Fit<'_> {
                 Some(_) => {}
             }
         }
-        self.check_nodes(texts, keys, settings);
+        if !settings.is_task {
+            self.check_nodes(texts, keys, settings);
+        }
     }
 
     fn check_nodes(&self, texts: &mut Texts<'_>, keys: &Merged<'_>, settings: &Settings) {
@@ -457,6 +477,21 @@ fn table(
 ) -> Table {
     let settings = keys.settings(texts.id, texts.findings);
     fit.check(texts, keys, &settings);
+    if settings.is_task {
+        return Table {
+            source: texts.id,
+            name,
+            settings,
+            action,
+            cwd: None,
+            env: Box::default(),
+            needs: Box::default(),
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            matrix: Matrix::single(),
+        };
+    }
     Table {
         source: texts.id,
         name,
@@ -485,9 +520,12 @@ fn table(
 }
 
 /// What a table's jobs execute; `None` where reading has found nothing it could be.
-fn action(texts: &mut Texts<'_>, keys: &JobKeys) -> Option<Action> {
+fn action(texts: &mut Texts<'_>, keys: &JobKeys, registry: &Registry) -> Option<Action> {
     if let Some(run) = &keys.run {
         return Some(Action::Shell(texts.line(run)));
+    }
+    if keys.task.is_some() {
+        return tasks::call(texts, keys, registry).map(|call| Action::Task(Box::new(call)));
     }
     let (program, arguments) = keys.command.as_ref()?.value.split_first()?;
     let program = texts.filled(program, "the program");

@@ -19,9 +19,10 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 
 use super::merged::KILL_AFTER;
 use super::table::{Action, Job, Join, Key, Table};
-use super::{JobIndex, Numa, Plan, Retries, Settings};
-use crate::job_file::{Affinity, Backoff, MemoryPolicy, When};
+use super::{JobIndex, Numa, Plan, Retries, Settings, tasks};
+use crate::job_file::{Affinity, Arg, Backoff, MemoryPolicy, When};
 use crate::source::Source;
+use crate::task::Filled;
 use crate::template::Template;
 
 /// What a job is known by, and what it says.
@@ -110,6 +111,14 @@ impl Plan {
             (Job::Cell { .. }, Action::Argv(words)) => {
                 for word in words {
                     put(&mut definition, "command", render(word).as_bytes());
+                }
+            }
+            (Job::Cell { .. }, Action::Task(call)) => {
+                put(&mut definition, "task", call.name.as_bytes());
+                let args = tasks::filled(&call.args, value_of).value;
+                if args != Arg::Table(Vec::new()) {
+                    put(&mut definition, "args", b"");
+                    put_arg(&mut definition, &args);
                 }
             }
         }
@@ -225,6 +234,8 @@ fn definition_of_table<'v>(
 
 fn put_settings(definition: &mut Vec<u8>, settings: &Settings) {
     let Settings {
+        // The task itself says so.
+        is_task: _,
         class,
         priority,
         cpus,
@@ -324,6 +335,32 @@ fn put_numa(definition: &mut Vec<u8>, numa: &Numa) {
     }
     for node in nodes {
         text("node", &node.0.to_string());
+    }
+}
+
+/// An argument of a task; the keys of a table in the order of their names, for it has no other.
+fn put_arg(definition: &mut Vec<u8>, arg: &Arg<Filled>) {
+    let mut count = |kind, items: usize| put(definition, kind, &(items as u64).to_le_bytes());
+    match arg {
+        Arg::List(list) => {
+            count("list", list.len());
+            list.iter()
+                .for_each(|item| put_arg(definition, &item.value));
+        }
+        Arg::Table(table) => {
+            count("table", table.len());
+            let mut entries: Vec<_> = table.iter().collect();
+            entries.sort_unstable_by(|(a, _), (b, _)| a.value.cmp(&b.value));
+            for (key, item) in entries {
+                put(definition, "key", key.value.as_bytes());
+                put_arg(definition, &item.value);
+            }
+        }
+        Arg::Text(text) => put(definition, "text", text.text.as_bytes()),
+        Arg::Integer(number) => put(definition, "integer", number.to_string().as_bytes()),
+        Arg::Number(number) => put(definition, "number", number.as_bytes()),
+        Arg::Bool(value) => put(definition, "boolean", value.to_string().as_bytes()),
+        Arg::Null => put(definition, "null", b""),
     }
 }
 

@@ -47,7 +47,27 @@ impl<'k> Merged<'k> {
     }
 
     pub(super) fn settings(&self, source: SourceId, findings: &mut Findings) -> Settings {
+        if self.is_task() {
+            // What those of a process say besides is not about it.
+            return Settings {
+                is_task: true,
+                kill_after: KILL_AFTER,
+                success_codes: vec![0],
+                numa: Numa::default(),
+                ..self.settings_of_process(source, findings)
+            };
+        }
+        self.settings_of_process(source, findings)
+    }
+
+    /// True of a function of the program.
+    pub(super) fn is_task(&self) -> bool {
+        self.own.task.is_some()
+    }
+
+    fn settings_of_process(&self, source: SourceId, findings: &mut Findings) -> Settings {
         Settings {
+            is_task: false,
             class: self.value(|keys| &keys.class).unwrap_or_default(),
             priority: self.value(|keys| &keys.priority).unwrap_or_default(),
             cpus: self.value(|keys| &keys.cpus),

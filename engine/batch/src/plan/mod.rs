@@ -18,12 +18,13 @@ mod names;
 mod needs;
 mod set;
 mod table;
+mod tasks;
 mod texts;
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,12 +33,13 @@ use reiver::{Class, NodeId, Priority, Topology};
 use self::names::NameIndex;
 use self::set::SetKeys;
 use self::table::{Action, Job, Join, Key, Table, TableName};
-use crate::job_file::{Affinity, Backoff, MemoryPolicy, When};
+use crate::job_file::{Affinity, Arg, Backoff, MemoryPolicy, When};
 use crate::shell;
 use crate::source::{Source, SourceId};
+use crate::task::{Args, Task};
 
-pub use self::build::plan;
 pub use self::build::state_folder;
+pub use self::build::{plan, plan_with};
 pub use self::filter::{Filtered, NothingMatches, Outside};
 pub use self::identity::Identity;
 pub use self::limits::variable_of;
@@ -79,6 +81,8 @@ pub struct Plan {
 /// What of a job its placeholders do not touch. Jobs of one table share it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
+    /// It is a function of the program: no process, and no place of its own.
+    pub is_task: bool,
     /// The slots it waits for.
     pub class: Class,
     /// Its place among the ready jobs.
@@ -187,6 +191,8 @@ pub enum Command {
     Shell(OsString),
     /// A program and its arguments.
     Argv(Vec<OsString>),
+    /// A function of this program, by its name in the [registry](crate::Registry).
+    Task(String),
 }
 
 /// Where an attempt's standard output goes.
@@ -333,7 +339,7 @@ impl Plan {
     }
 
     /// The command of the first attempt, for people and job logs: the line, or the arguments as
-    /// one would type them into a shell.
+    /// one would type them into a shell; of a task its name and its arguments as JSON.
     pub fn command_text(&self, job: JobIndex) -> OsString {
         match self.command(job, &self.name(job), 1) {
             Command::Shell(line) => line,
@@ -344,7 +350,43 @@ impl Plan {
                     .collect();
                 quoted.join(" ").into()
             }
+            Command::Task(name) => match self.args(job, 1) {
+                Some(args) if args.value != Arg::Table(Vec::new()) => {
+                    format!("{name} {}", tasks::text_of(&args.value)).into()
+                }
+                _ => name.into(),
+            },
         }
+    }
+
+    /// The task that it is, if it is one.
+    pub fn task_name(&self, job: JobIndex) -> Option<&str> {
+        match &self.table(job).action {
+            Action::Task(call) => Some(&call.name),
+            Action::Shell(_) | Action::Argv(_) => None,
+        }
+    }
+
+    /// The task that it is, and what an attempt gives it.
+    pub(crate) fn task(&self, job: JobIndex, number: u32) -> Option<(Arc<dyn Task>, Args)> {
+        let Action::Task(call) = &self.table(job).action else {
+            return None;
+        };
+        Some((Arc::clone(&call.task), self.args(job, number)?))
+    }
+
+    fn args(&self, job: JobIndex, number: u32) -> Option<Args> {
+        let Action::Task(call) = &self.table(job).action else {
+            return None;
+        };
+        let name = self.name(job);
+        let value_of = |key| self.value_of(job, &name, number, key);
+        Some(tasks::filled(&call.args, value_of))
+    }
+
+    /// The folder of its file.
+    pub(crate) fn folder(&self, job: JobIndex) -> &Path {
+        &self.source(job).folder
     }
 
     /// The file it stands in.
@@ -386,6 +428,40 @@ impl Plan {
     /// settings.
     pub(crate) fn table_of(&self, job: JobIndex) -> u32 {
         self.job(job).table()
+    }
+
+    /// The jobs of a table.
+    pub(crate) fn jobs_of(&self, table: u32) -> impl Iterator<Item = JobIndex> + use<> {
+        // Jobs stand in the order of their tables.
+        let begin = self.jobs.partition_point(|job| job.table() < table);
+        let end = self.jobs.partition_point(|job| job.table() <= table);
+        let number = |job| u32::try_from(job).expect("a plan holds no more jobs than that");
+        (number(begin)..number(end)).map(JobIndex)
+    }
+
+    /// What the jobs of a table are called before their matrix, with its axes as placeholders; lines by
+    /// the first and the last of them.
+    pub(crate) fn name_of_table(&self, table: u32) -> String {
+        let mut jobs = self.jobs_of(table);
+        let own = &self.tables[table as usize];
+        let label = &self.labels[own.source.0 as usize];
+        match (&own.name, jobs.next()) {
+            (TableName::Given(template), _) => template.render(|key| match key {
+                Key::Column(column) => {
+                    let axis = own.matrix.keys().nth(column).unwrap_or_default();
+                    format!("{{{axis}}}").into()
+                }
+                Key::Set(place) => self.set.value(place).into(),
+                Key::Name | Key::Attempt | Key::Cpus => Cow::Borrowed(""),
+            }),
+            (TableName::Place(_), Some(first)) if matches!(self.job(first), Job::Line { .. }) => {
+                match jobs.last() {
+                    Some(last) => format!("{} to {}", self.name(first), self.name(last)),
+                    None => self.name(first).into_owned(),
+                }
+            }
+            (TableName::Place(place), _) => format!("{label}job-{place}"),
+        }
     }
 
     /// How many tables there are, and the settings of each.
@@ -440,6 +516,7 @@ impl Plan {
                     .map(|a| a.render(value_of).into())
                     .collect(),
             ),
+            (Action::Task(call), _) => Command::Task(call.name.to_string()),
         }
     }
 

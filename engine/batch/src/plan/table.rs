@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use super::Settings;
 use super::matrix::Matrix;
+use super::tasks::Call;
 use crate::job_file::When;
 use crate::source::SourceId;
 use crate::template::Template;
@@ -56,6 +57,7 @@ pub(super) enum TableName {
 pub(super) enum Action {
     Shell(Template<Key>),
     Argv(Box<[Template<Key>]>),
+    Task(Box<Call>),
 }
 
 /// Where standard error goes, where it is not captured.

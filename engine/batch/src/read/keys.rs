@@ -9,7 +9,7 @@ use super::Findings;
 use super::size::parse_size;
 use super::tree::{Kind, Table, Value};
 use crate::job_file::{
-    Affinity, Backoff, Cell, JobKeys, LimitKeys, MatrixKeys, MemoryPolicy, NeedKey, NumaKeys,
+    Affinity, Arg, Backoff, Cell, JobKeys, LimitKeys, MatrixKeys, MemoryPolicy, NeedKey, NumaKeys,
     RetryKeys, When,
 };
 use crate::source::{Span, Spanned};
@@ -39,8 +39,28 @@ const JOB_KEYS: [&str; 22] = [
     "deadline",
 ];
 
+/// Keys of programs that have tasks of their own; nobody else is told of them.
+const TASK_KEYS: [&str; 2] = [TASK, ARGS];
+const TASK: &str = "task";
+const ARGS: &str = "args";
+
 /// Keys that make a job what it is, and so cannot be the same for all.
-const NOT_IN_DEFAULTS: [&str; 5] = ["name", "run", "command", "matrix", "needs"];
+const NOT_IN_DEFAULTS: [&str; 7] = ["name", "run", "command", "task", "args", "matrix", "needs"];
+
+/// What a job does; it has one of them.
+const ACTIONS: [&str; 3] = ["run", "command", TASK];
+
+/// What a process has, and a function of the program has not.
+const NOT_FOR_TASKS: [&str; 8] = [
+    "cwd",
+    "env",
+    "stdin",
+    "stdout",
+    "stderr",
+    "kill-after",
+    "success-codes",
+    "numa",
+];
 
 /// Checks values, and notes what is wrong with them.
 pub(super) struct Keys<'f> {
@@ -52,24 +72,47 @@ impl Keys<'_> {
     pub(super) fn job(&mut self, table: &Table, header: &Span) -> JobKeys {
         let keys = self.keys(table, "a job");
         let place = |name: &str| table.iter().find(|(key, _)| key.value == name);
-        match (place("run"), place("command")) {
-            (None, None) => self
+        let given: Vec<&Spanned<String>> = ACTIONS
+            .iter()
+            .filter_map(|action| place(action))
+            .map(|(key, _)| key)
+            .collect();
+        match given[..] {
+            [] => self
                 .findings
                 .error(header.clone(), "the job has neither `run` nor `command`")
                 .help("give it one: run = \"a line for the shell\" or command = [\"program\"]"),
-            (Some((run, _)), Some((command, _))) => {
-                let later = if run.span.start > command.span.start {
-                    run
-                } else {
-                    command
-                };
-                self.findings
-                    .error(later.span.clone(), "the job has both `run` and `command`")
-                    .help("keep one of them");
+            [_] => {}
+            [first, second, ..] => {
+                let later = given.iter().max_by_key(|key| key.span.start);
+                let span = later.map_or(second, |later| later).span.clone();
+                let (first, second) = (&first.value, &second.value);
+                let message = format!("the job has both `{first}` and `{second}`");
+                self.findings.error(span, message).help("keep one of them");
             }
-            _ => {}
         }
+        self.check_task(table);
         keys
+    }
+
+    /// What only a task has stands beside one, and what a task has not does not.
+    fn check_task(&mut self, table: &Table) {
+        let is_task = table.iter().any(|(key, _)| key.value == TASK);
+        for (key, _) in table {
+            let name = key.value.as_str();
+            if is_task && NOT_FOR_TASKS.contains(&name) {
+                self.findings
+                    .error(key.span.clone(), format!("a task has no `{name}`"))
+                    .help("a task is a function of the program and no process; tell it by `args`");
+            } else if !is_task && name == ARGS {
+                self.findings
+                    .error(
+                        key.span.clone(),
+                        "`args` are a task's, and the job has none",
+                    )
+                    .help("say which: task = \"name\"");
+            }
+        }
     }
 
     /// `[defaults]` or a `#JOB` line, as `place` says.
@@ -93,6 +136,8 @@ impl Keys<'_> {
                 "name" => keys.name = self.filled_text(key, value),
                 "run" => keys.run = self.filled_text(key, value),
                 "command" => keys.command = self.command(value),
+                TASK => keys.task = self.filled_text(key, value),
+                ARGS => keys.args = self.args(value),
                 "needs" => {
                     keys.needs = self.array(value, "needs").map_or_else(Vec::new, |needs| {
                         needs.iter().filter_map(|need| self.need(need)).collect()
@@ -104,6 +149,7 @@ impl Keys<'_> {
                         ("cpu", Class::Cpu),
                         ("io", Class::Io),
                         ("hybrid", Class::Hybrid),
+                        ("auto", Class::Auto),
                     ];
                     keys.class = self.word(value, &classes);
                 }
@@ -134,8 +180,17 @@ impl Keys<'_> {
                 "success-codes" => keys.success_codes = self.success_codes(value),
                 _ => {
                     let shared = place != "a job";
+                    let acts = table
+                        .iter()
+                        .any(|(key, _)| ["run", "command"].contains(&key.value.as_str()));
+                    // What has no command may be meant for a task.
+                    let task_keys = match nearest(&key.value, &TASK_KEYS) {
+                        Some(_) if !shared && !acts => &TASK_KEYS[..],
+                        _ => &[],
+                    };
                     let allowed: Vec<&str> = JOB_KEYS
                         .into_iter()
+                        .chain(task_keys.iter().copied())
                         .filter(|key| !shared || !NOT_IN_DEFAULTS.contains(key))
                         .collect();
                     self.unknown(key, &allowed, &format!(" in {place}"));
@@ -515,6 +570,41 @@ impl Keys<'_> {
         let words: Option<Vec<_>> = words.iter().map(|word| self.text(word)).collect();
         Some(Spanned {
             value: words?,
+            span: value.span.clone(),
+        })
+    }
+
+    fn args(&mut self, value: &Value) -> Option<Spanned<Arg>> {
+        self.table(value)?;
+        self.arg(value)
+    }
+
+    fn arg(&mut self, value: &Value) -> Option<Spanned<Arg>> {
+        let arg = match &value.kind {
+            Kind::Text(text) => Arg::Text(text.clone()),
+            Kind::Integer(number) => Arg::Integer(*number),
+            Kind::Number(number) => Arg::Number(number.clone()),
+            Kind::Bool(value) => Arg::Bool(*value),
+            Kind::Other("null") => Arg::Null,
+            Kind::Other(noun) => {
+                self.findings
+                    .error(value.span.clone(), format!("`args` cannot hold {noun}"))
+                    .help("write it as a text, in quotes");
+                return None;
+            }
+            Kind::Array(values) => {
+                let values: Option<Vec<_>> = values.iter().map(|value| self.arg(value)).collect();
+                Arg::List(values?)
+            }
+            Kind::Table(table) => {
+                let entry =
+                    |(key, value): &(Spanned<String>, Value)| Some((key.clone(), self.arg(value)?));
+                let entries: Option<Vec<_>> = table.iter().map(entry).collect();
+                Arg::Table(entries?)
+            }
+        };
+        Some(Spanned {
+            value: arg,
             span: value.span.clone(),
         })
     }

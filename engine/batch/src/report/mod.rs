@@ -1,8 +1,8 @@
 //! A run as one page of HTML that needs nothing else: `--report`.
 //!
-//! It is gathered as events come, some fifty bytes an attempt, and written when the run is over: the sum,
-//! a timeline with a row a slot, the longest jobs, the path of needs that the end waited for, and the
-//! failures with what they printed.
+//! It is gathered as events come, some sixty bytes an attempt, and written when the run is over: the sum,
+//! a timeline with a row a slot, grouped by node, the longest jobs, the path of needs that the end waited
+//! for, what jobs of class auto turned out to be, and the failures with what they printed.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 
 use crate::Plan;
 use crate::event::{AttemptEnd, Event, EventKind, LeaderEnd, Sink, Status, Summary};
+use crate::learnt::Learnt;
 use crate::plan::JobIndex;
-use crate::timeline::{Bar, Lane, Timeline, arrange};
+use crate::timeline::{Bar, Timeline, arrange};
 use crate::trace::word;
 
 /// The page, but for what the run was.
@@ -24,6 +25,7 @@ const PAGE: &str = include_str!("page.html");
 const PLACE: &str = "@RUN@";
 
 const MOST_LONGEST: usize = 20;
+const MOST_LEARNT: usize = 200;
 const MOST_FAILURES: usize = 200;
 /// Lines of each stream that a failure shows.
 const LINES: usize = 100;
@@ -34,6 +36,7 @@ pub struct Report<W> {
     run_id: String,
     timeline: Timeline,
     bars: Vec<Bar>,
+    learnt: Learnt,
     failures: Vec<Value>,
     failed: usize,
     started: Duration,
@@ -48,6 +51,7 @@ impl<W: Write + Send> Report<W> {
             run_id,
             timeline: Timeline::default(),
             bars: Vec::new(),
+            learnt: Learnt::default(),
             failures: Vec::new(),
             failed: 0,
             started: Duration::ZERO,
@@ -82,7 +86,18 @@ impl<W: Write + Send> Report<W> {
 
     fn write(&mut self, plan: &Plan, summary: &Summary, exit: u8) -> io::Result<()> {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let rows = arrange(&mut self.bars);
+        if plan.topology().nodes().count() == 1 {
+            // Then it is everybody's.
+            self.bars.iter_mut().for_each(|bar| bar.node = None);
+        }
+        let groups = arrange(&mut self.bars);
+        let groups: Vec<Value> = groups
+            .into_iter()
+            .map(|((lane, node), rows)| {
+                let node = node.map_or(String::new(), |node| format!(", node {node}"));
+                json!([format!("{} slots{node}", lane.name()), rows])
+            })
+            .collect();
         let mut shown = HashMap::new();
         let mut names = Vec::new();
         let bars: Vec<Value> = self
@@ -93,12 +108,15 @@ impl<W: Write + Send> Report<W> {
                     names.push(plan.name(bar.job));
                     names.len() - 1
                 });
-                let row = match bar.lane {
-                    Lane::Cpu => bar.row,
-                    Lane::Io => rows[0] + bar.row,
-                };
                 let (start, duration) = (micros(bar.start), micros(bar.duration()));
-                json!([name, bar.attempt, row, start, duration, kind(bar.status)])
+                json!([
+                    name,
+                    bar.attempt,
+                    bar.row,
+                    start,
+                    duration,
+                    kind(bar.status)
+                ])
             })
             .collect();
         let run = json!({
@@ -110,9 +128,10 @@ impl<W: Write + Send> Report<W> {
             "exit": exit,
             "jobs": [summary.succeeded, summary.failed, summary.cancelled, summary.skipped],
             "before": self.succeeded_before,
-            "lanes": Lane::ALL.map(|lane| json!([format!("{} slots", lane.name()), rows[lane as usize]])),
+            "lanes": groups,
             "names": names,
             "bars": bars,
+            "auto": self.auto(plan),
             "longest": self.longest(plan),
             "path": self.path(plan),
             "failures": self.failures,
@@ -125,6 +144,23 @@ impl<W: Write + Send> Report<W> {
             self.target.write_all(part.as_bytes())?;
         }
         self.target.flush()
+    }
+
+    /// What was learnt of jobs of class auto.
+    fn auto(&self, plan: &Plan) -> Vec<Value> {
+        let lessons = self.learnt.lessons(plan).take(MOST_LEARNT);
+        lessons
+            .map(|(name, lesson)| {
+                json!({
+                    "name": name,
+                    "measured": lesson.profile.attempts(),
+                    "waiting": lesson.profile.waiting(),
+                    "atMost": lesson.profile.lacks_queued(),
+                    "cpu": lesson.on_cpu,
+                    "io": lesson.on_io,
+                })
+            })
+            .collect()
     }
 
     fn longest(&self, plan: &Plan) -> Vec<Value> {
@@ -193,6 +229,10 @@ fn why(end: &AttemptEnd) -> String {
         LeaderEnd::Exited(code) => format!("exit code {code}"),
         LeaderEnd::Signalled(signal) => format!("signal {signal}"),
         LeaderEnd::NotStarted(reason) => format!("not started: {reason}"),
+        LeaderEnd::Returned(Ok(())) => "returned".to_owned(),
+        LeaderEnd::Returned(Err(message)) => format!("error: {message}"),
+        LeaderEnd::Panicked(message) => format!("panicked: {message}"),
+        LeaderEnd::Abandoned => "did not return".to_owned(),
     };
     match word(end.status) {
         "timeout" => format!("timeout, {leader}"),
@@ -202,7 +242,8 @@ fn why(end: &AttemptEnd) -> String {
 
 impl<W: Write + Send> Sink for Report<W> {
     fn event(&mut self, plan: &Plan, event: &Event) -> io::Result<()> {
-        self.bars.extend(self.timeline.event(plan, event));
+        self.learnt.event(plan, event);
+        self.bars.extend(self.timeline.event(event));
         match &event.kind {
             EventKind::RunStarted {
                 succeeded_before, ..

@@ -24,11 +24,11 @@ use super::spawn::Begun;
 use super::stock::Held;
 use super::tokens::Offer;
 use super::trace::Trace;
-use reiver::Priority;
+use reiver::{Class, Priority};
 
 use crate::Plan;
 use crate::capture::Captured;
-use crate::event::{AttemptEnd, LeaderEnd, Reason, Status};
+use crate::event::{AttemptEnd, LeaderEnd, Reason, Status, Usage};
 use crate::journal::Born;
 use crate::plan::{JobIndex, Settings, variable_of};
 
@@ -166,6 +166,7 @@ impl Attempts {
                     stdout: Captured::default(),
                     stderr: Captured::default(),
                     placement: None,
+                    usage: None,
                 },
             },
             Ok((leader, launched, born)) => {
@@ -310,7 +311,7 @@ impl Attempts {
 
     /// Keeps a failed attempt's output in files for people to read. Their names begin with the
     /// job's number, so that names that look alike as file names stay apart.
-    fn keep_output(&self, end: &mut AttemptEnd, job: JobIndex, name: &str, number: u32) {
+    pub(super) fn keep_output(&self, end: &mut AttemptEnd, job: JobIndex, name: &str, number: u32) {
         let safe = |letter: char| match letter {
             'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '-' | '_' => letter,
             _ => '_',
@@ -380,6 +381,8 @@ struct Watch<'a> {
     /// The same by the run's clock.
     began: Instant,
     streams: [Stream; 2],
+    /// When it ended or was asked to, by the run's clock, if that is measured.
+    ended: Option<Instant>,
     ending: Option<Ending>,
     /// For those who print much.
     buffer: Vec<u8>,
@@ -432,6 +435,7 @@ impl<'a> Watch<'a> {
             begin,
             began: all.control.now(),
             streams,
+            ended: None,
             ending,
             buffer: Vec::new(),
         }
@@ -448,6 +452,9 @@ impl<'a> Watch<'a> {
         let may_have_more = loop {
             let has_to_look = untold.is_some() || !lingering.0.is_empty();
             let ready = self.wait(has_to_look.then_some(soon));
+            if ready.leader && self.is_measured() {
+                self.ended = Some(self.all.control.now());
+            }
             if has_to_look && !ready.leader && Instant::now() >= soon {
                 if let Some((start, started)) = untold.take() {
                     started(start);
@@ -561,7 +568,13 @@ impl<'a> Watch<'a> {
         false
     }
 
+    /// True to a job that learns from its attempts.
+    fn is_measured(&self) -> bool {
+        self.settings.class == Class::Auto
+    }
+
     fn ask_to_end(&mut self, status: Status) {
+        self.ended = self.is_measured().then(|| self.all.control.now());
         let kill_at = self.all.control.now().checked_add(self.settings.kill_after);
         let ending = Ending {
             status,
@@ -686,9 +699,21 @@ impl<'a> Watch<'a> {
                 .0
                 .extend(reader.map(|reader| (reader, Begun::so_far())));
         }
-        let leader = process::reap(self.pid).unwrap_or_else(|error| {
-            LeaderEnd::NotStarted(format!("its end was taken by somebody else: {error}"))
-        });
+        // Told of what is not reaped yet.
+        let queued = self.is_measured().then(|| self.time_queued());
+        let reaped = process::reap_with_cpu_time(self.pid);
+        let usage = match (&reaped, queued, self.ended) {
+            (Ok((_, cpu)), Some(queued), Some(ended)) => Some(Usage {
+                cpu: *cpu,
+                queued,
+                wall: ended.saturating_duration_since(self.began),
+            }),
+            _ => None,
+        };
+        let leader = reaped.map_or_else(
+            |error| LeaderEnd::NotStarted(format!("its end was taken by somebody else: {error}")),
+            |(end, _)| end,
+        );
         self.all.forget(self.pid);
         let ran_out = || self.group.is_some_and(Group::has_run_out);
         let status = match (&self.ending, &leader) {
@@ -699,7 +724,7 @@ impl<'a> Watch<'a> {
             }
             (None, LeaderEnd::Exited(_)) => Status::Failed(Reason::Exit),
             (None, LeaderEnd::Signalled(_)) => Status::Failed(Reason::Signal),
-            (None, LeaderEnd::NotStarted(_)) => Status::Failed(Reason::Spawn),
+            (None, _) => Status::Failed(Reason::Spawn),
         };
         let [stdout, stderr] = self.streams.map(|stream| stream.captured);
         let end = AttemptEnd {
@@ -709,8 +734,23 @@ impl<'a> Watch<'a> {
             stdout,
             stderr,
             placement: None,
+            usage,
         };
         Ended { start, end }
+    }
+
+    fn time_queued(&self) -> Option<Duration> {
+        let queued = process::time_queued(self.pid);
+        if queued.is_none() {
+            static ONCE: std::sync::Once = std::sync::Once::new();
+            ONCE.call_once(|| {
+                tracing::warn!(
+                    "the system does not tell how long jobs find no CPU free (/proc/PID/schedstat): for \
+                     jobs of class auto that counts as waiting"
+                );
+            });
+        }
+        queued
     }
 
     fn is_success(&self, code: i32) -> bool {

@@ -20,7 +20,8 @@ use super::process::Pid;
 
 /// What folders of runs begin with.
 const PREFIX: &str = "reiver-";
-/// A folder that something has just left may be in use for a moment.
+/// A folder that something has just left may be in use for a moment; nobody is told when that is over, and
+/// trying is the only way to know.
 const TRIES: u32 = 50;
 const TRY_AGAIN: Duration = Duration::from_millis(2);
 

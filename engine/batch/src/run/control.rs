@@ -4,8 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
-use std::thread;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Message;
@@ -31,8 +30,7 @@ struct Inner {
     signal: AtomicI32,
     coordinator: Mutex<Option<Sender<Message>>>,
     clock: Clock,
-    /// Held for reading by whoever starts a process, for writing while the run is stopped.
-    launches: RwLock<()>,
+    launches: Launches,
 }
 
 impl Control {
@@ -49,7 +47,7 @@ impl Control {
             signal: AtomicI32::new(0),
             coordinator: Mutex::new(None),
             clock: Clock::default(),
-            launches: RwLock::new(()),
+            launches: Launches::default(),
         };
         Ok(Control {
             inner: Arc::new(inner),
@@ -69,11 +67,12 @@ impl Control {
         self.tell(Message::Cancel);
     }
 
-    /// Ends what still runs at once, by KILL.
+    /// Ends what still runs at once, by KILL. Tasks cannot be killed: none is waited for any more.
     pub fn kill(&self) {
         self.cancel(None);
         self.inner.killing.store(true, Ordering::SeqCst);
         set(&self.inner.kill);
+        self.tell(Message::Kill);
     }
 
     /// Stops what runs, and calls `stop_itself`, which is to return when all goes on: as for Ctrl-Z.
@@ -82,7 +81,7 @@ impl Control {
     /// # Errors
     /// Where `/proc` cannot be read: nothing was stopped then, nor was `stop_itself` called.
     pub fn stop_for(&self, stop_itself: impl FnOnce()) -> io::Result<()> {
-        let _no_launches = self.launches_held_up();
+        let _no_launches = self.inner.launches.hold_up(LAUNCHING);
         self.inner.clock.stopped_for(|| {
             let halted = Halted::descendants()?;
             stop_itself();
@@ -91,23 +90,9 @@ impl Control {
         })
     }
 
-    /// None where one takes too long: a program on a file system that is gone, say.
-    fn launches_held_up(&self) -> Option<RwLockWriteGuard<'_, ()>> {
-        let begin = Instant::now();
-        loop {
-            match self.inner.launches.try_write() {
-                Ok(guard) => return Some(guard),
-                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) if begin.elapsed() > LAUNCHING => return None,
-                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_micros(200)),
-            }
-        }
-    }
-
-    /// Held while a process is started.
-    pub(super) fn launching(&self) -> RwLockReadGuard<'_, ()> {
-        let launches = self.inner.launches.read();
-        launches.unwrap_or_else(PoisonError::into_inner)
+    /// Held while a process is started; waits while the run is stopped.
+    pub(super) fn launching(&self) -> Launching<'_> {
+        self.inner.launches.begin()
     }
 
     /// The time, but for that during which the run was stopped.
@@ -147,6 +132,9 @@ impl Control {
         if self.is_ending() {
             self.tell(Message::Cancel);
         }
+        if self.is_killing() {
+            self.tell(Message::Kill);
+        }
     }
 
     fn tell(&self, message: Message) {
@@ -159,6 +147,68 @@ impl Control {
             // Refused only once the run is over.
             let _ = coordinator.send(message);
         }
+    }
+}
+
+/// Who starts processes just now, and who wants nobody to.
+#[derive(Debug, Default)]
+struct Launches {
+    state: Mutex<LaunchState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct LaunchState {
+    under_way: u32,
+    holders: u32,
+}
+
+/// A launch that is under way.
+#[derive(Debug)]
+pub(super) struct Launching<'l>(&'l Launches);
+
+/// While it lives no launch begins.
+struct HeldUp<'l>(&'l Launches);
+
+impl Launches {
+    fn lock(&self) -> MutexGuard<'_, LaunchState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self) -> Launching<'_> {
+        let is_held_up = |state: &mut LaunchState| state.holders > 0;
+        let state = self.changed.wait_while(self.lock(), is_held_up);
+        state.unwrap_or_else(PoisonError::into_inner).under_way += 1;
+        Launching(self)
+    }
+
+    /// Waits for what is under way, unless that takes longer than this: a program on a file system that is gone, say.
+    fn hold_up(&self, patience: Duration) -> HeldUp<'_> {
+        let mut state = self.lock();
+        state.holders += 1;
+        let is_under_way = |state: &mut LaunchState| state.under_way > 0;
+        drop(
+            self.changed
+                .wait_timeout_while(state, patience, is_under_way),
+        );
+        HeldUp(self)
+    }
+}
+
+impl Drop for Launching<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.under_way -= 1;
+        if state.under_way == 0 && state.holders > 0 {
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+impl Drop for HeldUp<'_> {
+    fn drop(&mut self) {
+        self.0.lock().holders -= 1;
+        self.0.changed.notify_all();
     }
 }
 
@@ -177,4 +227,51 @@ fn set(event: &OwnedFd) {
     // SAFETY: eight bytes, as an eventfd takes them.
     let written = unsafe { libc::write(event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     debug_assert_eq!(written, 8, "an eventfd takes a first one");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn while_launches_are_held_up_none_is_under_way() {
+        let (launches, is_over) = (Launches::default(), AtomicBool::new(false));
+        let hour = Duration::from_secs(3600);
+        let mut most = 0;
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        let launching = launches.begin();
+                        thread::yield_now();
+                        drop(launching);
+                        thread::yield_now();
+                    }
+                });
+            }
+            for _ in 0..500 {
+                let held_up = launches.hold_up(hour);
+                for _ in 0..3 {
+                    most = most.max(launches.lock().under_way);
+                    thread::yield_now();
+                }
+                drop(held_up);
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(most, 0);
+    }
+
+    #[test]
+    fn a_launch_that_takes_too_long_is_not_waited_for() {
+        let launches = Launches::default();
+        let launching = launches.begin();
+        let held_up = launches.hold_up(Duration::from_millis(1));
+        assert_eq!(launches.lock().under_way, 1);
+        drop(launching);
+        drop(held_up);
+        drop(launches.begin());
+    }
 }

@@ -10,13 +10,14 @@ use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
-use reiver::Priority;
+use reiver::{Class, Priority};
 
 use super::stock::{Demand, Held, Kept, Stock};
 use super::tokens::Slots;
 use crate::Plan;
-use crate::event::{Reason, Status};
+use crate::event::{Reason, Status, Usage};
 use crate::job_file::{Backoff, When};
+use crate::learnt::Profile;
 use crate::plan::{JobIndex, Retries};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,8 +78,14 @@ pub(crate) struct Coordinator<P> {
     first_dependent: Vec<u32>,
     /// Ready jobs, in a queue for each kind of demand.
     queues: Vec<Queue>,
+    /// By its demand.
+    queue_for: HashMap<Demand, u32>,
     /// The queue of each table's jobs.
     queue_of: Vec<u32>,
+    /// What was learnt of jobs of class auto, by table, until it has moved them.
+    profiles: HashMap<u32, Profile>,
+    /// The queue that running jobs of class auto were taken from: their table may have another by now.
+    taken_from: HashMap<JobIndex, u32>,
     /// The first of every queue: the most urgent first, then in file order.
     heads: BTreeSet<(Priority, JobIndex, u32)>,
     stock: Stock,
@@ -98,7 +105,7 @@ pub(crate) struct Coordinator<P> {
 }
 
 /// Ready jobs that need the same to start: the most urgent first, then in file order. Among them may
-/// be some that are over.
+/// be some that are over, or have gone to another queue.
 #[derive(Debug)]
 struct Queue {
     demand: Demand,
@@ -129,17 +136,6 @@ impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
                 *place += 1;
             }
         }
-        let (mut queues, mut queue_of) = (Vec::new(), Vec::new());
-        let mut known: HashMap<Demand, u32> = HashMap::new();
-        for settings in plan.tables() {
-            let demand = Demand::of(&plan, settings);
-            let number = *known.entry(demand).or_insert_with_key(|demand| {
-                let (demand, jobs) = (demand.clone(), BinaryHeap::new());
-                queues.push(Queue { demand, jobs });
-                u32::try_from(queues.len() - 1).expect("there are no more tables than jobs")
-            });
-            queue_of.push(number);
-        }
         let deadline_of = |job: JobIndex| Some((plan.settings(job).deadline?, job));
         let mut deadlines: Vec<_> = plan.jobs().filter_map(deadline_of).collect();
         deadlines.sort_unstable_by(|a, b| b.cmp(a));
@@ -150,8 +146,11 @@ impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
             last_reason: vec![None; count],
             dependents,
             first_dependent,
-            queues,
-            queue_of,
+            queues: Vec::new(),
+            queue_for: HashMap::new(),
+            queue_of: Vec::with_capacity(plan.tables().len()),
+            profiles: HashMap::new(),
+            taken_from: HashMap::new(),
             heads: BTreeSet::new(),
             stock: Stock::new(&plan),
             held: HashMap::new(),
@@ -164,6 +163,10 @@ impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
             stop: None,
             random: seed,
         };
+        for settings in plan.tables() {
+            let queue = coordinator.queue_for(Demand::of(&plan, settings, settings.class));
+            coordinator.queue_of.push(queue);
+        }
         let is_done = |job: JobIndex| done.get(job.0 as usize) == Some(&true);
         for job in plan.jobs() {
             coordinator.states[job.0 as usize] = match u32::try_from(plan.needs(job).len()) {
@@ -207,6 +210,9 @@ impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
         }
         let (job, queue, held) = found?;
         self.leave_queue(queue);
+        if self.plan.settings(job).class == Class::Auto {
+            self.taken_from.insert(job, queue);
+        }
         if !held.is_nothing() {
             self.held.insert(job, held);
         }
@@ -231,6 +237,13 @@ impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
             }
         }
         Some(0)
+    }
+
+    /// Whose slots a running job holds: `Cpu` or `Io`.
+    pub(crate) fn class(&self, job: JobIndex) -> Class {
+        let queue = self.taken_from.get(&job).copied();
+        let queue = queue.unwrap_or_else(|| self.queue(job));
+        self.queues[queue as usize].demand.class()
     }
 
     /// What a running job holds besides its slots, if anything.
@@ -284,11 +297,39 @@ impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
         self.delayed.peek().map(|&Reverse((at, _))| at)
     }
 
+    /// An attempt of a job of class auto did this with its time. Once that moves its table to io slots, those
+    /// of it that are ready wait for those, in their old order; what runs keeps the slots that it has.
+    pub(crate) fn learn(&mut self, job: JobIndex, usage: &Usage) {
+        let plan = self.plan.clone();
+        let table = plan.table_of(job);
+        let settings = plan.settings(job);
+        let before = self.queue(job);
+        let is_moved = self.queues[before as usize].demand.class() == Class::Io;
+        if settings.class != Class::Auto || is_moved {
+            return;
+        }
+        let profile = self.profiles.entry(table).or_default();
+        profile.add(usage);
+        if !profile.waits() {
+            return;
+        }
+        self.profiles.remove(&table);
+        let demand = Demand::of(&plan, settings, Class::Io);
+        self.queue_of[table as usize] = self.queue_for(demand);
+        for job in plan.jobs_of(table) {
+            if self.states[job.0 as usize] == State::Ready {
+                self.enter_queue(job);
+            }
+        }
+        self.settle_head(before, None);
+    }
+
     /// A running attempt has ended.
     pub(crate) fn ended(&mut self, job: JobIndex, status: Status, now: Instant) {
         debug_assert_eq!(self.states[job.0 as usize], State::Running);
         let held = self.held.remove(&job).unwrap_or_default();
-        let queue = self.queue(job);
+        let queue = self.taken_from.remove(&job);
+        let queue = queue.unwrap_or_else(|| self.queue(job));
         self.stock
             .give_back(&self.queues[queue as usize].demand, held);
         let settings = self.plan.settings(job);
@@ -380,6 +421,14 @@ impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
         self.queue_of[self.plan.table_of(job) as usize]
     }
 
+    fn queue_for(&mut self, demand: Demand) -> u32 {
+        *self.queue_for.entry(demand).or_insert_with_key(|demand| {
+            let (demand, jobs) = (demand.clone(), BinaryHeap::new());
+            self.queues.push(Queue { demand, jobs });
+            u32::try_from(self.queues.len() - 1).expect("at most two for each table")
+        })
+    }
+
     /// Takes the first job out of a queue.
     fn leave_queue(&mut self, queue: u32) {
         let head = self.queues[queue as usize].jobs.pop();
@@ -393,7 +442,8 @@ impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
         }
         let jobs = &mut self.queues[queue as usize].jobs;
         while let Some(&Reverse((priority, job))) = jobs.peek() {
-            if self.states[job.0 as usize] == State::Ready {
+            let is_here = self.queue_of[self.plan.table_of(job) as usize] == queue;
+            if self.states[job.0 as usize] == State::Ready && is_here {
                 self.heads.insert((priority, job, queue));
                 break;
             }
@@ -407,6 +457,10 @@ impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
             return self.finish(job, Status::Cancelled);
         }
         self.states[job.0 as usize] = State::Ready;
+        self.enter_queue(job);
+    }
+
+    fn enter_queue(&mut self, job: JobIndex) {
         let priority = self.plan.settings(job).priority;
         let queue = self.queue(job);
         let jobs = &mut self.queues[queue as usize].jobs;

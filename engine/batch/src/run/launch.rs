@@ -9,6 +9,7 @@
 //! out not to be possible the shell gets it after all, and says what is wrong in its own words.
 
 use std::ffi::{CStr, CString, OsStr, OsString};
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -22,7 +23,7 @@ use super::process::Pid;
 use super::spawn::{self, Child, Spawned, Strings};
 use super::streams::{Streams, set_blocking};
 use super::tokens::Offer;
-use super::zygote::{ARGUMENTS, Kind, Request, Trouble, Zygote};
+use super::zygote::{ARGUMENTS, Kind, NotStarted, Request, Trouble, Zygote};
 use crate::event::Placement;
 use crate::plan::{Attempt, Command};
 use crate::shell::plain_words;
@@ -147,22 +148,16 @@ impl Launcher {
             None => setting.placement.map(Placed::of),
             Some(_) => None,
         };
-        let mut spawn_as = |program: &CStr, arguments: &[CString]| {
+        let mut spawn_as = |program: &CStr, arguments: &[CString]| -> Result<Spawned, Unexecuted> {
             let (added, cwd) = (&added, &attempt.cwd);
             let Some(zygote) = zygote.as_mut() else {
-                return self.spawn(
-                    program,
-                    arguments,
-                    added,
-                    cwd,
-                    descriptors,
-                    &self.descriptors,
-                );
+                let inherited = &self.descriptors;
+                let spawned = self.spawn(program, arguments, added, cwd, descriptors, inherited)?;
+                return Ok(spawned);
             };
             let request = self.request(program, arguments, added, cwd, setting)?;
             let started = match zygote.launch(&request, descriptors) {
-                // It was gone before it has read what it was to do.
-                Err(error) if is_gone(&error) => {
+                Err(NotStarted::Gone(_)) => {
                     **zygote = self.start_zygote(setting)?;
                     zygote.launch(&request, descriptors)
                 }
@@ -193,16 +188,21 @@ impl Launcher {
                 spawn(&program, &arguments)
                     .map_err(|error| format!("cannot run `{}`: {error}", words[0].display()))?
             }
+            Command::Task(name) => return Err(format!("`{name}` is a task, and no process")),
             Command::Shell(line) => {
                 let direct = plain_words(line.as_bytes()).and_then(|words| {
                     let words = words.iter().map(|word| OsStr::from_bytes(word));
                     let arguments = c_strings(words.clone()).ok()?;
                     let program = find(words.clone().next()?).ok()?;
-                    spawn(&program, &arguments).ok()
+                    Some(spawn(&program, &arguments))
                 });
                 match direct {
-                    Some(spawned) => spawned,
-                    None => {
+                    Some(Ok(spawned)) => spawned,
+                    // It may have begun: it is not begun a second time.
+                    Some(Err(error)) if error.may_have_begun => {
+                        return Err(format!("cannot run the line: {error}"));
+                    }
+                    Some(Err(_)) | None => {
                         // `--`, for a line may begin with a dash.
                         let words = ["/bin/sh", "-c", "--"].map(OsStr::new);
                         let words = words.into_iter().chain([line.as_os_str()]);
@@ -415,10 +415,46 @@ fn say_once((trouble, error): &(Trouble, io::Error)) {
     }
 }
 
-/// True to what a socket says whose other end has gone with something unread, or before it was sent.
-fn is_gone(error: &io::Error) -> bool {
-    let kinds = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
-    kinds.contains(&error.kind())
+/// Why a program was not executed, or is not known to have been.
+#[derive(Debug)]
+struct Unexecuted {
+    error: io::Error,
+    may_have_begun: bool,
+}
+
+impl From<io::Error> for Unexecuted {
+    fn from(error: io::Error) -> Unexecuted {
+        Unexecuted {
+            error,
+            may_have_begun: false,
+        }
+    }
+}
+
+impl From<NotStarted> for Unexecuted {
+    fn from(not_started: NotStarted) -> Unexecuted {
+        let (error, may_have_begun) = match not_started {
+            NotStarted::Refused(error) | NotStarted::Gone(error) => (error, false),
+            NotStarted::Lost(error) => (error, true),
+        };
+        Unexecuted {
+            error,
+            may_have_begun,
+        }
+    }
+}
+
+impl fmt::Display for Unexecuted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.may_have_begun {
+            true => write!(
+                f,
+                "the process that starts it ended meanwhile ({})",
+                self.error
+            ),
+            false => self.error.fmt(f),
+        }
+    }
 }
 
 pub(super) fn about<'a>(what: &'a str, path: &'a Path) -> impl Fn(io::Error) -> String + 'a {

@@ -103,6 +103,7 @@ pub fn end_leftovers(
             }
             jobs.insert(job);
         }
+        // They are another's children: nobody tells us that they end, nor of what they start meanwhile.
         thread::sleep(pause);
         pause = (pause * 2).min(LOOK_AGAIN_MOST);
     }

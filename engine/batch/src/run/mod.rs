@@ -8,7 +8,8 @@
 //! attempts but never the end of running ones.
 //!
 //! The engine's threads are not pinned here: they only wait, and what they start inherits the
-//! affinity and memory policy that this process was started with.
+//! affinity and memory policy that this process was started with. Jobs that are functions of the
+//! program have an engine of their own (`tasks`), whose workers are where engines have them.
 
 mod attempt;
 mod cgroups;
@@ -28,6 +29,7 @@ mod rehearsal;
 mod spawn;
 mod stock;
 mod streams;
+mod tasks;
 mod tokens;
 mod trace;
 mod zygote;
@@ -61,6 +63,7 @@ pub use memory::available_memory;
 use recorder::Recorder;
 pub use rehearsal::rehearse;
 use stock::Held;
+use tasks::{Heard, TaskNews, Tasks};
 use tokens::{Offer, Tokens};
 pub use zygote::serve_if_zygote;
 
@@ -99,6 +102,13 @@ pub(crate) enum Message {
     /// It is time to look for orphans that have ended.
     Reap,
     Cancel,
+    Kill,
+    /// Of a job that is a function of the program.
+    Task {
+        job: JobIndex,
+        number: u32,
+        news: TaskNews,
+    },
     /// The jobserver's pipe may hold something.
     TokensCame,
     /// The reporter, or the journal, has caught up.
@@ -170,6 +180,7 @@ pub fn run(
         .map_err(io::Error::other)?;
     let (done, exit_counts) = (options.done, options.exit_counts);
     let run_id = options.run_id;
+    let tasks = Tasks::open(plan, &run_id, &options.state_folder, control, begin)?;
     let attempts = Attempts::new(
         run_id.clone(),
         options.state_folder,
@@ -191,7 +202,10 @@ pub fn run(
     let attempts = Arc::new(attempts);
     let succeeded_before = done.iter().filter(|&&done| done).count();
     let mut run = Run {
+        plan: Arc::clone(plan),
         control: control.clone(),
+        attempts: Arc::clone(&attempts),
+        tasks,
         coordinator: Coordinator::new(Arc::clone(plan), RandomState::new().hash_one(begin), &done),
         tokens,
         sender,
@@ -226,6 +240,7 @@ pub fn run(
     let run = dispatch.coordinate(&engine, &receiver);
 
     let Run {
+        tasks,
         mut summary,
         lost,
         report,
@@ -236,7 +251,12 @@ pub fn run(
     } = run;
     // The reporter ends with the last one.
     drop(report);
-    attempts.reap_orphans();
+    if tasks.as_ref().is_none_or(Tasks::are_over) {
+        attempts.reap_orphans();
+    }
+    if let Some(tasks) = tasks {
+        tasks.close();
+    }
     attempts.close_groups();
     summary.duration = begin.elapsed();
     let signal = control
@@ -318,7 +338,11 @@ struct Dispatch {
 
 #[derive(Debug)]
 struct Run {
+    plan: Arc<Plan>,
     control: Control,
+    attempts: Arc<Attempts>,
+    /// None where the plan has no tasks.
+    tasks: Option<Tasks>,
     coordinator: Coordinator<Arc<Plan>>,
     tokens: Option<Tokens>,
     sender: Sender<Message>,
@@ -363,7 +387,7 @@ impl Dispatch {
             let mut shared = self.lock();
             let run = shared.as_mut().expect("nobody else takes it");
             if let Some(message) = message.take() {
-                run.take(message, &self.attempts);
+                run.take(message);
             }
             run.go_on(self, engine, None);
             if run.coordinator.is_over() {
@@ -413,7 +437,7 @@ impl Dispatch {
         let mut shared = self.lock();
         // It is not over before this attempt is.
         let run = shared.as_mut()?;
-        run.ended(job, start, end);
+        run.ended(job, start, Arc::new(end));
         let mut next = None;
         run.go_on(self, engine, self.goes_on.then_some(&mut next));
         if run.has_to_wake() {
@@ -425,9 +449,22 @@ impl Dispatch {
 
     fn reap_orphans(&self) {
         let begin = Instant::now();
-        self.attempts.reap_orphans();
+        let mut shared = self.lock();
+        match shared.as_ref() {
+            // No task may begin meanwhile.
+            Some(run) if run.tasks.is_some() => {
+                if run.may_reap() {
+                    self.attempts.reap_orphans();
+                }
+            }
+            _ => {
+                drop(shared);
+                self.attempts.reap_orphans();
+                shared = self.lock();
+            }
+        }
         let pause = (begin.elapsed() * REAPING_PART).max(REAPING_PAUSE);
-        if let Some(run) = &mut *self.lock() {
+        if let Some(run) = shared.as_mut() {
             run.next_reaping = begin + pause;
         }
     }
@@ -449,6 +486,9 @@ impl Run {
         self.tell_news();
         let age = self.control.now().saturating_duration_since(self.begin);
         self.coordinator.pass_deadlines(age);
+        if let Some(tasks) = &mut self.tasks {
+            tasks.pass_limits();
+        }
         // Also while nothing may start: what has come is not waited for.
         self.coordinator.pass_delays(self.control.now());
         let mut looks_again = self.start_what_may(dispatch, engine, &mut mine);
@@ -467,7 +507,8 @@ impl Run {
         let deadline = self.coordinator.next_deadline();
         // One that the clock cannot hold never passes.
         let deadline = deadline.and_then(|deadline| self.begin.checked_add(deadline));
-        let by_clock_of_run = delay.into_iter().chain(deadline).min();
+        let limit = self.tasks.as_ref().and_then(Tasks::next_limit);
+        let by_clock_of_run = delay.into_iter().chain(deadline).chain(limit).min();
         let by_clock_of_run = by_clock_of_run.and_then(|at| {
             let left = at.saturating_duration_since(self.control.now());
             Instant::now().checked_add(left)
@@ -503,6 +544,17 @@ impl Run {
             }
             let (job, number) = self.coordinator.next(self.control.now())?;
             let held = self.coordinator.held(job).cloned().unwrap_or_default();
+            if let Some(tasks) = &mut self.tasks
+                && tasks.start(
+                    &self.plan,
+                    (job, number),
+                    &held,
+                    &self.attempts,
+                    &self.sender,
+                )
+            {
+                continue;
+            }
             let next = Next { job, number, held };
             match mine.take() {
                 Some(mine) => *mine = Some(next),
@@ -528,32 +580,60 @@ impl Run {
                 stdout: Captured::default(),
                 stderr: Captured::default(),
                 placement,
+                usage: None,
             };
-            self.ended(job, None, end);
+            self.ended(job, None, Arc::new(end));
         }
     }
 
-    fn ended(&mut self, job: JobIndex, start: Option<Start>, end: AttemptEnd) {
+    fn ended(&mut self, job: JobIndex, start: Option<Start>, end: Arc<AttemptEnd>) {
         if let Some(start) = start {
             self.report_start(job, start);
         }
         let status = end.status;
+        if let Some(usage) = end.usage.filter(|_| status != Status::Cancelled) {
+            self.coordinator.learn(job, &usage);
+        }
         self.lost |= end.stdout.lost_bytes() + end.stderr.lost_bytes() > 0;
-        self.last_ends.insert(job, Arc::new(end));
+        self.last_ends.insert(job, end);
         self.coordinator.ended(job, status, self.control.now());
         let now = Instant::now();
-        if now >= self.next_reaping {
+        if self.may_reap() && now >= self.next_reaping {
             self.next_reaping = now + REAPING_PAUSE;
             // Not by this thread, and not under its lock. Refused only once the run is over.
             let _ = self.sender.send(Message::Reap);
         }
     }
 
-    fn take(&mut self, message: Message, attempts: &Attempts) {
+    /// What a task has started is for the task to wait for.
+    fn may_reap(&self) -> bool {
+        self.tasks.as_ref().is_none_or(Tasks::are_over)
+    }
+
+    fn take(&mut self, message: Message) {
         match message {
             // What is to be done is done in any case.
             Message::Look | Message::Reap | Message::Reported => {}
-            Message::Cancel => self.coordinator.stop(Stop::Cancel),
+            Message::Cancel => {
+                self.coordinator.stop(Stop::Cancel);
+                if let Some(tasks) = &mut self.tasks {
+                    tasks.cancel();
+                }
+            }
+            Message::Kill => {
+                let abandoned = self.tasks.as_mut().map(Tasks::abandon);
+                for (job, end) in abandoned.into_iter().flatten() {
+                    self.ended(job, None, end);
+                }
+            }
+            Message::Task { job, number, news } => {
+                let heard = self.tasks.as_mut();
+                match heard.map_or(Heard::Nothing, |tasks| tasks.hear(job, number, news)) {
+                    Heard::Started(start) => self.report_start(job, start),
+                    Heard::Ended(end) => self.ended(job, None, end),
+                    Heard::Nothing => {}
+                }
+            }
             Message::TokensCame => {
                 if let Some(tokens) = &mut self.tokens {
                     tokens.came();
@@ -562,7 +642,7 @@ impl Run {
             Message::JournalFailed => self.coordinator.stop(Stop::Failures),
             Message::SinkFailed(error) => {
                 if error.kind() == io::ErrorKind::BrokenPipe {
-                    attempts.cancel();
+                    self.attempts.cancel();
                 }
                 self.coordinator.stop(Stop::Failures);
                 self.trouble.get_or_insert(error);
@@ -621,6 +701,7 @@ impl Run {
             job,
             attempt: self.coordinator.attempt(job),
             pid,
+            class: self.coordinator.class(job),
             placement: held.and_then(Held::placement).cloned(),
         };
         self.report_born(Event { time, kind }, born);

@@ -44,7 +44,8 @@ impl Clock {
     }
 }
 
-/// Looks, and looks again: what is forked meanwhile is found then. What the kernel holds for long in a
+/// Looks, and looks again, for the kernel tells nobody but a parent that a process has stopped, and nobody
+/// at all of what is forked meanwhile. What the kernel holds for long in a
 /// call is stopped when that returns.
 const LOOKS: u32 = 25;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
@@ -118,6 +119,7 @@ mod tests {
         let before = clock.now();
         let (first, second) = clock.stopped_for(|| {
             let first = clock.now();
+            // It is time itself that has to pass.
             thread::sleep(Duration::from_millis(30));
             (first, clock.now())
         });

@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::thread;
+use std::time::Duration;
 
 use crate::event::LeaderEnd;
 use crate::journal::Born;
@@ -65,23 +66,51 @@ fn end_by_thread(pid: Pid) -> io::Result<OwnedFd> {
 /// Takes the end of a child that has ended; waits if it has not. Nobody else may have taken it, or the
 /// number may be another's by now.
 pub(crate) fn reap(child: Pid) -> io::Result<LeaderEnd> {
+    reap_with_cpu_time(child).map(|(end, _)| end)
+}
+
+/// The same, with what it computed, and its children that were waited for.
+pub(super) fn reap_with_cpu_time(child: Pid) -> io::Result<(LeaderEnd, Duration)> {
     let id = libc::id_t::try_from(child).expect("a process number is positive");
     wait(libc::P_PID, id, libc::WEXITED)
+}
+
+/// How long the first thread of a process could have run and had no CPU; `None` where the system does not
+/// tell. Also of one that has ended, until it is reaped.
+pub(super) fn time_queued(pid: Pid) -> Option<Duration> {
+    let told = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    parse_queued(&told)
+}
+
+/// `nanoseconds on a CPU, nanoseconds without one, turns`; all zero where nobody counts.
+fn parse_queued(told: &str) -> Option<Duration> {
+    let mut numbers = told.split_ascii_whitespace().map(str::parse::<u64>);
+    let mut number = || numbers.next()?.ok();
+    let (_, queued, turns) = (number()?, number()?, number()?);
+    (turns > 0).then_some(Duration::from_nanos(queued))
 }
 
 /// The same, and does not wait.
 pub(crate) fn reap_ended(child: Pid) -> io::Result<LeaderEnd> {
     let id = libc::id_t::try_from(child).expect("a process number is positive");
-    wait(libc::P_PID, id, libc::WEXITED | libc::WNOHANG)
+    wait(libc::P_PID, id, libc::WEXITED | libc::WNOHANG).map(|(end, _)| end)
 }
 
-fn wait(kind: libc::idtype_t, id: libc::id_t, options: libc::c_int) -> io::Result<LeaderEnd> {
+/// The system call itself: the C library's function does not tell what was computed.
+fn wait(
+    kind: libc::idtype_t,
+    id: libc::id_t,
+    options: libc::c_int,
+) -> io::Result<(LeaderEnd, Duration)> {
     // SAFETY: an all-zero siginfo_t is a valid one.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: an all-zero rusage is a valid one.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     loop {
-        // SAFETY: the kernel writes one siginfo_t to `info`.
-        let result = unsafe { libc::waitid(kind, id, &raw mut info, options) };
-        match checked(libc::c_long::from(result)) {
+        let (info, usage) = (&raw mut info, &raw mut usage);
+        // SAFETY: the kernel writes one siginfo_t and one rusage.
+        let result = unsafe { libc::syscall(libc::SYS_waitid, kind, id, info, options, usage) };
+        match checked(result) {
             Ok(_) => break,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -89,11 +118,16 @@ fn wait(kind: libc::idtype_t, id: libc::id_t, options: libc::c_int) -> io::Resul
     }
     // SAFETY: waitid has filled in the fields of a child's end.
     let status = unsafe { info.si_status() };
-    Ok(if info.si_code == libc::CLD_EXITED {
+    let end = if info.si_code == libc::CLD_EXITED {
         LeaderEnd::Exited(status)
     } else {
         LeaderEnd::Signalled(status)
-    })
+    };
+    let time = |time: libc::timeval| {
+        let (seconds, micros) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_usec));
+        Duration::from_secs(seconds.unwrap_or(0)) + Duration::from_micros(micros.unwrap_or(0))
+    };
+    Ok((end, time(usage.ru_utime) + time(usage.ru_stime)))
 }
 
 /// Sends a signal. A process that is gone is none the worse.
@@ -502,6 +536,44 @@ mod tests {
             super::super::attempt::poll(&mut fds, None);
             assert_ne!(fds[0].revents, 0);
             assert_eq!(reap(pid).expect("it is ours"), LeaderEnd::Exited(7));
+        }
+    }
+
+    #[test]
+    fn what_a_child_and_its_own_children_computed_is_told_with_its_end() {
+        let ended = |line: &str| {
+            let child = std::process::Command::new("sh").args(["-c", line]).spawn();
+            let pid = Pid::try_from(child.expect("there is a shell").id()).expect("a small number");
+            let leader_end = end_of(pid).expect("a descriptor");
+            let mut fds = [libc::pollfd {
+                fd: leader_end.as_raw_fd(),
+                events: libc::POLLIN,
+                revents: 0,
+            }];
+            super::super::attempt::poll(&mut fds, None);
+            let queued = time_queued(pid);
+            (reap_with_cpu_time(pid).expect("it is ours"), queued)
+        };
+        let computes = "i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done";
+        let ((end, idle), _) = ended("sleep 0.1; :");
+        assert_eq!(end, LeaderEnd::Exited(0));
+        let ((_, own), queued) = ended(computes);
+        let ((_, childs), _) = ended(&format!("({computes}); :"));
+        assert!(own > idle && childs > idle, "{idle:?} {own:?} {childs:?}");
+        let is_counted = Path::new("/proc/self/schedstat").exists();
+        assert_eq!(
+            queued.is_some(),
+            is_counted,
+            "told of one that has ended too"
+        );
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_count_tells_nothing() {
+        let queued = |told| parse_queued(told);
+        assert_eq!(queued("5 7 1\n"), Some(Duration::from_nanos(7)));
+        for unknown in ["0 0 0\n", "", "5 7", "x 7 1"] {
+            assert_eq!(queued(unknown), None, "{unknown}");
         }
     }
 

@@ -14,13 +14,14 @@ use reiver_topology::CpuSet;
 use super::places::{Answer, Given, Places, Wish};
 use crate::Plan;
 use crate::event::Placement;
-use crate::plan::Settings;
+use crate::job_file::Affinity;
+use crate::plan::{Numa, Settings};
 
 /// What a job needs to start; jobs with the same needs wait in one queue.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Demand {
     /// 0 for cpu, 1 for io.
-    pub(super) class: usize,
+    class: usize,
     slots: u32,
     memory: u64,
     pool: Option<usize>,
@@ -58,12 +59,21 @@ pub(super) struct Kept {
 }
 
 impl Demand {
-    pub(super) fn of(plan: &Plan, settings: &Settings) -> Demand {
+    /// Whose slots it takes: `Cpu` or `Io`.
+    pub(super) fn class(&self) -> Class {
+        match self.class {
+            0 => Class::Cpu,
+            _ => Class::Io,
+        }
+    }
+
+    /// Of a job on slots of this class.
+    pub(super) fn of(plan: &Plan, settings: &Settings, class: Class) -> Demand {
         let place = |list: &[(String, u32)], name: &str| {
             let place = list.iter().position(|(known, _)| known == name);
             place.expect("a plan knows all that its jobs name")
         };
-        let (class, slots) = match settings.class {
+        let (class, slots) = match class {
             Class::Cpu | Class::Hybrid | Class::Auto => (0, settings.cpus.unwrap_or(1)),
             Class::Io => (1, 1),
         };
@@ -77,7 +87,11 @@ impl Demand {
             resources: resources
                 .map(|(name, count)| (place(plan.resources(), name), *count))
                 .collect(),
-            wish: Wish::of(settings.cpus, &settings.numa, plan.affinity()),
+            wish: match settings.is_task {
+                // The engine's workers are where they are.
+                true => Wish::of(None, &Numa::default(), Affinity::None),
+                false => Wish::of(settings.cpus, &settings.numa, plan.affinity()),
+            },
         }
     }
 }

@@ -365,3 +365,6 @@ fn make_flags(address: &str) -> OsString {
     let kept = kept.trim_end();
     format!("{kept} -j --jobserver-fds={address} --jobserver-auth={address}{variables}").into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,9 @@
 //!   group's share ten times a second at most; so there is one group, at the lowest share, for all.
 //!
 //! Requests and answers go over a socket, the streams of a job with its request. A zygote ends when
-//! reiver does, however that ends.
+//! reiver does, however that ends. One may end itself, or be killed, at any moment, and no job is lost to
+//! reiver, or started twice, by that: a process begins to be a job only once its number is on its way to
+//! reiver, and ends by itself where the zygote ends before.
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::fs;
@@ -20,7 +22,6 @@ use std::io::{self, Read, Write};
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::process;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -30,11 +31,12 @@ use reiver::NodeId;
 use reiver_topology::CpuSet;
 use reiver_topology::place::{self, MemoryMode};
 
-use super::process::Pid;
+use super::process::{self, Pid};
 
 /// The arguments by which a program knows that it is to be one.
 pub(super) const ARGUMENTS: [&CStr; 3] = [c"reiver", c"--zygote", c"reads its standard input"];
-/// The longest that the share of a session is tried to be changed: others may be changing theirs.
+/// The longest that the share of a session is tried to be changed: others may be changing theirs, the kernel
+/// lets a user do that once in 100 ms, and says nothing when that is over.
 const PATIENCE: Duration = Duration::from_secs(5);
 const TRY_AGAIN: Duration = Duration::from_millis(20);
 /// Requests beyond this are no requests; an environment is at most a part of it.
@@ -76,11 +78,24 @@ pub(super) enum Trouble {
     Schedule = 5,
 }
 
+type Troubles = Vec<(Trouble, io::Error)>;
+
 /// A process that was started, with what it had to do without.
 #[derive(Debug)]
 pub(super) struct Started {
     pub(super) pid: Pid,
-    pub(super) troubles: Vec<(Trouble, io::Error)>,
+    pub(super) troubles: Troubles,
+}
+
+/// Why there is no process.
+#[derive(Debug)]
+pub(super) enum NotStarted {
+    /// The system's reason why the program could not be executed.
+    Refused(io::Error),
+    /// The zygote was gone before anything was started.
+    Gone(io::Error),
+    /// The zygote ended before it has told whether the program was executed; the process was ended.
+    Lost(io::Error),
 }
 
 /// A zygote, as reiver sees it.
@@ -105,7 +120,7 @@ pub fn serve_if_zygote() {
         let socket = unsafe { UnixStream::from_raw_fd(0) };
         // Where reiver has ended there is nobody to be told anything.
         let _ = serve(socket);
-        process::exit(0);
+        std::process::exit(0);
     }
 }
 
@@ -144,42 +159,63 @@ impl Zygote {
     /// Starts a process with these streams.
     ///
     /// # Errors
-    /// The system's reason why the program could not be executed. `BrokenPipe` or `ConnectionReset` where
-    /// the zygote was gone before it has read the request; other errors of sockets where it ended in the
-    /// middle, and nobody knows how far it came.
-    pub(super) fn launch(&mut self, request: &Request, streams: [RawFd; 3]) -> io::Result<Started> {
+    /// Why there is no process. Where the zygote is gone, or does not do as it should, it is of no more use.
+    pub(super) fn launch(
+        &mut self,
+        request: &Request,
+        streams: [RawFd; 3],
+    ) -> Result<Started, NotStarted> {
         let body = request.encode();
-        let length = u32::try_from(body.len()).map_err(|_| io::ErrorKind::ArgumentListTooLong)?;
-        send_with(&self.socket, &length.to_ne_bytes(), streams)?;
-        self.socket.write_all(&body)?;
-        let mut word = || {
-            let mut bytes = [0; 4];
-            self.socket
-                .read_exact(&mut bytes)
-                .map(|()| i32::from_ne_bytes(bytes))
-        };
-        let (pid, count) = (word()?, word()?);
+        let length = u32::try_from(body.len())
+            .map_err(|_| NotStarted::Refused(io::ErrorKind::ArgumentListTooLong.into()))?;
+        let asked = send_with(&self.socket, &length.to_ne_bytes(), streams)
+            .and_then(|()| self.socket.write_all(&body));
+        // What has not read all of a request starts nothing, and ends when this is closed.
+        let told = asked.and_then(|()| self.word());
+        let pid = told.map_err(NotStarted::Gone)?;
+        let answer = self.answer();
+        match answer {
+            Ok((None, troubles)) if pid > 0 => Ok(Started { pid, troubles }),
+            Ok((Some(error), _)) => {
+                if pid > 0 {
+                    // It has ended, or is about to; nobody has heard of it.
+                    let _ = process::reap(pid);
+                }
+                Err(NotStarted::Refused(error))
+            }
+            Ok((None, _)) => Err(NotStarted::Gone(io::ErrorKind::InvalidData.into())),
+            Err(error) => {
+                if pid > 1 {
+                    for whom in [pid, -pid] {
+                        // There may be no group of that number yet.
+                        let _ = process::signal(whom, libc::SIGKILL);
+                    }
+                    let _ = process::reap(pid);
+                }
+                Err(NotStarted::Lost(error))
+            }
+        }
+    }
+
+    /// What did not work: what kept the program from being executed, and the rest.
+    fn answer(&mut self) -> io::Result<(Option<io::Error>, Troubles)> {
         let mut troubles = Vec::new();
         let mut failed = None;
-        for _ in 0..count {
-            let (code, errno) = (word()?, word()?);
+        for _ in 0..self.word()? {
+            let (code, errno) = (self.word()?, self.word()?);
             let error = io::Error::from_raw_os_error(errno);
             match Trouble::of(code) {
                 Some(Trouble::Exec) | None => failed = Some(error),
                 Some(trouble) => troubles.push((trouble, error)),
             }
         }
-        match failed {
-            None if pid > 0 => Ok(Started { pid, troubles }),
-            None => Err(io::ErrorKind::UnexpectedEof.into()),
-            Some(error) => {
-                if pid > 0 {
-                    // It has ended, or is about to; nobody has heard of it.
-                    let _ = super::process::reap(pid);
-                }
-                Err(error)
-            }
-        }
+        Ok((failed, troubles))
+    }
+
+    fn word(&mut self) -> io::Result<i32> {
+        let mut bytes = [0; 4];
+        self.socket.read_exact(&mut bytes)?;
+        Ok(i32::from_ne_bytes(bytes))
     }
 }
 
@@ -212,20 +248,21 @@ fn serve(mut socket: UnixStream) -> io::Result<()> {
         let mut body = vec![0; (u32::from_ne_bytes(length) as usize).min(LONGEST)];
         socket.read_exact(&mut body)?;
         let request = Request::decode(&body).ok_or(io::ErrorKind::InvalidData)?;
-        let (pid, troubles) = match start(kind, &request, &streams) {
-            Ok(started) => started,
-            Err(error) => (
-                0,
-                vec![(
-                    Trouble::Exec as i32,
-                    error.raw_os_error().unwrap_or(libc::EIO),
-                )],
-            ),
+        let process = match Waiting::fork(kind, &request, &streams) {
+            Ok(process) => process,
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                let none = [0, 1, Trouble::Exec as i32, errno].map(i32::to_ne_bytes);
+                socket.write_all(&none.concat())?;
+                continue;
+            }
         };
+        socket.write_all(&process.pid.to_ne_bytes())?;
+        let troubles = process.execute();
         drop(streams);
         let count = i32::try_from(troubles.len()).unwrap_or(0);
         let words = troubles.into_iter().flat_map(|(code, errno)| [code, errno]);
-        let words = [pid, count].into_iter().chain(words);
+        let words = [count].into_iter().chain(words);
         let answer: Vec<u8> = words.flat_map(i32::to_ne_bytes).collect();
         socket.write_all(&answer)?;
     }
@@ -249,45 +286,65 @@ fn take_smallest_share() -> io::Result<()> {
     }
 }
 
-/// Forks, and waits until the program is executed, or cannot be; its number, with what did not work.
-fn start(kind: Kind, request: &Request, streams: &[OwnedFd]) -> io::Result<(Pid, Vec<(i32, i32)>)> {
-    let [stdin, stdout, stderr] = streams else {
-        return Err(io::ErrorKind::InvalidData.into());
-    };
-    let arguments = pointers(&request.arguments);
-    let environment = pointers(&request.environment);
-    let (mut reports, reporter) = io::pipe()?;
-    let flags = libc::c_long::from(libc::CLONE_PARENT | libc::SIGCHLD);
-    // SAFETY: a fork of a process with one thread; the child has a copy of everything, and goes on here
-    // with a stack of its own.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
-    match pid {
-        0 => {
-            let report = |trouble: Trouble, error: io::Error| {
-                let errno = error.raw_os_error().unwrap_or(libc::EIO);
-                let words = [trouble as i32, errno].map(i32::to_ne_bytes).concat();
-                // Whoever reads has gone with the zygote, or reads.
-                let _ = (&reporter).write_all(&words);
-            };
-            let streams = [stdin, stdout, stderr].map(AsRawFd::as_raw_fd);
-            let error = become_job(kind, request, streams, &report, &arguments, &environment);
-            report(Trouble::Exec, error);
-            // SAFETY: ends this process, without what the zygote would do at its end.
-            unsafe { libc::_exit(127) }
-        }
-        -1 => Err(io::Error::last_os_error()),
-        pid => {
-            drop(reporter);
-            let mut words = Vec::new();
-            // It is started all the same, whatever can be heard of it.
-            let _ = reports.read_to_end(&mut words);
-            let word = |bytes: &[u8]| bytes.try_into().map_or(0, i32::from_ne_bytes);
-            let pairs = words.chunks_exact(8);
-            let troubles = pairs
-                .map(|pair| (word(&pair[..4]), word(&pair[4..])))
-                .collect();
-            let pid = Pid::try_from(pid).expect("a process number is small");
-            Ok((pid, troubles))
+/// A process that is to be a job, and waits to be told so. It ends where this is dropped instead.
+struct Waiting {
+    pid: Pid,
+    go: io::PipeWriter,
+    reports: io::PipeReader,
+}
+
+impl Waiting {
+    /// Has it begin, and waits until the program is executed, or cannot be; what did not work.
+    fn execute(mut self) -> Vec<(i32, i32)> {
+        // It was killed if it does not read.
+        let _ = self.go.write_all(&[1]);
+        let mut words = Vec::new();
+        // It is started all the same, whatever can be heard of it.
+        let _ = self.reports.read_to_end(&mut words);
+        let word = |bytes: &[u8]| bytes.try_into().map_or(0, i32::from_ne_bytes);
+        let pairs = words.chunks_exact(8);
+        pairs
+            .map(|pair| (word(&pair[..4]), word(&pair[4..])))
+            .collect()
+    }
+
+    fn fork(kind: Kind, request: &Request, streams: &[OwnedFd]) -> io::Result<Waiting> {
+        let [stdin, stdout, stderr] = streams else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        let arguments = pointers(&request.arguments);
+        let environment = pointers(&request.environment);
+        let (reports, reporter) = io::pipe()?;
+        let (mut told, go) = io::pipe()?;
+        let flags = libc::c_long::from(libc::CLONE_PARENT | libc::SIGCHLD);
+        // SAFETY: a fork of a process with one thread; the child has a copy of everything, and goes on here
+        // with a stack of its own.
+        let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+        match pid {
+            0 => {
+                drop(go);
+                if told.read_exact(&mut [0]).is_err() {
+                    // SAFETY: as below.
+                    unsafe { libc::_exit(127) }
+                }
+                let report = |trouble: Trouble, error: io::Error| {
+                    let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                    let words = [trouble as i32, errno].map(i32::to_ne_bytes).concat();
+                    // Whoever reads has gone with the zygote, or reads.
+                    let _ = (&reporter).write_all(&words);
+                };
+                let streams = [stdin, stdout, stderr].map(AsRawFd::as_raw_fd);
+                let error = become_job(kind, request, streams, &report, &arguments, &environment);
+                report(Trouble::Exec, error);
+                // SAFETY: ends this process, without what the zygote would do at its end.
+                unsafe { libc::_exit(127) }
+            }
+            -1 => Err(io::Error::last_os_error()),
+            pid => Ok(Waiting {
+                pid: Pid::try_from(pid).expect("a process number is small"),
+                go,
+                reports,
+            }),
         }
     }
 }

@@ -186,6 +186,31 @@ fn the_job_log_has_the_columns_of_gnu_parallel() {
 }
 
 #[test]
+fn a_job_that_fails_while_it_waits_for_a_retry_started_when_its_last_attempt_did() {
+    let case = Case::toml(
+        "[[job]]\nname = 'late'\nrun = 'false'\nretries = { count = 1, delay = '1h' }\ndeadline = '1500ms'\n",
+    );
+    let (events, done) = case.events(&["--joblog", "log"]);
+    done.expect(1);
+    let log = case.read("log");
+    let row: Vec<&str> = log.lines().nth(1).expect("a row").split('\t').collect();
+    let started: f64 = row[2].parse().expect("seconds");
+    let time = |name: &str| {
+        let event = events.iter().find(|event| event["event"] == name);
+        let time = event.expect(name)["time"].as_str().expect("a time");
+        let time = humantime::parse_rfc3339(time).expect("a time of RFC 3339");
+        let time = time.duration_since(std::time::UNIX_EPOCH);
+        time.expect("later than 1970").as_secs_f64()
+    };
+    // To the millisecond that is written.
+    assert!(started <= time("job-retried") + 0.001, "{log}");
+    assert!(
+        time("job-finished") > time("job-retried") + 0.002,
+        "it waited"
+    );
+}
+
+#[test]
 fn the_exit_code_counts_failures_where_that_is_asked_for() {
     let case = Case::new();
     for (failures, code) in [(0, 0), (3, 3), (100, 100), (130, 101)] {

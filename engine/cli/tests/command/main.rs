@@ -1,5 +1,6 @@
 //! The command as its users meet it: real files, real processes, real signals.
 
+mod auto;
 mod case;
 mod ends;
 mod events;
@@ -19,3 +20,4 @@ mod rules;
 mod sees;
 mod shares;
 mod signals;
+mod zygote;

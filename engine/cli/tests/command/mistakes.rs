@@ -79,7 +79,7 @@ fn values_of_the_wrong_kind() {
         ("retries = { count = 1, backof = 'fixed' }", "4:24"),
         ("retries = { count = 1, backoff = 'linear' }", "4:34"),
         ("class = 'gpu'", "4:9"),
-        ("class = 'auto'", "4:9"),
+        ("class = 'automatic'", "4:9"),
         ("class = 'gpu'", "4:9"),
         ("priority = 0", "4:12"),
         ("env = { A = [1] }", "4:13"),
@@ -294,4 +294,19 @@ fn a_slip_in_a_placeholder_is_pointed_out_and_runs() {
     assert!(done.stdout.contains("jobs.toml:4:"), "{}", done.stdout);
     assert!(done.stdout.contains("1 warning"), "{}", done.stdout);
     assert_eq!(case.run().expect(0).stdout, "{shart}\n");
+}
+
+#[test]
+fn tasks_are_for_programs_that_have_some() {
+    let case = Case::toml("[[job]]\ntask = \"resize\"\nargs = { width = 3 }\n");
+    for command in ["run", "check"] {
+        let done = case.reiver(&[command, "jobs.toml"]).expect(2);
+        let said = done.stdout + &done.stderr;
+        for words in [
+            "jobs.toml:2:8: tasks are functions of the program that runs the file",
+            "reiver_batch::main",
+        ] {
+            assert!(said.contains(words), "no `{words}` in {said}");
+        }
+    }
 }

@@ -206,3 +206,64 @@ fn several_files_are_one_run() {
     );
     assert!(done.stderr.contains("b.txt:1"), "{}", done.stderr);
 }
+
+#[test]
+fn check_takes_the_options_that_decide_whether_a_file_is_right() {
+    let case = Case::toml(
+        "[[job]]\nname = 'solve-{n}'\nmatrix = { n = [1, 2] }\nrun = 'x'\ncpus = 3000\npool = 'db'\n\
+         resources = { gpu = 2 }\nmemory = '900TiB'\n[[job]]\nname = 'other'\nrun = 'x'\n",
+    );
+    let check = |options: &[&str]| case.reiver(&[&["check", "jobs.toml"], options].concat());
+    let refused = check(&[]).expect(2).stdout;
+    for mistake in [
+        "3000 cpus never fit",
+        "no pool `db`",
+        "no resource `gpu`",
+        "bytes never fit",
+    ] {
+        assert!(refused.contains(mistake), "{refused}");
+    }
+    let right = [
+        "-j3000",
+        "--pool",
+        "db=1",
+        "--resource",
+        "gpu=2",
+        "--limit",
+        "memory=900TiB",
+    ];
+    let done = check(&right).expect(0);
+    assert!(done.stdout.ends_with("3 jobs\n"), "{}", done.stdout);
+    let few = [
+        &right[..],
+        &[
+            "--resource",
+            "gpu=2",
+            "--max-fails",
+            "1",
+            "--filter",
+            "solve-*",
+        ],
+    ];
+    let done = check(&few.concat()).expect(0);
+    assert!(done.stdout.ends_with("2 jobs\n"), "{}", done.stdout);
+    let one = check(&[
+        "-j3000",
+        "--pool",
+        "db=1",
+        "--resource",
+        "gpu=1",
+        "--limit",
+        "memory=900TiB",
+    ]);
+    assert!(one.expect(2).stdout.contains("2 of `gpu` never fit"));
+    check(&[&right[..], &["--pool", "db=2"]].concat()).expect(2);
+    check(&[&right[..], &["--filter", "no-*"]].concat()).expect(2);
+    // A node that is required has no 3000 CPUs.
+    let required = check(&[&right[..], &["--numa", "require"]].concat()).expect(2);
+    assert!(
+        required.stdout.contains("never fit the nodes"),
+        "{}",
+        required.stdout
+    );
+}

@@ -93,6 +93,7 @@ impl Drain {
 
     /// A job that was counted in has ended, and has said so. `lane` is the number of who counts alone,
     /// or a larger one.
+    #[inline]
     pub fn note_gone(&self, lane: usize) {
         // ORDERING: release, with the acquire in `left`: what the job did is visible to who waited
         // for its end.

@@ -22,6 +22,7 @@ impl State {
     }
 
     /// Takes the job out of the queue, to run it or to end it. True for one caller only.
+    #[inline]
     pub fn claim(&self) -> bool {
         // ORDERING: relaxed: whoever can claim it was given it, and with it what is in it.
         self.0.fetch_or(CLAIMED, Ordering::Relaxed) & CLAIMED == 0
@@ -42,6 +43,7 @@ impl State {
     }
 
     /// It has ended, says who has claimed it; true if somebody [`wait`](State::wait)s.
+    #[inline]
     pub fn end(&self) -> bool {
         // ORDERING: release, with the acquires in `wait` and `take`: the outcome is visible. Acquire,
         // with the release in `wait`: so is who waits.
@@ -65,18 +67,21 @@ impl State {
     }
 
     /// True if it has ended, and nobody has taken the outcome.
+    #[inline]
     pub fn has_outcome(&mut self) -> bool {
         // ORDERING: relaxed: nobody else has it.
         self.0.load(Ordering::Relaxed) & (ENDED | TAKEN) == ENDED
     }
 
     /// True once it has ended.
+    #[inline]
     pub fn is_ended(&self) -> bool {
         // ORDERING: acquire, see `end`.
         self.0.load(needed("state ended", Ordering::Acquire)) & ENDED != 0
     }
 
     /// True while nobody has claimed it.
+    #[inline]
     pub fn is_queued(&self) -> bool {
         // ORDERING: relaxed: a hint; `claim` decides.
         self.0.load(Ordering::Relaxed) & CLAIMED == 0

@@ -307,6 +307,145 @@ fn a_cancel_reaches_everybody_who_hangs_on_it() {
     assert!(coordinator.is_over());
 }
 
+/// What an attempt did that waited, or computed, for a second.
+fn used(waited: bool) -> Usage {
+    let second = Duration::from_secs(1);
+    Usage {
+        cpu: if waited { Duration::ZERO } else { second },
+        queued: Some(Duration::ZERO),
+        wall: second,
+    }
+}
+
+/// Ends a job that has learnt this.
+fn end_having(coordinator: &mut Coordinator<&Plan>, name: &str, waited: bool, now: Instant) {
+    let job = coordinator.plan.find(name).expect("a job of the test");
+    coordinator.learn(job, &used(waited));
+    coordinator.ended(job, Status::Success, now);
+}
+
+#[test]
+fn jobs_that_turn_out_to_wait_go_to_io_slots_in_their_order() {
+    let plan = planned(
+        "[limits]\ncpus = 2\nio = 2\n\
+         [[job]]\nname = 'w{n}'\nmatrix = { n = [1, 2, 3, 4, 5, 6, 7, 8] }\nrun = 'x'\nclass = 'auto'\n\
+         [[job]]\nname = 'c{n}'\nmatrix = { n = [1, 2, 3] }\nrun = 'x'\n\
+         [[job]]\nname = 'i'\nrun = 'x'\nclass = 'io'\n",
+    );
+    let mut coordinator = Coordinator::new(&plan, 1, &[]);
+    let now = Instant::now();
+    assert_eq!(start(&mut coordinator, now), ["w1", "w2", "i"]);
+    end_having(&mut coordinator, "w1", true, now);
+    end_having(&mut coordinator, "w2", true, now);
+    assert_eq!(
+        start(&mut coordinator, now),
+        ["w3", "w4"],
+        "two are too few"
+    );
+    end_having(&mut coordinator, "w3", true, now);
+    // One io slot is free, and one cpu slot, which is for those that compute now.
+    assert_eq!(start(&mut coordinator, now), ["w5", "c1"]);
+    let class = |coordinator: &Coordinator<&Plan>, name| {
+        coordinator.class(plan.find(name).expect("a job of the test"))
+    };
+    assert_eq!(
+        class(&coordinator, "w4"),
+        Class::Cpu,
+        "it keeps what it has"
+    );
+    assert_eq!(class(&coordinator, "w5"), Class::Io);
+    end_having(&mut coordinator, "w4", true, now);
+    assert_eq!(
+        start(&mut coordinator, now),
+        ["c2"],
+        "w4 gave a cpu slot back"
+    );
+    end(&mut coordinator, "i", Status::Success, now);
+    assert_eq!(start(&mut coordinator, now), ["w6"]);
+    // There is no way back.
+    for name in ["w5", "w6"] {
+        end_having(&mut coordinator, name, false, now);
+    }
+    assert_eq!(start(&mut coordinator, now), ["w7", "w8"]);
+    assert_eq!(class(&coordinator, "w8"), Class::Io);
+    for name in ["w7", "w8", "c1", "c2"] {
+        end(&mut coordinator, name, Status::Success, now);
+    }
+    assert_eq!(start(&mut coordinator, now), ["c3"]);
+    end(&mut coordinator, "c3", Status::Success, now);
+    assert!(coordinator.is_over());
+    assert_eq!(
+        (coordinator.free_cpus(), coordinator.stock.free_io()),
+        (2, 2)
+    );
+}
+
+#[test]
+fn only_jobs_of_their_own_name_learn_from_each_other() {
+    let plan = planned(
+        "[limits]\ncpus = 1\nio = 9\n[defaults]\nclass = 'auto'\n\
+         [[job]]\nname = 'a{n}'\nmatrix = { n = [1, 2, 3, 4, 5] }\nrun = 'x'\n\
+         [[job]]\nname = 'b{n}'\nmatrix = { n = [1, 2] }\nrun = 'x'\n\
+         [[job]]\nname = 'urgent'\nrun = 'x'\npriority = 'P0'\nneeds = ['b1']\n",
+    );
+    let mut coordinator = Coordinator::new(&plan, 1, &[]);
+    let now = Instant::now();
+    for name in ["a1", "a2", "a3"] {
+        assert_eq!(start(&mut coordinator, now), [name]);
+        end_having(&mut coordinator, name, true, now);
+    }
+    assert_eq!(start(&mut coordinator, now), ["a4", "a5", "b1"]);
+    end_having(&mut coordinator, "b1", false, now);
+    assert_eq!(start(&mut coordinator, now), ["urgent"]);
+    end_having(&mut coordinator, "urgent", true, now);
+    assert_eq!(start(&mut coordinator, now), ["b2"]);
+}
+
+#[test]
+fn what_has_gone_to_another_queue_is_ended_once() {
+    let text = |retries| {
+        format!(
+            "[limits]\ncpus = 3\nio = 1\n[[job]]\nname = 'w{{n}}'\nmatrix = {{ n = [1, 2, 3, 4, 5, 6] }}\n\
+             run = 'x'\nclass = 'auto'\nretries = {retries}\ndeadline = '1h'\n"
+        )
+    };
+    let moved = |plan: &'static Plan| {
+        let mut coordinator = Coordinator::new(plan, 1, &[]);
+        let now = Instant::now();
+        assert_eq!(start(&mut coordinator, now), ["w1", "w2", "w3"]);
+        for name in ["w1", "w2", "w3"] {
+            end_having(&mut coordinator, name, true, now);
+        }
+        assert_eq!(start(&mut coordinator, now), ["w4"]);
+        told(&mut coordinator);
+        (coordinator, now)
+    };
+    let plan = Box::leak(Box::new(planned(&text(0))));
+    let (mut coordinator, _) = moved(plan);
+    coordinator.stop(Stop::Cancel);
+    assert_eq!(told(&mut coordinator), ["w5 cancelled", "w6 cancelled"]);
+    let (mut coordinator, now) = moved(plan);
+    coordinator.pass_deadlines(Duration::from_secs(3600));
+    assert_eq!(told(&mut coordinator), ["w5 failed", "w6 failed"]);
+    end_having(&mut coordinator, "w4", true, now);
+    assert!(start(&mut coordinator, now).is_empty() && coordinator.is_over());
+    // One that is tried again takes what its name has come to.
+    let plan = Box::leak(Box::new(planned(&text(1))));
+    let mut coordinator = Coordinator::new(&*plan, 1, &[]);
+    let now = Instant::now();
+    start(&mut coordinator, now);
+    for name in ["w1", "w2", "w3"] {
+        let job = plan.find(name).expect("a job of the test");
+        coordinator.learn(job, &used(true));
+        coordinator.ended(job, FAILED, now);
+    }
+    assert_eq!(
+        start(&mut coordinator, now),
+        ["w1"],
+        "one io slot, in file order"
+    );
+}
+
 /// How a job of a random graph behaves.
 #[derive(Debug, Clone)]
 struct Wanted {
@@ -337,8 +476,8 @@ fn graph() -> impl Strategy<Value = Vec<Wanted>> {
     let needs = proptest::collection::vec((any::<prop::sample::Index>(), when), 0..3);
     let shared = (0..11_u64, 0..4_u32, any::<bool>(), 0..NUMA.len());
     let job = (
-        0..3_u32,
-        0..3_u32,
+        0..5_u32,
+        0..5_u32,
         needs,
         any::<bool>(),
         1..4_u32,
@@ -386,10 +525,11 @@ fn written(jobs: &[Wanted]) -> String {
                 format!("{{ job = 'n{need}', when = '{when}' }}")
             })
             .collect();
-        // Of those that are not io some also wait, and take CPU slots all the same.
-        let class = match (job.is_io, number % 2) {
+        // Of those that are not io some also wait, and take CPU slots all the same, or until they learn.
+        let class = match (job.is_io, number % 3) {
             (true, _) => "io",
             (false, 0) => "hybrid",
+            (false, 1) => "auto",
             (false, _) => "cpu",
         };
         text += &format!(
@@ -452,8 +592,10 @@ proptest! {
                 running.push(started);
             }
             let slots = |io: bool| -> u32 {
-                let jobs = running.iter().map(|(job, _)| &jobs[job.0 as usize]);
-                jobs.filter(|job| job.is_io == io).map(|job| if io { 1 } else { job.cpus }).sum()
+                let of = if io { Class::Io } else { Class::Cpu };
+                let jobs = running.iter().map(|&(job, _)| (job, &jobs[job.0 as usize]));
+                let jobs = jobs.filter(|&(job, _)| coordinator.class(job) == of);
+                jobs.map(|(_, job)| if io { 1 } else { job.cpus }).sum()
             };
             prop_assert!(slots(false) <= 4 && slots(true) <= 2);
             let now_running = || running.iter().map(|(job, _)| &jobs[job.0 as usize]);
@@ -489,6 +631,7 @@ proptest! {
             let index = order.next().expect("without end").index(running.len());
             let (job, attempt) = running.swap_remove(index);
             let fails = attempt <= jobs[job.0 as usize].failures;
+            coordinator.learn(job, &used(true));
             coordinator.ended(job, if fails { FAILED } else { Status::Success }, now);
             for news in told(&mut coordinator) {
                 let (name, end) = news.split_once(' ').expect("name and end");

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use indicatif::ProgressBar;
-use reiver_batch::Plan;
-use reiver_batch::plan::JobIndex;
 
-use crate::console::{Pretty, plain, say};
+use super::console::{Pretty, plain, say};
+use crate::Plan;
+use crate::plan::JobIndex;
 
 /// Running jobs that are listed at the most.
 const MOST_LISTED: usize = 100;

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use reiver_topology::{Cache, CacheKind, CpuId, CpuSet, MemoryAccess, Node, Topology};
 
-use crate::console::count;
+use crate::command::console::count;
 
 pub(crate) fn draw(machine: &Topology, out: &mut dyn Write) -> io::Result<()> {
     let letters = Letters::of_locale();

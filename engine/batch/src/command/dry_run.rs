@@ -3,12 +3,12 @@
 use std::io::{self, Write};
 
 use reiver::{Class, Priority};
-use reiver_batch::Plan;
-use reiver_batch::job_file::When;
-use reiver_batch::plan::JobIndex;
-use reiver_batch::run::rehearse;
 
-use crate::console::{count, place, plain};
+use super::console::{count, place, plain};
+use crate::Plan;
+use crate::job_file::When;
+use crate::plan::JobIndex;
+use crate::run::rehearse;
 
 pub(crate) fn show(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
     let limits = plan.limits();

@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use reiver_batch::Form;
-use reiver_batch::job_file::Affinity;
-use reiver_batch::plan::{check_set_key, variable_of};
-use reiver_batch::read::parse_size;
+
+use crate::Form;
+use crate::job_file::Affinity;
+use crate::plan::{check_set_key, variable_of};
+use crate::read::parse_size;
 
 /// Runs files of jobs on the cores and nodes of this machine.
 #[derive(Debug, Parser)]
@@ -84,11 +85,9 @@ pub(crate) struct Files {
     pub(crate) set: Vec<(String, String)>,
 }
 
+/// What the run has for its jobs, over what files say.
 #[derive(Debug, Args)]
-pub(crate) struct RunArgs {
-    #[command(flatten)]
-    pub(crate) files: Files,
-
+pub(crate) struct Shares {
     /// Run at most N cpu jobs at once; the same as --limit cpus=N [default: the machine's CPUs]
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) jobs: Option<u32>,
@@ -113,6 +112,15 @@ pub(crate) struct RunArgs {
     /// Start nothing more once N jobs have failed
     #[arg(long, value_name = "N")]
     pub(crate) max_fails: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) files: Files,
+
+    #[command(flatten)]
+    pub(crate) shares: Shares,
 
     /// Run the job of this name, or those that match it as a glob, and no other
     #[arg(long, value_name = "GLOB", allow_hyphen_values = true)]
@@ -194,6 +202,13 @@ pub(crate) struct JournalFile {
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) files: Files,
+
+    #[command(flatten)]
+    pub(crate) shares: Shares,
+
+    /// Count the job of this name, or those that match it as a glob; mistakes of all are said
+    #[arg(long, value_name = "GLOB", allow_hyphen_values = true)]
+    pub(crate) filter: Option<String>,
 
     #[command(flatten)]
     pub(crate) look: Look,

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use reiver_batch::run::Control;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-use crate::console::say;
-use crate::progress::Progress;
+use super::console::say;
+use super::progress::Progress;
+use crate::run::Control;
 
 /// Passes signals on to a run from now on. One that was ignored when reiver started stays ignored,
 /// as `nohup` wants it.

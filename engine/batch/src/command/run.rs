@@ -7,26 +7,28 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use clap::ValueEnum;
-use reiver_batch::event::Sink;
-use reiver_batch::joblog::JobLog;
-use reiver_batch::json::JsonLines;
-use reiver_batch::plan::{Overrides, variable_of};
-use reiver_batch::report::Report;
-use reiver_batch::run::{Control, Options, new_run_id};
-use reiver_batch::trace::Trace;
 
-use crate::args::{Limit, Output, RunArgs};
-use crate::console::{Console, count, say, to_paste};
-use crate::files::{planned, set_keys};
-use crate::in_order::InOrder;
-use crate::progress::Progress;
-use crate::resume::{self, Wanted};
-use crate::terminal::Terminal;
-use crate::{answer, dry_run, exit, signals, trouble};
+use super::args::{Limit, Output, RunArgs};
+use super::console::{Console, count, say, to_paste};
+use super::files::planned;
+use super::in_order::InOrder;
+use super::overrides::overrides;
+use super::program::Program;
+use super::progress::Progress;
+use super::resume::{self, Wanted};
+use super::terminal::Terminal;
+use super::{answer, dry_run, exit, signals, trouble};
+use crate::Plan;
+use crate::event::Sink;
+use crate::joblog::JobLog;
+use crate::json::JsonLines;
+use crate::report::Report;
+use crate::run::{Control, Options, new_run_id};
+use crate::trace::Trace;
 
 /// Runs the jobs; gives the exit code.
-pub(crate) fn run(args: &RunArgs) -> u8 {
-    let overrides = match overrides(args) {
+pub(crate) fn run(args: &RunArgs, program: &Program) -> u8 {
+    let overrides = match overrides(&args.files, &args.shares) {
         Ok(overrides) => overrides,
         Err(problem) => {
             say(&format!("reiver: {problem}"));
@@ -34,7 +36,9 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
         }
     };
     let console = Console::new(args.look.color, io::stderr().is_terminal());
-    let mut planned = match planned(&args.files, &overrides, args.reader.as_deref(), &console) {
+    let reader = args.reader.as_deref();
+    let planned = planned(&args.files, &overrides, reader, &program.registry, &console);
+    let mut planned = match planned {
         Ok(planned) => planned,
         Err(code) => return code,
     };
@@ -61,7 +65,7 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
             }
         };
     }
-    match carry_out(wanted, args, console) {
+    match carry_out(wanted, args, program, console) {
         Ok(code) => code,
         Err(error) => {
             say(&format!("reiver: the run cannot begin: {error}"));
@@ -70,7 +74,12 @@ pub(crate) fn run(args: &RunArgs) -> u8 {
     }
 }
 
-fn carry_out(wanted: Wanted, args: &RunArgs, console: Console) -> io::Result<u8> {
+fn carry_out(
+    wanted: Wanted,
+    args: &RunArgs,
+    program: &Program,
+    console: Console,
+) -> io::Result<u8> {
     let control = Control::new()?;
     let progress = Arc::new(Progress::default());
     signals::watch(&control, &progress)?;
@@ -127,7 +136,7 @@ fn carry_out(wanted: Wanted, args: &RunArgs, console: Console) -> io::Result<u8>
     if let Some(trace) = trace {
         sinks.push(Box::new(Trace::new(BufWriter::new(trace))));
     }
-    let alone = alone(plan, args);
+    let alone = alone(plan, args, program);
     let in_order = args
         .keep_order
         .then(|| InOrder::new(options.done.clone(), options.state_folder.clone()));
@@ -138,7 +147,7 @@ fn carry_out(wanted: Wanted, args: &RunArgs, console: Console) -> io::Result<u8>
         in_order,
         Arc::clone(&progress),
     )));
-    let outcome = reiver_batch::run::run(plan, options, &control, prepared.journal, sinks)?;
+    let outcome = crate::run::run(plan, options, &control, prepared.journal, sinks)?;
     if outcome.unrecorded > 0 {
         let ends = count(outcome.unrecorded, "end");
         say(&format!(
@@ -169,8 +178,8 @@ fn made(option: &str, path: Option<&OsString>) -> Result<Option<File>, String> {
 
 /// The command that runs one job of this run alone, but for the job's name at its end; none where
 /// a file cannot be read a second time.
-fn alone(plan: &reiver_batch::Plan, args: &RunArgs) -> Option<String> {
-    let mut words = vec!["reiver".to_owned(), "run".to_owned()];
+fn alone(plan: &Plan, args: &RunArgs, program: &Program) -> Option<String> {
+    let mut words = vec![program.to_paste(), "run".to_owned()];
     for source in plan.sources() {
         if source.is_stream {
             return None;
@@ -190,8 +199,8 @@ fn alone(plan: &reiver_batch::Plan, args: &RunArgs) -> Option<String> {
     for (key, value) in &args.files.set {
         option("--set", to_paste(format!("{key}={value}").as_bytes()));
     }
-    let jobs = args.jobs.map(Limit::Cpus);
-    for limit in jobs.into_iter().chain(args.limit.iter().copied()) {
+    let jobs = args.shares.jobs.map(Limit::Cpus);
+    for limit in jobs.into_iter().chain(args.shares.limit.iter().copied()) {
         option(
             "--limit",
             match limit {
@@ -202,69 +211,24 @@ fn alone(plan: &reiver_batch::Plan, args: &RunArgs) -> Option<String> {
             },
         );
     }
-    for (name, list) in [("--pool", &args.pool), ("--resource", &args.resource)] {
+    for (name, list) in [
+        ("--pool", &args.shares.pool),
+        ("--resource", &args.shares.resource),
+    ] {
         for (what, count) in list {
             option(name, to_paste(format!("{what}={count}").as_bytes()));
         }
     }
-    if let Some(affinity) = args.numa.and_then(|affinity| affinity.to_possible_value()) {
+    if let Some(affinity) = args
+        .shares
+        .numa
+        .and_then(|affinity| affinity.to_possible_value())
+    {
         option("--numa", affinity.get_name().to_owned());
     }
-    if let Some(fails) = args.max_fails {
+    if let Some(fails) = args.shares.max_fails {
         option("--max-fails", fails.to_string());
     }
     words.push("--filter".to_owned());
     Some(words.join(" "))
-}
-
-fn overrides(args: &RunArgs) -> Result<Overrides, String> {
-    let mut overrides = Overrides {
-        max_fails: args.max_fails,
-        affinity: args.numa.map(Into::into),
-        pools: one_each(&args.pool).ok_or("one pool is given two values")?,
-        resources: one_each(&args.resource).ok_or("one resource is given two values")?,
-        set: set_keys(&args.files)?,
-        ..Overrides::default()
-    };
-    let mut variables: Vec<_> = overrides
-        .resources
-        .iter()
-        .map(|(name, _)| variable_of(name))
-        .collect();
-    variables.sort();
-    if variables.windows(2).any(|pair| pair[0] == pair[1]) {
-        let why = "two resources would give jobs one variable; call one of them something else";
-        return Err(why.to_owned());
-    }
-    let jobs = args.jobs.map(Limit::Cpus);
-    for limit in jobs.into_iter().chain(args.limit.iter().copied()) {
-        let is_same = match limit {
-            Limit::Cpus(value) => is_same(&mut overrides.cpus, value),
-            Limit::Io(value) => is_same(&mut overrides.io, value),
-            Limit::Memory(value) => is_same(&mut overrides.memory, value),
-            Limit::Load(value) => is_same(&mut overrides.load, value),
-        };
-        if !is_same {
-            return Err("one limit is given two values; -j N is --limit cpus=N".to_owned());
-        }
-    }
-    Ok(overrides)
-}
-
-/// Sets a value; false where there was another.
-fn is_same<T: Copy + PartialEq>(slot: &mut Option<T>, value: T) -> bool {
-    slot.replace(value).is_none_or(|before| before == value)
-}
-
-/// Names with their numbers, each once; `None` where one has two.
-fn one_each(given: &[(String, u32)]) -> Option<Vec<(String, u32)>> {
-    let mut once: Vec<(String, u32)> = Vec::new();
-    for (name, count) in given {
-        match once.iter().find(|(known, _)| known == name) {
-            None => once.push((name.clone(), *count)),
-            Some((_, known)) if known == count => {}
-            Some(_) => return None,
-        }
-    }
-    Some(once)
 }

@@ -4,14 +4,14 @@ use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use reiver_batch::job_file::JobFile;
-use reiver_batch::plan::{Machine, Overrides, plan};
-use reiver_batch::source::Lines;
-use reiver_batch::{Diagnostic, Plan, Severity, Source, SourceId, read};
-
-use crate::args::Files;
-use crate::console::{Console, count, say};
-use crate::{exit, machine, mistakes};
+use super::args::{CheckArgs, Files};
+use super::console::{Console, count, say};
+use super::overrides::overrides;
+use super::{exit, machine, mistakes};
+use crate::job_file::JobFile;
+use crate::plan::{Machine, Overrides, plan_with};
+use crate::source::Lines;
+use crate::{Diagnostic, Plan, Registry, Severity, Source, SourceId, read};
 
 /// What reading and planning came to.
 pub(crate) struct Planned {
@@ -24,28 +24,12 @@ pub(crate) struct Planned {
     sources: Vec<Arc<Source>>,
 }
 
-/// What the command line sets, each key once; the error is what is wrong with it.
-pub(crate) fn set_keys(files: &Files) -> Result<Vec<(String, String)>, String> {
-    let mut keys: Vec<(String, String)> = Vec::new();
-    for (key, value) in &files.set {
-        match keys.iter().find(|(known, _)| known == key) {
-            Some((_, before)) if before != value => {
-                return Err(format!(
-                    "--set: `{key}` is given two values, `{before}` and `{value}`"
-                ));
-            }
-            Some(_) => {}
-            None => keys.push((key.clone(), value.clone())),
-        }
-    }
-    Ok(keys)
-}
-
 /// Reads and plans; the error is the exit code, what is wrong having been said.
 pub(crate) fn planned(
     files: &Files,
     overrides: &Overrides,
     reader: Option<&OsStr>,
+    registry: &Registry,
     console: &Console,
 ) -> Result<Planned, u8> {
     let topology = machine::read(reader).map_err(|error| {
@@ -58,7 +42,7 @@ pub(crate) fn planned(
     let machine = &Machine::new(topology, memory_budget());
     let (sources, unreadable) = read::open_all(&files.files, files.format.map(Into::into));
     if unreadable.is_empty() {
-        let planned = planned_from(sources, overrides, machine, console);
+        let planned = planned_from(sources, overrides, machine, registry, console);
         return match planned.unused_set_keys() {
             None => Ok(planned),
             Some(unused) => {
@@ -85,11 +69,12 @@ pub(crate) fn planned_from(
     sources: Vec<Source>,
     overrides: &Overrides,
     machine: &Machine,
+    registry: &Registry,
     console: &Console,
 ) -> Planned {
     let sources: Vec<Arc<Source>> = sources.into_iter().map(Arc::new).collect();
     let (files, mut findings) = read_all(&sources);
-    let (plan, found) = plan(sources.clone(), files, overrides, machine);
+    let (plan, found) = plan_with(sources.clone(), files, overrides, machine, registry);
     findings.extend(found);
     let shown = show(&mut findings, &sources, console);
     let is_error = |finding: &&Diagnostic| finding.severity == Severity::Error;
@@ -159,25 +144,38 @@ impl Planned {
 
 /// Of the memory that is available nine tenths: the rest is reiver's, and the system's.
 fn memory_budget() -> Option<u64> {
-    reiver_batch::run::available_memory().map(|bytes| bytes / 10 * 9)
+    crate::run::available_memory().map(|bytes| bytes / 10 * 9)
 }
 
 /// `reiver check`.
-pub(crate) fn check(files: &Files, console: &Console, out: &mut dyn Write) -> io::Result<u8> {
-    let overrides = match set_keys(files) {
-        Ok(set) => Overrides {
-            set,
-            ..Overrides::default()
-        },
+pub(crate) fn check(
+    args: &CheckArgs,
+    registry: &Registry,
+    console: &Console,
+    out: &mut dyn Write,
+) -> io::Result<u8> {
+    let overrides = match overrides(&args.files, &args.shares) {
+        Ok(overrides) => overrides,
         Err(problem) => {
             say(&format!("reiver: {problem}"));
             return Ok(exit::REFUSED);
         }
     };
-    let planned = match planned(files, &overrides, None, console) {
+    let mut planned = match planned(&args.files, &overrides, None, registry, console) {
         Ok(planned) => planned,
         Err(code) => return Ok(code),
     };
+    if let Some(filter) = &args.filter
+        && let Some(plan) = planned.plan.take()
+    {
+        match plan.filter(filter) {
+            Ok(filtered) => planned.plan = Some(filtered.plan),
+            Err(error) => {
+                say(&format!("reiver: --filter: {error}"));
+                return Ok(exit::REFUSED);
+            }
+        }
+    }
     out.write_all(planned.shown.as_bytes())?;
     match &planned.plan {
         Some(plan) => writeln!(out, "{}: {}", planned.tally(), count(plan.len(), "job"))?,

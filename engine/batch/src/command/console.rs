@@ -5,12 +5,12 @@ use std::fmt;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use reiver_batch::event::Placement;
-use reiver_batch::job_file::MemoryPolicy;
-use reiver_batch::shell::quote;
 use reiver_topology::{CpuId, CpuSet};
 
-use crate::args::Color;
+use super::args::Color;
+use crate::event::Placement;
+use crate::job_file::MemoryPolicy;
+use crate::shell::quote;
 
 /// How text for one stream looks.
 #[derive(Debug, Clone, Copy)]

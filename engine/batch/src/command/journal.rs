@@ -5,14 +5,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use reiver_batch::event::{Reason, Status};
-use reiver_batch::journal::{self, Job, JournalError, Known, Locked, Run};
-use reiver_batch::plan::state_folder;
-use reiver_batch::{SourceId, read};
-
-use crate::args::JournalFile;
-use crate::console::{Pretty, count, plain, say};
-use crate::{exit, signals};
+use super::args::JournalFile;
+use super::console::{Pretty, count, plain, say};
+use super::{exit, signals};
+use crate::event::{Reason, Status};
+use crate::journal::{self, Job, JournalError, Known, Locked, Run};
+use crate::plan::state_folder;
+use crate::{SourceId, read};
 
 /// Jobs that a list shows.
 const MOST_LISTED: usize = 50;
@@ -234,7 +233,11 @@ fn how(job: &Job) -> String {
     let leader = match (end.code, end.signal) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("ended by {}", signals::name(signal)),
-        (None, None) => "not started".to_owned(),
+        (None, None) if end.attempt == 0 => "not started".to_owned(),
+        (None, None) => match end.status {
+            Status::Failed(Reason::Spawn) | Status::Cancelled => "not started".to_owned(),
+            _ => "a task".to_owned(),
+        },
     };
     let why = match end.status {
         Status::Failed(Reason::Timeout) => format!("timeout, {leader}"),

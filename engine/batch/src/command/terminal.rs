@@ -11,16 +11,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reiver_batch::Plan;
-use reiver_batch::capture::Captured;
-use reiver_batch::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Sink, Status, Summary};
-use reiver_batch::plan::{JobIndex, Stderr, Stdout};
-
-use crate::bar::Bar;
-use crate::console::{Console, Pretty, Tone, count, plain, say, to_paste};
-use crate::in_order::{InOrder, Output, Part};
-use crate::progress::Progress;
-use crate::signals;
+use super::bar::Bar;
+use super::console::{Console, Pretty, Tone, count, plain, say, to_paste};
+use super::in_order::{InOrder, Output, Part};
+use super::progress::Progress;
+use super::signals;
+use crate::Plan;
+use crate::capture::Captured;
+use crate::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Sink, Status, Summary};
+use crate::learnt::Learnt;
+use crate::plan::{JobIndex, Stderr, Stdout};
 
 /// Where there is no terminal, how often the state is said.
 const STATE: Duration = Duration::from_secs(10);
@@ -28,6 +28,8 @@ const STATE: Duration = Duration::from_secs(10);
 const TAIL_LINES: usize = 20;
 /// Failures that the end repeats; a million would bury the sum.
 const MOST_REPEATED: usize = 50;
+/// Names that are said to have been moved to io slots.
+const MOST_MOVED: usize = 10;
 
 pub(crate) struct Terminal {
     console: Console,
@@ -42,6 +44,8 @@ pub(crate) struct Terminal {
     bar: Option<Bar>,
     /// What is told to others, too.
     progress: Arc<Progress>,
+    /// What jobs of class auto turned out to be.
+    learnt: Learnt,
     /// Failures, for the end.
     failures: Vec<String>,
     said: Instant,
@@ -64,6 +68,7 @@ impl Terminal {
             in_order,
             bar: None,
             progress,
+            learnt: Learnt::default(),
             failures: Vec::new(),
             said: Instant::now(),
         }
@@ -168,6 +173,11 @@ impl Terminal {
             plain(&plan.command_text(job).to_string_lossy())
         );
         // What was just printed whole to the same place is not shown twice.
+        if let LeaderEnd::Returned(Err(message)) | LeaderEnd::Panicked(message) = &end.leader
+            && message.trim_end().contains('\n')
+        {
+            text += &lines("all that it says", message);
+        }
         for (what, stream, shows) in [
             ("stdout", &end.stdout, !was_printed || !self.one_place),
             ("stderr", &end.stderr, !was_printed),
@@ -223,7 +233,21 @@ impl Terminal {
         }
     }
 
-    fn sum(&mut self, summary: &Summary) {
+    /// Says which jobs of class auto were moved.
+    fn say_what_was_learnt(&self, plan: &Plan) {
+        let lessons = self.learnt.lessons(plan);
+        let moved = lessons.filter(|(_, lesson)| lesson.on_io > 0);
+        for (name, lesson) in moved.take(MOST_MOVED) {
+            say(&format!(
+                "reiver: {} waited for {:.0} % of the time, so {} took io slots",
+                plain(&name),
+                lesson.profile.waiting() * 100.0,
+                count(lesson.on_io as usize, "attempt"),
+            ));
+        }
+    }
+
+    fn sum(&mut self, plan: &Plan, summary: &Summary) {
         self.progress.state().bar = None;
         if let Some(bar) = self.bar.take() {
             bar.clear();
@@ -241,6 +265,7 @@ impl Terminal {
                 say(&format!("... and {more} more"));
             }
         }
+        self.say_what_was_learnt(plan);
         let mut parts = vec![format!("{} succeeded", summary.succeeded)];
         for (number, what) in [
             (summary.failed, "failed"),
@@ -309,6 +334,7 @@ fn print_error(stream: &Stream<'_>) {
 
 impl Sink for Terminal {
     fn event(&mut self, plan: &Plan, event: &Event) -> io::Result<()> {
+        self.learnt.event(plan, event);
         match &event.kind {
             EventKind::RunStarted {
                 jobs,
@@ -385,7 +411,7 @@ impl Sink for Terminal {
                 if let Some(mut in_order) = self.in_order.take() {
                     self.print_all(&mut in_order, InOrder::rest)?;
                 }
-                self.sum(summary);
+                self.sum(plan, summary);
             }
         }
         Ok(())
@@ -409,17 +435,28 @@ fn headline(
         LeaderEnd::Exited(code) => format!("exit code {code}"),
         LeaderEnd::Signalled(signal) => format!("ended by {}", signals::name(*signal)),
         LeaderEnd::NotStarted(reason) => format!("not started: {}", plain(reason)),
+        LeaderEnd::Returned(Ok(())) => "returned".to_owned(),
+        LeaderEnd::Returned(Err(_)) => "error".to_owned(),
+        LeaderEnd::Panicked(_) => "panicked".to_owned(),
+        LeaderEnd::Abandoned => "did not return".to_owned(),
+    };
+    let says = match &end.leader {
+        LeaderEnd::Returned(Err(message)) | LeaderEnd::Panicked(message) => {
+            let first = message.lines().next().unwrap_or_default();
+            format!(": {}", plain(first))
+        }
+        _ => String::new(),
     };
     let why = match reason {
         Reason::Timeout => format!("timeout, {leader}"),
         Reason::Deadline => format!("deadline, {leader}"),
         Reason::OutOfMemory => format!("out of memory, {leader}"),
-        Reason::Exit | Reason::Signal | Reason::Spawn => leader,
+        Reason::Exit | Reason::Signal | Reason::Spawn | Reason::Error | Reason::Panic => leader,
     };
     let node = end.placement.as_ref().and_then(|placement| placement.node);
     let node = node.map_or(String::new(), |node| format!(" on node {node}"));
     format!(
-        "{name} (attempt {attempt} of {attempts}): {why} after {}{node}",
+        "{name} (attempt {attempt} of {attempts}): {why} after {}{node}{says}",
         Pretty(end.duration)
     )
 }
@@ -430,8 +467,15 @@ fn kept_in(what: &str, path: &Path) -> String {
 
 fn tail(what: &str, stream: &Captured) -> String {
     let tail = stream.last_lines(TAIL_LINES);
-    let mut text = format!("\n  the end of {what}:");
-    for line in String::from_utf8_lossy(&tail).lines() {
+    lines(
+        &format!("the end of {what}"),
+        &String::from_utf8_lossy(&tail),
+    )
+}
+
+fn lines(what: &str, said: &str) -> String {
+    let mut text = format!("\n  {what}:");
+    for line in said.lines() {
         // Tabs are layout, not control.
         let line: Vec<String> = line.split('\t').map(plain).collect();
         text += &format!("\n  | {}", line.join("\t"));

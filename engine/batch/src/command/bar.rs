@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
-use reiver_batch::plan::JobIndex;
 
-use crate::console::{Pretty, plain};
+use super::console::{Pretty, plain};
+use crate::plan::JobIndex;
 
 /// Running jobs that are shown at the most.
 const MOST_SHOWN: usize = 8;

@@ -6,24 +6,24 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
-use crate::args::Cli;
-use crate::console::say;
-use crate::exit;
+use super::console::say;
+use super::exit;
+use super::program::Program;
 
 /// What may stand in a job file, for `reiver help FORMAT`.
 const FORMAT: &str = include_str!("format.txt");
 
-pub(crate) fn help(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
+pub(crate) fn help(program: &Program, words: &[String], out: &mut dyn Write) -> io::Result<u8> {
     if let [word] = words
         && word.eq_ignore_ascii_case("format")
     {
         out.write_all(FORMAT.as_bytes())?;
+        out.write_all(program.format().as_bytes())?;
         return Ok(exit::OK);
     }
-    let mut command = Cli::command();
+    let mut command = program.command();
     command.build();
     let mut wanted = &mut command;
     for word in words {
@@ -42,20 +42,24 @@ pub(crate) fn help(words: &[String], out: &mut dyn Write) -> io::Result<u8> {
     Ok(exit::OK)
 }
 
-pub(crate) fn completions(shell: Shell, out: &mut dyn Write) -> io::Result<u8> {
+pub(crate) fn completions(program: &Program, shell: Shell, out: &mut dyn Write) -> io::Result<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "reiver", &mut script);
+    clap_complete::generate(shell, &mut program.command(), program.name(), &mut script);
     out.write_all(&script)?;
     Ok(exit::OK)
 }
 
-pub(crate) fn man(folder: Option<&OsStr>, out: &mut dyn Write) -> io::Result<u8> {
+pub(crate) fn man(
+    program: &Program,
+    folder: Option<&OsStr>,
+    out: &mut dyn Write,
+) -> io::Result<u8> {
     let Some(folder) = folder.map(Path::new) else {
-        clap_mangen::Man::new(Cli::command()).render(out)?;
+        clap_mangen::Man::new(program.command()).render(out)?;
         return Ok(exit::OK);
     };
-    let made =
-        fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(Cli::command(), folder));
+    let made = fs::create_dir_all(folder)
+        .and_then(|()| clap_mangen::generate_to(program.command(), folder));
     if let Err(error) = made {
         say(&format!("reiver: {}: {error}", folder.display()));
         return Ok(exit::REFUSED);

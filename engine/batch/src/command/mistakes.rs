@@ -7,10 +7,10 @@ use miette::{
     GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents,
     Severity as Level, SourceCode, SourceSpan, SpanContents,
 };
-use reiver_batch::source::{Lines, Span};
-use reiver_batch::{Diagnostic, Severity, Source};
 
-use crate::console::{Console, plain};
+use super::console::{Console, plain};
+use crate::source::{Lines, Span};
+use crate::{Diagnostic, Severity, Source};
 
 /// Of a long line this many characters are shown on each side of what is wrong.
 const AROUND: usize = 60;

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use reiver_topology::{Topology, TopologyError};
 
-use crate::args::TopologyArgs;
-use crate::console::say;
-use crate::exit;
+use super::args::TopologyArgs;
+use super::console::say;
+use super::exit;
 
 mod drawing;
 mod json;

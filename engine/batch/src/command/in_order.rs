@@ -10,9 +10,9 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use reiver_batch::capture::{Captured, nameless_file};
-use reiver_batch::event::AttemptEnd;
-use reiver_batch::plan::JobIndex;
+use crate::capture::{Captured, nameless_file};
+use crate::event::AttemptEnd;
+use crate::plan::JobIndex;
 
 /// What may be held in memory, of all jobs and of one.
 const IN_MEMORY: u64 = 16 * 1024 * 1024;

@@ -5,16 +5,13 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use reiver_batch::Plan;
-use reiver_batch::journal::{
-    Job, Journal, JournalError, Known, Locked, RunStarted, State, Unended,
-};
-use reiver_batch::plan::{Filtered, Outside};
-use reiver_batch::run::{Control, boot_id, end_leftovers};
-
-use crate::args::RunArgs;
-use crate::console::{count, plain, say};
-use crate::exit;
+use super::args::RunArgs;
+use super::console::{count, plain, say};
+use super::exit;
+use crate::Plan;
+use crate::journal::{Job, Journal, JournalError, Known, Locked, RunStarted, State, Unended};
+use crate::plan::{Filtered, Outside};
+use crate::run::{Control, boot_id, end_leftovers};
 
 /// Names that a line lists.
 const MOST_NAMED: usize = 20;
@@ -88,7 +85,7 @@ pub(crate) fn left_to_run(wanted: Wanted, args: &RunArgs) -> Result<Plan, Journa
         return Ok(wanted.plan);
     }
     let folder = folder(args, &wanted.plan);
-    let known = reiver_batch::journal::look(&folder, false)?;
+    let known = crate::journal::look(&folder, false)?;
     let (plan, done) = decide(wanted, known.as_ref(), &folder, args);
     let left = done.iter().map(|done| !done).collect();
     Ok(plan.keep(left).plan)
