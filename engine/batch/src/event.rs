@@ -31,7 +31,8 @@ pub enum EventKind {
         /// How many of them succeeded in a run before; there is no event of those.
         succeeded_before: usize,
     },
-    /// An attempt got a process, or, of a task, a thread.
+    /// An attempt got a process, or, of a task, a thread. Told some milliseconds later, or just before its
+    /// end if that comes sooner; its time is when it did.
     JobStarted {
         /// The job.
         job: JobIndex,

@@ -13,13 +13,14 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, RwLock, TryLockError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::cgroups::{Group, Groups};
 use super::control::Control;
 use super::descriptors::{Room, Turns};
 use super::launch::{Launched, Launcher, Setting, Zygotes};
 use super::process::{self, Marks, Pid, Snapshot};
+use super::spawn::Begun;
 use super::stock::Held;
 use super::tokens::Offer;
 use super::trace::Trace;
@@ -58,17 +59,18 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 const LOOK_AGAIN_MOST: Duration = Duration::from_millis(64);
 /// What is being executed shows whose it is in microseconds; some other attempt's is the likelier.
 const LOOKS_FOR_HIDDEN: u8 = 3;
-/// So long is waited for what is just being executed to let go of what it was not given.
-const EXECUTING: Duration = Duration::from_millis(2);
 
-/// What ends so soon is told of once, with its end. Nobody sees a start that much later.
-const SOON: Duration = Duration::from_millis(2);
+/// What ends so soon is told of once, with its end. Nobody sees a start that much later, and no timer of
+/// the kernel's has to go off sooner than its tick, which costs as much as all of the wait.
+const SOON: Duration = Duration::from_millis(10);
 
 /// A process that an attempt has got.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Start {
     pub(super) pid: u32,
     pub(super) born: Born,
+    /// When that was.
+    pub(super) time: SystemTime,
 }
 
 /// What an attempt came to.
@@ -77,13 +79,15 @@ pub(super) struct Ended {
     /// Its process, where nobody was told of it.
     pub(super) start: Option<Start>,
     pub(super) end: AttemptEnd,
-    /// To be [let go](Attempts::let_go) once the end has been told.
-    pub(super) lingering: Lingering,
 }
 
-/// The readers of an attempt's output that some process can still write to.
+/// The readers of ended attempts' output that some process can still write to, each with who was being
+/// started when its attempt ended; of one thread.
 #[derive(Debug, Default)]
-pub(super) struct Lingering([Option<OwnedFd>; 2]);
+pub(super) struct Lingering(Vec<(OwnedFd, Begun)>);
+
+/// With more than these the next attempt waits.
+const MOST_LINGERING: usize = 2;
 
 impl Attempts {
     pub(super) fn new(
@@ -112,13 +116,15 @@ impl Attempts {
     }
 
     /// Carries out one attempt, with what it holds; `started` is told its process, unless it has ended
-    /// by then: that is told with its end, so that whoever hears of both wakes up once.
+    /// by then: that is told with its end. Where somebody may still write to its output the reader is among
+    /// the `lingering` afterwards, to be [let go](Attempts::let_go) once the end has been told.
     pub(super) fn run(
         &self,
         plan: &Plan,
         job: JobIndex,
         number: u32,
         held: &Held,
+        lingering: &mut Lingering,
         started: impl FnOnce(Start),
     ) -> Ended {
         let begin = Instant::now();
@@ -143,6 +149,8 @@ impl Attempts {
             launched.map(|(leader, launched)| (leader, launched, Born { from, to }))
         };
         let launched = if setting.takes_zygote() {
+            // That may take long.
+            self.let_go(lingering, true);
             let mut zygotes = self.zygotes.lock().unwrap_or_else(PoisonError::into_inner);
             launch(Some(&mut *zygotes))
         } else {
@@ -160,16 +168,16 @@ impl Attempts {
                     placement: None,
                     usage: None,
                 },
-                lingering: Lingering::default(),
             },
             Ok((leader, launched, born)) => {
                 let start = Start {
                     pid: u32::try_from(launched.pid).expect("a process number is positive"),
                     born,
+                    time: SystemTime::now(),
                 };
                 let group = group.as_ref();
                 Watch::new(self, settings, leader, launched, (marks, group), begin)
-                    .follow(start, started)
+                    .follow(start, lingering, started)
             }
         };
         ended.end.placement = held.placement().cloned();
@@ -182,21 +190,32 @@ impl Attempts {
         ended
     }
 
-    /// Sees to it that whoever still writes to an attempt's output is neither held up nor killed by it.
+    /// Sees to it that whoever still writes to an ended attempt's output is neither held up nor killed by it.
     ///
-    /// Most often that is nobody: what some other thread starts just then has all descriptors of ours
-    /// until it executes its program, in well under a millisecond.
-    pub(super) fn let_go(&self, lingering: Lingering) {
-        for reader in lingering.0.into_iter().flatten() {
-            let mut fds = [libc::pollfd {
-                fd: reader.as_raw_fd(),
-                // That it was let go of by all who could write is told unasked.
-                events: 0,
-                revents: 0,
-            }];
-            poll(&mut fds, Some(EXECUTING));
-            if fds[0].revents & libc::POLLHUP == 0 {
-                self.launcher.drain_into_nothing(&reader);
+    /// Most often nobody does: what some other thread starts just then has all descriptors of ours until
+    /// it executes its program. A reader that is held by such a one only stays where it is, or is waited
+    /// for with `all`; one that has been let go of is closed; one that somebody holds all the same is given to
+    /// somebody who reads on.
+    pub(super) fn let_go(&self, lingering: &mut Lingering, all: bool) {
+        let Lingering(readers) = lingering;
+        loop {
+            readers.retain(|(reader, begun)| {
+                // Asked first: what executes meanwhile has let go before the reader is looked at.
+                let have_executed = begun.have_executed();
+                let mut fds = [hang_up_of(reader)];
+                poll(&mut fds, Some(Duration::ZERO));
+                if fds[0].revents & libc::POLLHUP != 0 {
+                    return false;
+                }
+                if have_executed {
+                    self.launcher.drain_into_nothing(reader);
+                }
+                !have_executed
+            });
+            let waits = all || readers.len() > MOST_LINGERING;
+            match readers.first() {
+                Some((reader, _)) if waits => poll(&mut [hang_up_of(reader)], Some(LOOK_AGAIN)),
+                _ => return,
             }
         }
     }
@@ -213,14 +232,15 @@ impl Attempts {
         let _launching = self.control.launching();
         let read = || self.leaders.read().unwrap_or_else(PoisonError::into_inner);
         let before = zygotes.is_none().then(read);
-        let launched = self.launcher.launch(&attempt, setting, zygotes)?;
+        let mut launched = self.launcher.launch(&attempt, setting, zygotes)?;
         let leaders = before.unwrap_or_else(read);
         leaders
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(launched.pid);
         drop(leaders);
-        match process::end_of(launched.pid) {
+        let end = launched.end.take().map(Ok);
+        match end.unwrap_or_else(|| process::end_of(launched.pid)) {
             Ok(end) => Ok((end, launched)),
             Err(error) => {
                 // Without a handle it could not be watched.
@@ -421,30 +441,42 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn follow(mut self, start: Start, started: impl FnOnce(Start)) -> Ended {
-        let soon = self.begin + SOON;
+    fn follow(
+        mut self,
+        start: Start,
+        lingering: &mut Lingering,
+        started: impl FnOnce(Start),
+    ) -> Ended {
+        let mut soon = self.begin + SOON;
         let mut untold = Some((start, started));
-        loop {
-            let ready = self.wait(untold.is_some().then_some(soon));
+        let may_have_more = loop {
+            let has_to_look = untold.is_some() || !lingering.0.is_empty();
+            let ready = self.wait(has_to_look.then_some(soon));
             if ready.leader && self.is_measured() {
                 self.ended = Some(self.all.control.now());
             }
-            if let Some((start, started)) =
-                untold.take_if(|_| !ready.leader && Instant::now() >= soon)
-            {
-                started(start);
+            if has_to_look && !ready.leader && Instant::now() >= soon {
+                if let Some((start, started)) = untold.take() {
+                    started(start);
+                }
+                self.all.let_go(lingering, false);
+                soon = Instant::now() + LOOK_AGAIN_MOST;
             }
-            for (index, ready) in [ready.stdout, ready.stderr].into_iter().enumerate() {
-                if ready {
+            for (index, events) in ready.streams.into_iter().enumerate() {
+                if events & libc::POLLIN != 0 {
                     self.read(index);
+                } else if events != 0 {
+                    // Nothing is in it, and nobody can write any more.
+                    self.streams[index].reader = None;
                 }
             }
             if self.ending.is_some() {
                 if self.push_on() {
-                    break;
+                    break [true; 2];
                 }
             } else if ready.leader {
-                break;
+                // The streams were looked at once it had ended.
+                break ready.streams.map(|events| events & libc::POLLIN != 0);
             } else if self.all.control.is_ending() {
                 self.ask_to_end(Status::Cancelled);
             } else if let Some((at, reason)) = self.time_limit()
@@ -452,9 +484,9 @@ impl<'a> Watch<'a> {
             {
                 self.ask_to_end(Status::Failed(reason));
             }
-        }
+        };
         let start = untold.map(|(start, _)| start);
-        self.finish(start)
+        self.finish(start, lingering, may_have_more)
     }
 
     /// When the timeout or the deadline passes, the earlier of the two, by the run's clock; one that the
@@ -501,11 +533,10 @@ impl<'a> Watch<'a> {
             .map(|stream| stream.reader.as_ref().map(AsRawFd::as_raw_fd));
         let mut fds = [fd(leader), fd(told), fd(stdout), fd(stderr)];
         poll(&mut fds, until);
-        let [leader, _, stdout, stderr] = fds.map(|fd| fd.revents != 0);
+        let [leader, _, stdout, stderr] = fds.map(|fd| fd.revents);
         Ready {
-            leader,
-            stdout,
-            stderr,
+            leader: leader != 0,
+            streams: [stdout, stderr],
         }
     }
 
@@ -654,12 +685,19 @@ impl<'a> Watch<'a> {
         taken
     }
 
-    fn finish(mut self, start: Option<Start>) -> Ended {
-        let mut lingering = Lingering::default();
-        for index in 0..self.streams.len() {
-            while self.read(index) {}
+    fn finish(
+        mut self,
+        start: Option<Start>,
+        lingering: &mut Lingering,
+        may_have_more: [bool; 2],
+    ) -> Ended {
+        for (index, may_have_more) in may_have_more.into_iter().enumerate() {
+            while may_have_more && self.read(index) {}
             let reader = self.streams[index].reader.take();
-            lingering.0[index] = reader.filter(|_| self.ending.is_none()).map(OwnedFd::from);
+            let reader = reader.filter(|_| self.ending.is_none()).map(OwnedFd::from);
+            lingering
+                .0
+                .extend(reader.map(|reader| (reader, Begun::so_far())));
         }
         // Told of what is not reaped yet.
         let queued = self.is_measured().then(|| self.time_queued());
@@ -698,11 +736,7 @@ impl<'a> Watch<'a> {
             placement: None,
             usage,
         };
-        Ended {
-            start,
-            end,
-            lingering,
-        }
+        Ended { start, end }
     }
 
     fn time_queued(&self) -> Option<Duration> {
@@ -726,8 +760,17 @@ impl<'a> Watch<'a> {
 
 struct Ready {
     leader: bool,
-    stdout: bool,
-    stderr: bool,
+    /// What `poll` says of each, looked at after the leader.
+    streams: [libc::c_short; 2],
+}
+
+/// To wait until nobody can write any more: that is told unasked, and nothing is asked.
+fn hang_up_of(reader: &OwnedFd) -> libc::pollfd {
+    libc::pollfd {
+        fd: reader.as_raw_fd(),
+        events: 0,
+        revents: 0,
+    }
 }
 
 /// Waits until one of them is ready, or the time is over. Exact to the timer of the kernel, where

@@ -7,6 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use reiver::{Class, Priority};
@@ -63,9 +64,10 @@ pub(crate) enum Stop {
     Cancel,
 }
 
+/// `P` is where the plan is: borrowed, or shared with others.
 #[derive(Debug)]
-pub(crate) struct Coordinator<'p> {
-    plan: &'p Plan,
+pub(crate) struct Coordinator<P> {
+    plan: P,
     states: Vec<State>,
     /// The last attempt that was started, by job.
     attempts: Vec<u32>,
@@ -110,10 +112,10 @@ struct Queue {
     jobs: BinaryHeap<Reverse<(Priority, JobIndex)>>,
 }
 
-impl<'p> Coordinator<'p> {
+impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
     /// With a seed for the waits that are random, and marks at the jobs that have succeeded before, if
     /// there are any.
-    pub(crate) fn new(plan: &'p Plan, seed: u64, done: &[bool]) -> Coordinator<'p> {
+    pub(crate) fn new(plan: P, seed: u64, done: &[bool]) -> Coordinator<P> {
         let count = plan.len();
         let mut first_dependent = vec![0u32; count + 1];
         for job in plan.jobs() {
@@ -138,7 +140,7 @@ impl<'p> Coordinator<'p> {
         let mut deadlines: Vec<_> = plan.jobs().filter_map(deadline_of).collect();
         deadlines.sort_unstable_by(|a, b| b.cmp(a));
         let mut coordinator = Coordinator {
-            plan,
+            plan: plan.clone(),
             states: vec![State::Waiting(0); count],
             attempts: vec![0; count],
             last_reason: vec![None; count],
@@ -150,7 +152,7 @@ impl<'p> Coordinator<'p> {
             profiles: HashMap::new(),
             taken_from: HashMap::new(),
             heads: BTreeSet::new(),
-            stock: Stock::new(plan),
+            stock: Stock::new(&plan),
             held: HashMap::new(),
             deadlines,
             clock: Duration::ZERO,
@@ -162,7 +164,7 @@ impl<'p> Coordinator<'p> {
             random: seed,
         };
         for settings in plan.tables() {
-            let queue = coordinator.queue_for(Demand::of(plan, settings, settings.class));
+            let queue = coordinator.queue_for(Demand::of(&plan, settings, settings.class));
             coordinator.queue_of.push(queue);
         }
         let is_done = |job: JobIndex| done.get(job.0 as usize) == Some(&true);
@@ -298,8 +300,9 @@ impl<'p> Coordinator<'p> {
     /// An attempt of a job of class auto did this with its time. Once that moves its table to io slots, those
     /// of it that are ready wait for those, in their old order; what runs keeps the slots that it has.
     pub(crate) fn learn(&mut self, job: JobIndex, usage: &Usage) {
-        let table = self.plan.table_of(job);
-        let settings = self.plan.settings(job);
+        let plan = self.plan.clone();
+        let table = plan.table_of(job);
+        let settings = plan.settings(job);
         let before = self.queue(job);
         let is_moved = self.queues[before as usize].demand.class() == Class::Io;
         if settings.class != Class::Auto || is_moved {
@@ -311,9 +314,9 @@ impl<'p> Coordinator<'p> {
             return;
         }
         self.profiles.remove(&table);
-        let demand = Demand::of(self.plan, settings, Class::Io);
+        let demand = Demand::of(&plan, settings, Class::Io);
         self.queue_of[table as usize] = self.queue_for(demand);
-        for job in self.plan.jobs_of(table) {
+        for job in plan.jobs_of(table) {
             if self.states[job.0 as usize] == State::Ready {
                 self.enter_queue(job);
             }
@@ -567,7 +570,7 @@ impl<'p> Coordinator<'p> {
 }
 
 /// Cpu slots come and go: what runs inside jobs shares them.
-impl Slots for Coordinator<'_> {
+impl<P: Deref<Target = Plan> + Clone> Slots for Coordinator<P> {
     fn idle_cpus(&self) -> u32 {
         match self.lacks_cpus() {
             Some(0) => self.stock.free_cpus(),

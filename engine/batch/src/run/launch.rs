@@ -1,15 +1,14 @@
 //! Starts the process of an attempt.
 //!
-//! By `posix_spawn`, which shares the parent's memory until the child executes and so costs the
-//! same whatever this process's size. The child leads a session of its own and starts as from a
-//! shell: default signal actions, none blocked, three descriptors.
+//! What takes a `clone` and an `execve` does [`spawn`]. The child leads a session of its own and starts as
+//! from a shell: default signal actions, none blocked, three descriptors.
 //!
-//! What `posix_spawn` cannot do for a job is done by a [`zygote`](super::zygote) that starts it.
+//! What a child cannot do for a job before it executes is done by a [`zygote`](super::zygote) that starts it.
 //!
 //! A shell line without any shell syntax is executed directly, at half the cost; where that turns
 //! out not to be possible the shell gets it after all, and says what is wrong in its own words.
 
-use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -17,11 +16,11 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::ptr;
 use std::sync::Once;
 
 use super::placed::{self, Placed};
 use super::process::Pid;
+use super::spawn::{self, Child, Spawned, Strings};
 use super::streams::{Streams, set_blocking};
 use super::tokens::Offer;
 use super::zygote::{ARGUMENTS, Kind, NotStarted, Request, Trouble, Zygote};
@@ -33,6 +32,8 @@ use crate::shell::plain_words;
 #[derive(Debug)]
 pub(crate) struct Launched {
     pub(crate) pid: Pid,
+    /// Ready to be read once it has ended, if the system gave that with it.
+    pub(crate) end: Option<OwnedFd>,
     /// Where to read its standard output, if that is captured.
     pub(crate) stdout: Option<OwnedFd>,
     /// Where to read its standard error, if that is captured apart.
@@ -147,12 +148,12 @@ impl Launcher {
             None => setting.placement.map(Placed::of),
             Some(_) => None,
         };
-        let mut spawn_as = |program: &CStr, arguments: &[CString]| -> Result<Pid, Unexecuted> {
+        let mut spawn_as = |program: &CStr, arguments: &[CString]| -> Result<Spawned, Unexecuted> {
             let (added, cwd) = (&added, &attempt.cwd);
             let Some(zygote) = zygote.as_mut() else {
                 let inherited = &self.descriptors;
-                let pid = self.spawn(program, arguments, added, cwd, descriptors, inherited)?;
-                return Ok(pid);
+                let spawned = self.spawn(program, arguments, added, cwd, descriptors, inherited)?;
+                return Ok(spawned);
             };
             let request = self.request(program, arguments, added, cwd, setting)?;
             let started = match zygote.launch(&request, descriptors) {
@@ -163,7 +164,8 @@ impl Launcher {
                 started => started,
             }?;
             started.troubles.iter().for_each(say_once);
-            Ok(started.pid)
+            let (pid, end) = (started.pid, None);
+            Ok(Spawned { pid, end })
         };
         let mut spawn =
             |program: &CStr, arguments: &[CString]| match streams.around(program, arguments) {
@@ -178,7 +180,7 @@ impl Launcher {
             false => find(name, &search(), &attempt.cwd),
         };
 
-        let pid = match &attempt.command {
+        let Spawned { pid, end } = match &attempt.command {
             Command::Argv(words) => {
                 let arguments = c_strings(words.iter().map(OsString::as_os_str))?;
                 let program = find(&words[0])
@@ -195,7 +197,7 @@ impl Launcher {
                     Some(spawn(&program, &arguments))
                 });
                 match direct {
-                    Some(Ok(pid)) => pid,
+                    Some(Ok(spawned)) => spawned,
                     // It may have begun: it is not begun a second time.
                     Some(Err(error)) if error.may_have_begun => {
                         return Err(format!("cannot run the line: {error}"));
@@ -212,6 +214,7 @@ impl Launcher {
         };
         Ok(Launched {
             pid,
+            end,
             stdout: streams.stdout_reader,
             stderr: streams.stderr_reader,
         })
@@ -265,37 +268,20 @@ impl Launcher {
         cwd: &Path,
         streams: [RawFd; 3],
         inherited: &[RawFd],
-    ) -> io::Result<Pid> {
+    ) -> io::Result<Spawned> {
         let kept = self
             .environment
             .iter()
             .filter(|(key, _)| !added.iter().any(|(k, _)| k == key));
-        let environment = pointers(kept.chain(added).map(|(_, word)| word.as_c_str()));
-        let arguments = pointers(arguments.iter().map(CString::as_c_str));
-        let mut actions = FileActions::new()?;
-        actions.change_folder(cwd)?;
-        for (target, stream) in (0..).zip(streams) {
-            actions.duplicate(stream, target)?;
-        }
-        for &fd in inherited {
-            // Onto itself: it is no longer closed when the child executes.
-            actions.duplicate(fd, fd)?;
-        }
-        let attributes = Attributes::new()?;
-        let mut pid: Pid = 0;
-        // SAFETY: the program and all strings end in NUL, both lists in a null pointer, and all of
-        // them, the actions and the attributes outlive the call.
-        let error = unsafe {
-            libc::posix_spawn(
-                &raw mut pid,
-                program.as_ptr(),
-                actions.as_ptr(),
-                attributes.as_ptr(),
-                arguments.as_ptr(),
-                environment.as_ptr(),
-            )
-        };
-        checked(error).map(|()| pid)
+        let folder = CString::new(cwd.as_os_str().as_bytes())?;
+        spawn::spawn(&Child {
+            program,
+            arguments: &Strings::new(arguments.iter().map(CString::as_c_str)),
+            environment: &Strings::new(kept.chain(added).map(|(_, word)| word.as_c_str())),
+            folder: &folder,
+            streams,
+            inherited,
+        })
     }
 
     /// The zygote that an attempt takes; `None` where there can be none, which is said once.
@@ -344,6 +330,7 @@ impl Launcher {
                 streams,
                 &self.descriptors,
             )
+            .map(|spawned| spawned.pid)
         })
     }
 
@@ -470,14 +457,6 @@ impl fmt::Display for Unexecuted {
     }
 }
 
-fn checked(error: c_int) -> io::Result<()> {
-    if error == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::from_raw_os_error(error))
-    }
-}
-
 pub(super) fn about<'a>(what: &'a str, path: &'a Path) -> impl Fn(io::Error) -> String + 'a {
     move |error| format!("{what} {}: {error}", path.display())
 }
@@ -545,100 +524,6 @@ fn variable(key: &OsStr, value: &OsStr) -> Result<CString, String> {
     word.push(b'=');
     word.extend(value.as_bytes());
     c_string(&OsString::from_vec(word))
-}
-
-/// The list that C wants: pointers, and a null one after them.
-fn pointers<'a>(words: impl Iterator<Item = &'a CStr>) -> Vec<*mut c_char> {
-    words
-        .map(|word| word.as_ptr().cast_mut())
-        .chain([ptr::null_mut()])
-        .collect()
-}
-
-/// What the child does before it executes.
-struct FileActions(Box<libc::posix_spawn_file_actions_t>);
-
-impl FileActions {
-    fn new() -> io::Result<FileActions> {
-        // SAFETY: plain data that init below fills in; all-zero is a valid value of it.
-        let mut actions: Box<libc::posix_spawn_file_actions_t> =
-            Box::new(unsafe { std::mem::zeroed() });
-        // SAFETY: points to memory of the right type.
-        checked(unsafe { libc::posix_spawn_file_actions_init(&raw mut *actions) })?;
-        Ok(FileActions(actions))
-    }
-
-    fn change_folder(&mut self, folder: &Path) -> io::Result<()> {
-        let folder = CString::new(folder.as_os_str().as_bytes())?;
-        // SAFETY: initialised; the path is copied.
-        checked(unsafe {
-            libc::posix_spawn_file_actions_addchdir_np(&raw mut *self.0, folder.as_ptr())
-        })
-    }
-
-    fn duplicate(&mut self, from: RawFd, to: RawFd) -> io::Result<()> {
-        // SAFETY: initialised.
-        checked(unsafe { libc::posix_spawn_file_actions_adddup2(&raw mut *self.0, from, to) })
-    }
-
-    fn as_ptr(&self) -> *const libc::posix_spawn_file_actions_t {
-        &raw const *self.0
-    }
-}
-
-impl Drop for FileActions {
-    fn drop(&mut self) {
-        // SAFETY: initialised, and not used after this.
-        unsafe { libc::posix_spawn_file_actions_destroy(&raw mut *self.0) };
-    }
-}
-
-/// How the child starts: leading a session, every signal at its default, none blocked.
-struct Attributes(Box<libc::posix_spawnattr_t>);
-
-/// glibc's; the libc crate does not have it.
-const POSIX_SPAWN_SETSID: c_int = 0x80;
-
-impl Attributes {
-    fn new() -> io::Result<Attributes> {
-        // SAFETY: plain data that init below fills in; all-zero is a valid value of it.
-        let mut attributes: Box<libc::posix_spawnattr_t> = Box::new(unsafe { std::mem::zeroed() });
-        // SAFETY: points to memory of the right type.
-        checked(unsafe { libc::posix_spawnattr_init(&raw mut *attributes) })?;
-        let mut attributes = Attributes(attributes);
-        attributes.default_signals()?;
-        let flags = POSIX_SPAWN_SETSID | libc::POSIX_SPAWN_SETSIGDEF | libc::POSIX_SPAWN_SETSIGMASK;
-        let flags = libc::c_short::try_from(flags).expect("the flags fit, by POSIX");
-        // SAFETY: initialised.
-        checked(unsafe { libc::posix_spawnattr_setflags(&raw mut *attributes.0, flags) })?;
-        Ok(attributes)
-    }
-
-    fn default_signals(&mut self) -> io::Result<()> {
-        // SAFETY: plain data; all-zero is a valid value of it.
-        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-        // SAFETY: points to memory of the right type.
-        unsafe { libc::sigemptyset(&raw mut set) };
-        // SAFETY: initialised; the set is copied.
-        checked(unsafe { libc::posix_spawnattr_setsigmask(&raw mut *self.0, &raw const set) })?;
-        // Every bit, and not `sigfillset`: that leaves out two signals that the C library keeps for
-        // itself, and those would start as ignored.
-        // SAFETY: plain data; any bits are a valid value of it.
-        unsafe { ptr::write_bytes(&raw mut set, 0xff, 1) };
-        // SAFETY: initialised; the set is copied.
-        checked(unsafe { libc::posix_spawnattr_setsigdefault(&raw mut *self.0, &raw const set) })
-    }
-
-    fn as_ptr(&self) -> *const libc::posix_spawnattr_t {
-        &raw const *self.0
-    }
-}
-
-impl Drop for Attributes {
-    fn drop(&mut self) {
-        // SAFETY: initialised, and not used after this.
-        unsafe { libc::posix_spawnattr_destroy(&raw mut *self.0) };
-    }
 }
 
 /// Sees to it that what this process inherited, beyond its three streams, goes no further: what a

@@ -1,7 +1,8 @@
 //! A plan carried out.
 //!
-//! The calling thread coordinates: it owns the `Coordinator`, hands each
-//! attempt to the engine as a job of class Io, and hears of its end by message. Events go to the
+//! An attempt is carried out by a thread of the engine, of class Io, that asks the `Coordinator` itself,
+//! under its lock, what to go on with (`Dispatch`); the calling thread waits for all else that
+//! matters. Events go to the
 //! journal first, where there is one (`recorder`), and from there to a reporter thread that
 //! hands them to the sinks, so that one that blocks (a pager that nobody scrolls) holds up new
 //! attempts but never the end of running ones.
@@ -25,6 +26,7 @@ mod places;
 mod process;
 mod recorder;
 mod rehearsal;
+mod spawn;
 mod stock;
 mod streams;
 mod tasks;
@@ -36,9 +38,9 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -49,7 +51,7 @@ use crate::capture::Captured;
 use crate::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Sink, Status, Summary};
 use crate::journal::{Born, Journal};
 use crate::plan::{JobIndex, Settings};
-use attempt::{Attempts, Ended, Start};
+use attempt::{Attempts, Ended, Lingering, Start};
 use cgroups::Groups;
 pub use control::Control;
 use coordinator::{Coordinator, News, Stop};
@@ -95,16 +97,10 @@ pub struct Outcome {
 /// What the coordinating thread is told.
 #[derive(Debug)]
 pub(crate) enum Message {
-    Started {
-        job: JobIndex,
-        start: Start,
-    },
-    Ended {
-        job: JobIndex,
-        /// Its process, where that was not told before.
-        start: Option<Start>,
-        end: Arc<AttemptEnd>,
-    },
+    /// More is to be done, or sooner, than was known.
+    Look,
+    /// It is time to look for orphans that have ended.
+    Reap,
     Cancel,
     Kill,
     /// Of a job that is a function of the program.
@@ -203,27 +199,31 @@ pub fn run(
         .transpose()?;
     control.connect(sender.clone());
 
+    let attempts = Arc::new(attempts);
+    let succeeded_before = done.iter().filter(|&&done| done).count();
     let mut run = Run {
-        plan,
-        engine: &engine,
-        control,
-        attempts: Arc::new(attempts),
+        plan: Arc::clone(plan),
+        control: control.clone(),
+        attempts: Arc::clone(&attempts),
         tasks,
-        coordinator: Coordinator::new(plan, RandomState::new().hash_one(begin), &done),
+        coordinator: Coordinator::new(Arc::clone(plan), RandomState::new().hash_one(begin), &done),
         tokens,
         sender,
-        reporter,
+        report: reporter.report.clone(),
         recorder,
         last_ends: HashMap::new(),
-        summary: Summary::default(),
+        summary: Summary {
+            succeeded: succeeded_before,
+            ..Summary::default()
+        },
         lost: false,
         trouble: None,
         begin,
         load: Load::new(plan.limits().load),
         next_reaping: begin,
+        looks_at: None,
+        sleeps_until: None,
     };
-    let succeeded_before = done.iter().filter(|&&done| done).count();
-    run.summary.succeeded = succeeded_before;
     if let Some(tokens) = &mut run.tokens {
         tokens.begin(&mut run.coordinator);
     }
@@ -231,18 +231,26 @@ pub fn run(
         jobs: plan.len(),
         succeeded_before,
     });
-    run.coordinate(&receiver);
+    let dispatch = Arc::new(Dispatch {
+        run: Mutex::new(Some(run)),
+        plan: Arc::clone(plan),
+        attempts: Arc::clone(&attempts),
+        goes_on: room.attempts >= slots.saturating_mul(2),
+    });
+    let run = dispatch.coordinate(&engine, &receiver);
 
     let Run {
-        attempts,
         tasks,
         mut summary,
         lost,
-        reporter,
+        report,
         recorder,
         mut trouble,
+        tokens: _tokens,
         ..
     } = run;
+    // The reporter ends with the last one.
+    drop(report);
     if tasks.as_ref().is_none_or(Tasks::are_over) {
         attempts.reap_orphans();
     }
@@ -308,17 +316,39 @@ fn groups_for(plan: &Plan, run_id: &str) -> Option<Groups> {
     }
 }
 
-struct Run<'p> {
-    plan: &'p Arc<Plan>,
-    engine: &'p Engine,
-    control: &'p Control,
+/// A run that its threads share. Whoever has ended an attempt tells so itself, under the lock, and takes
+/// what may start next: while there is something to do, nobody wakes anybody. What more may start is handed to
+/// the engine, whose threads begin it.
+///
+/// The thread that the run was asked for takes care of the rest: it waits for messages, and for the
+/// time. An attempt's thread wakes it where the run is over, and where it sleeps for longer than it may
+/// by what has just changed. It says under the lock how long it sleeps, before it sleeps, and what it is told
+/// meanwhile waits in its channel: no wake is lost.
+///
+/// The lock is held for no process, no disk and no sink: what they are to do is put into queues. Who holds
+/// it may take an engine's locks, and never the other way round.
+#[derive(Debug)]
+struct Dispatch {
+    /// None once it is over.
+    run: Mutex<Option<Run>>,
+    plan: Arc<Plan>,
+    attempts: Arc<Attempts>,
+    /// A thread that has ended an attempt may go on with another one. Not where attempts may have to
+    /// wait for a thread: those that do are older.
+    goes_on: bool,
+}
+
+#[derive(Debug)]
+struct Run {
+    plan: Arc<Plan>,
+    control: Control,
     attempts: Arc<Attempts>,
     /// None where the plan has no tasks.
     tasks: Option<Tasks>,
-    coordinator: Coordinator<'p>,
+    coordinator: Coordinator<Arc<Plan>>,
     tokens: Option<Tokens>,
     sender: Sender<Message>,
-    reporter: Reporter,
+    report: Report,
     recorder: Option<Recorder>,
     /// How the last attempt ended, of jobs that have one and are not over.
     last_ends: HashMap<JobIndex, Arc<AttemptEnd>>,
@@ -329,54 +359,187 @@ struct Run<'p> {
     begin: Instant,
     load: Load,
     next_reaping: Instant,
+    /// When the time next makes a difference.
+    looks_at: Option<Instant>,
+    /// How long whoever waits for the time sleeps; for ever if none.
+    sleeps_until: Option<Instant>,
 }
 
-impl Run<'_> {
-    fn coordinate(&mut self, messages: &Receiver<Message>) {
+/// An attempt that is to start.
+#[derive(Debug)]
+struct Next {
+    job: JobIndex,
+    /// The attempt, from 1.
+    number: u32,
+    held: Held,
+}
+
+impl Dispatch {
+    fn lock(&self) -> MutexGuard<'_, Option<Run>> {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for messages and for the time, until the run is over.
+    fn coordinate(self: &Arc<Self>, engine: &Engine, messages: &Receiver<Message>) -> Run {
+        let mut message = None;
         loop {
-            // An end is told before what starts in its slot.
-            self.tell_news();
-            let age = self.control.now().saturating_duration_since(self.begin);
-            self.coordinator.pass_deadlines(age);
-            if let Some(tasks) = &mut self.tasks {
-                tasks.pass_limits();
+            if let Some(Message::Reap) = message {
+                self.reap_orphans();
             }
-            // Also while nothing may start: what has come is not waited for.
-            self.coordinator.pass_delays(self.control.now());
-            let mut looks_again = self.start_what_may();
-            while let Some(tokens) = &mut self.tokens
-                && tokens.balance(&mut self.coordinator)
-            {
-                looks_again = self.start_what_may();
+            let mut shared = self.lock();
+            let run = shared.as_mut().expect("nobody else takes it");
+            if let Some(message) = message.take() {
+                run.take(message);
             }
-            self.tell_news();
-            if self.coordinator.is_over() {
-                return;
+            run.go_on(self, engine, None);
+            if run.coordinator.is_over() {
+                return shared.take().expect("it was there just now");
             }
-            let now = self.control.now();
-            let left = |at: Instant| at.saturating_duration_since(now);
-            let delay = self.coordinator.next_delay().map(left);
-            let deadline = self.coordinator.next_deadline();
-            // One that the clock cannot hold never passes.
-            let deadline = deadline.and_then(|deadline| self.begin.checked_add(deadline));
-            let looks_again = looks_again.map(|at| at.saturating_duration_since(Instant::now()));
-            let limit = self.tasks.as_ref().and_then(Tasks::next_limit);
-            let waits = delay.into_iter().chain(deadline.map(left));
-            let wait = waits.chain(looks_again).chain(limit.map(left)).min();
-            let message = match wait {
+            run.sleeps_until = run.looks_at;
+            let until = run.sleeps_until;
+            drop(shared);
+            let received = match until {
                 None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(wait) => messages.recv_timeout(wait),
+                Some(at) => messages.recv_timeout(at.saturating_duration_since(Instant::now())),
             };
-            match message {
-                Ok(message) => self.take(message),
-                Err(RecvTimeoutError::Timeout) => {}
+            message = match received {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => unreachable!("this run holds a sender"),
-            }
+            };
         }
     }
 
+    /// Carries out attempts on this thread, as long as there are any for it.
+    fn work(self: &Arc<Self>, engine: &Engine, first: Next) {
+        let mut lingering = Lingering::default();
+        let mut next = Some(first);
+        while let Some(Next { job, number, held }) = next {
+            let started = |start| {
+                if let Some(run) = &mut *self.lock() {
+                    run.report_start(job, start);
+                }
+            };
+            let attempts = &self.attempts;
+            let ended = attempts.run(&self.plan, job, number, &held, &mut lingering, started);
+            let Ended { start, end } = ended;
+            next = self.ended(engine, job, start, end);
+            attempts.let_go(&mut lingering, next.is_none());
+        }
+    }
+
+    /// Tells how an attempt has ended; the next one for this thread.
+    fn ended(
+        self: &Arc<Self>,
+        engine: &Engine,
+        job: JobIndex,
+        start: Option<Start>,
+        end: AttemptEnd,
+    ) -> Option<Next> {
+        let mut shared = self.lock();
+        // It is not over before this attempt is.
+        let run = shared.as_mut()?;
+        run.ended(job, start, Arc::new(end));
+        let mut next = None;
+        run.go_on(self, engine, self.goes_on.then_some(&mut next));
+        if run.has_to_wake() {
+            // Refused only once the run is over.
+            let _ = run.sender.send(Message::Look);
+        }
+        next
+    }
+
+    fn reap_orphans(&self) {
+        let begin = Instant::now();
+        let mut shared = self.lock();
+        match shared.as_ref() {
+            // No task may begin meanwhile.
+            Some(run) if run.tasks.is_some() => {
+                if run.may_reap() {
+                    self.attempts.reap_orphans();
+                }
+            }
+            _ => {
+                drop(shared);
+                self.attempts.reap_orphans();
+                shared = self.lock();
+            }
+        }
+        let pause = (begin.elapsed() * REAPING_PART).max(REAPING_PAUSE);
+        if let Some(run) = shared.as_mut() {
+            run.next_reaping = begin + pause;
+        }
+    }
+}
+
+impl Run {
+    /// All that follows from what has just happened. The first attempt that may start goes to `mine`, where
+    /// that is given; the others to the engine.
+    fn go_on(
+        &mut self,
+        dispatch: &Arc<Dispatch>,
+        engine: &Engine,
+        mut mine: Option<&mut Option<Next>>,
+    ) {
+        if self.control.is_ending() {
+            self.coordinator.stop(Stop::Cancel);
+        }
+        // An end is told before what starts in its slot.
+        self.tell_news();
+        let age = self.control.now().saturating_duration_since(self.begin);
+        self.coordinator.pass_deadlines(age);
+        if let Some(tasks) = &mut self.tasks {
+            tasks.pass_limits();
+        }
+        // Also while nothing may start: what has come is not waited for.
+        self.coordinator.pass_delays(self.control.now());
+        let mut looks_again = self.start_what_may(dispatch, engine, &mut mine);
+        while let Some(tokens) = &mut self.tokens
+            && tokens.balance(&mut self.coordinator)
+        {
+            looks_again = self.start_what_may(dispatch, engine, &mut mine);
+        }
+        self.tell_news();
+        self.looks_at = self.next_look(looks_again);
+    }
+
+    /// When the time next makes a difference; `looks_again` is when to look whether more may start.
+    fn next_look(&self, looks_again: Option<Instant>) -> Option<Instant> {
+        let delay = self.coordinator.next_delay();
+        let deadline = self.coordinator.next_deadline();
+        // One that the clock cannot hold never passes.
+        let deadline = deadline.and_then(|deadline| self.begin.checked_add(deadline));
+        let limit = self.tasks.as_ref().and_then(Tasks::next_limit);
+        let by_clock_of_run = delay.into_iter().chain(deadline).chain(limit).min();
+        let by_clock_of_run = by_clock_of_run.and_then(|at| {
+            let left = at.saturating_duration_since(self.control.now());
+            Instant::now().checked_add(left)
+        });
+        by_clock_of_run.into_iter().chain(looks_again).min()
+    }
+
+    /// True if whoever waits for the time has to look at once; asked once for each time.
+    fn has_to_wake(&mut self) -> bool {
+        if self.coordinator.is_over() {
+            return true;
+        }
+        let Some(at) = self.looks_at else {
+            return false;
+        };
+        let is_earlier = self.sleeps_until.is_none_or(|until| at < until);
+        if is_earlier {
+            self.sleeps_until = Some(at);
+        }
+        is_earlier
+    }
+
     /// Starts what may start; when to look again, if not for what this is told of.
-    fn start_what_may(&mut self) -> Option<Instant> {
+    fn start_what_may(
+        &mut self,
+        dispatch: &Arc<Dispatch>,
+        engine: &Engine,
+        mine: &mut Option<&mut Option<Next>>,
+    ) -> Option<Instant> {
         while self.is_abreast() {
             if let Some(later) = self.load.is_too_high(Instant::now()) {
                 return Some(later);
@@ -385,7 +548,7 @@ impl Run<'_> {
             let held = self.coordinator.held(job).cloned().unwrap_or_default();
             if let Some(tasks) = &mut self.tasks
                 && tasks.start(
-                    self.plan,
+                    &self.plan,
                     (job, number),
                     &held,
                     &self.attempts,
@@ -394,55 +557,65 @@ impl Run<'_> {
             {
                 continue;
             }
-            let placement = held.placement().cloned();
-            let (plan, attempts) = (Arc::clone(self.plan), Arc::clone(&self.attempts));
-            let sender = self.sender.clone();
-            let submitted = self.engine.job().class(Class::Io).submit(move |_| {
-                // Refused only once the run is over.
-                let started = |start| drop(sender.send(Message::Started { job, start }));
-                let ended = attempts.run(&plan, job, number, &held, started);
-                let Ended {
-                    start,
-                    end,
-                    lingering,
-                } = ended;
-                let end = Arc::new(end);
-                let _ = sender.send(Message::Ended { job, start, end });
-                attempts.let_go(lingering);
-            });
-            if let Err(error) = submitted {
-                let end = AttemptEnd {
-                    status: Status::Failed(Reason::Spawn),
-                    leader: LeaderEnd::NotStarted(error.to_string()),
-                    duration: Duration::ZERO,
-                    stdout: Captured::default(),
-                    stderr: Captured::default(),
-                    placement,
-                    usage: None,
-                };
-                let (start, end) = (None, Arc::new(end));
-                self.take(Message::Ended { job, start, end });
+            let next = Next { job, number, held };
+            match mine.take() {
+                Some(mine) => *mine = Some(next),
+                None => self.submit(dispatch, engine, next),
             }
         }
         None
     }
 
+    /// Has a thread of the engine carry out an attempt.
+    fn submit(&mut self, dispatch: &Arc<Dispatch>, engine: &Engine, next: Next) {
+        let (job, placement) = (next.job, next.held.placement().cloned());
+        let dispatch = Arc::clone(dispatch);
+        let submitted = engine
+            .job()
+            .class(Class::Io)
+            .submit(move |context| dispatch.work(context.engine(), next));
+        if let Err(error) = submitted {
+            let end = AttemptEnd {
+                status: Status::Failed(Reason::Spawn),
+                leader: LeaderEnd::NotStarted(error.to_string()),
+                duration: Duration::ZERO,
+                stdout: Captured::default(),
+                stderr: Captured::default(),
+                placement,
+                usage: None,
+            };
+            self.ended(job, None, Arc::new(end));
+        }
+    }
+
+    fn ended(&mut self, job: JobIndex, start: Option<Start>, end: Arc<AttemptEnd>) {
+        if let Some(start) = start {
+            self.report_start(job, start);
+        }
+        let status = end.status;
+        if let Some(usage) = end.usage.filter(|_| status != Status::Cancelled) {
+            self.coordinator.learn(job, &usage);
+        }
+        self.lost |= end.stdout.lost_bytes() + end.stderr.lost_bytes() > 0;
+        self.last_ends.insert(job, end);
+        self.coordinator.ended(job, status, self.control.now());
+        let now = Instant::now();
+        if self.may_reap() && now >= self.next_reaping {
+            self.next_reaping = now + REAPING_PAUSE;
+            // Not by this thread, and not under its lock. Refused only once the run is over.
+            let _ = self.sender.send(Message::Reap);
+        }
+    }
+
+    /// What a task has started is for the task to wait for.
+    fn may_reap(&self) -> bool {
+        self.tasks.as_ref().is_none_or(Tasks::are_over)
+    }
+
     fn take(&mut self, message: Message) {
         match message {
-            Message::Started { job, start } => self.report_start(job, start),
-            Message::Ended { job, start, end } => {
-                if let Some(start) = start {
-                    self.report_start(job, start);
-                }
-                let status = end.status;
-                if let Some(usage) = end.usage.filter(|_| status != Status::Cancelled) {
-                    self.coordinator.learn(job, &usage);
-                }
-                self.lost |= end.stdout.lost_bytes() + end.stderr.lost_bytes() > 0;
-                self.last_ends.insert(job, end);
-                self.coordinator.ended(job, status, self.control.now());
-                self.reap_orphans_now_and_then();
-            }
+            // What is to be done is done in any case.
+            Message::Look | Message::Reap | Message::Reported => {}
             Message::Cancel => {
                 self.coordinator.stop(Stop::Cancel);
                 if let Some(tasks) = &mut self.tasks {
@@ -452,14 +625,14 @@ impl Run<'_> {
             Message::Kill => {
                 let abandoned = self.tasks.as_mut().map(Tasks::abandon);
                 for (job, end) in abandoned.into_iter().flatten() {
-                    self.end_task(job, end);
+                    self.ended(job, None, end);
                 }
             }
             Message::Task { job, number, news } => {
                 let heard = self.tasks.as_mut();
                 match heard.map_or(Heard::Nothing, |tasks| tasks.hear(job, number, news)) {
                     Heard::Started(start) => self.report_start(job, start),
-                    Heard::Ended(end) => self.end_task(job, end),
+                    Heard::Ended(end) => self.ended(job, None, end),
                     Heard::Nothing => {}
                 }
             }
@@ -468,7 +641,6 @@ impl Run<'_> {
                     tokens.came();
                 }
             }
-            Message::Reported => {}
             Message::JournalFailed => self.coordinator.stop(Stop::Failures),
             Message::SinkFailed(error) => {
                 if error.kind() == io::ErrorKind::BrokenPipe {
@@ -478,11 +650,6 @@ impl Run<'_> {
                 self.trouble.get_or_insert(error);
             }
         }
-    }
-
-    fn end_task(&mut self, job: JobIndex, end: Arc<AttemptEnd>) {
-        let start = None;
-        self.take(Message::Ended { job, start, end });
     }
 
     fn tell_news(&mut self) {
@@ -530,8 +697,7 @@ impl Run<'_> {
         self.report_born(Event { time, kind }, Born::default());
     }
 
-    fn report_start(&self, job: JobIndex, Start { pid, born }: Start) {
-        let time = SystemTime::now();
+    fn report_start(&self, job: JobIndex, Start { pid, born, time }: Start) {
         let held = self.coordinator.held(job);
         let kind = EventKind::JobStarted {
             job,
@@ -547,24 +713,13 @@ impl Run<'_> {
     fn report_born(&self, event: Event, born: Born) {
         match &self.recorder {
             Some(recorder) => recorder.record(event, born),
-            None => self.reporter.report.report(event),
+            None => self.report.report(event),
         }
     }
 
     /// True while the journal and the sinks keep up.
     fn is_abreast(&self) -> bool {
-        self.recorder.as_ref().is_none_or(Recorder::is_abreast) && self.reporter.report.is_abreast()
-    }
-
-    fn reap_orphans_now_and_then(&mut self) {
-        let now = Instant::now();
-        // What a task has started is for the task to wait for.
-        let may_reap = self.tasks.as_ref().is_none_or(Tasks::are_over);
-        if may_reap && now >= self.next_reaping {
-            self.attempts.reap_orphans();
-            let pause = (now.elapsed() * REAPING_PART).max(REAPING_PAUSE);
-            self.next_reaping = now + pause;
-        }
+        self.recorder.as_ref().is_none_or(Recorder::is_abreast) && self.report.is_abreast()
     }
 }
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use reiver::{CancellationToken, Class, Engine, JobContext};
 
@@ -238,6 +238,7 @@ impl Tasks {
                     pid: std::process::id(),
                     // Nobody looks for it once this process is gone.
                     born: Born::default(),
+                    time: SystemTime::now(),
                 })
             }
             TaskNews::Ended(end) => {

@@ -152,7 +152,7 @@ fn what_outlives_a_normal_end_lives_on_and_leaves_no_cgroup_behind() {
 #[test]
 fn what_a_killed_run_has_left_is_removed_by_the_next() {
     let case = Case::toml(
-        "[[job]]\nname = 'first'\nmemory = '100MiB'\nrun = 'echo $$ > pid; [ -e second ] || sleep 300'\n",
+        "[[job]]\nname = 'first'\nmemory = '100MiB'\nrun = 'echo $$ > new; mv new pid; [ -e second ] || sleep 300'\n",
     );
     let mut child: Child = case.start(&["run", "jobs.toml"]);
     case.wait_for("pid");

@@ -32,20 +32,20 @@ fn planned(text: &str) -> Plan {
 }
 
 /// Starts all that may start; their names.
-fn start<'p>(coordinator: &mut Coordinator<'p>, now: Instant) -> Vec<String> {
+fn start(coordinator: &mut Coordinator<&Plan>, now: Instant) -> Vec<String> {
     let plan = coordinator.plan;
     std::iter::from_fn(|| coordinator.next(now))
         .map(|(job, _)| plan.name(job).into_owned())
         .collect()
 }
 
-fn end(coordinator: &mut Coordinator<'_>, name: &str, status: Status, now: Instant) {
+fn end(coordinator: &mut Coordinator<&Plan>, name: &str, status: Status, now: Instant) {
     let job = coordinator.plan.find(name).expect("a job of the test");
     coordinator.ended(job, status, now);
 }
 
 /// `name end`, in the order in which it was told.
-fn told(coordinator: &mut Coordinator<'_>) -> Vec<String> {
+fn told(coordinator: &mut Coordinator<&Plan>) -> Vec<String> {
     let plan = coordinator.plan;
     let news = coordinator.take_news();
     news.into_iter()
@@ -318,7 +318,7 @@ fn used(waited: bool) -> Usage {
 }
 
 /// Ends a job that has learnt this.
-fn end_having(coordinator: &mut Coordinator<'_>, name: &str, waited: bool, now: Instant) {
+fn end_having(coordinator: &mut Coordinator<&Plan>, name: &str, waited: bool, now: Instant) {
     let job = coordinator.plan.find(name).expect("a job of the test");
     coordinator.learn(job, &used(waited));
     coordinator.ended(job, Status::Success, now);
@@ -345,7 +345,7 @@ fn jobs_that_turn_out_to_wait_go_to_io_slots_in_their_order() {
     end_having(&mut coordinator, "w3", true, now);
     // One io slot is free, and one cpu slot, which is for those that compute now.
     assert_eq!(start(&mut coordinator, now), ["w5", "c1"]);
-    let class = |coordinator: &Coordinator<'_>, name| {
+    let class = |coordinator: &Coordinator<&Plan>, name| {
         coordinator.class(plan.find(name).expect("a job of the test"))
     };
     assert_eq!(
@@ -431,7 +431,7 @@ fn what_has_gone_to_another_queue_is_ended_once() {
     assert!(start(&mut coordinator, now).is_empty() && coordinator.is_over());
     // One that is tried again takes what its name has come to.
     let plan = Box::leak(Box::new(planned(&text(1))));
-    let mut coordinator = Coordinator::new(plan, 1, &[]);
+    let mut coordinator = Coordinator::new(&*plan, 1, &[]);
     let now = Instant::now();
     start(&mut coordinator, now);
     for name in ["w1", "w2", "w3"] {
