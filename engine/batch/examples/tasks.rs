@@ -34,12 +34,14 @@ fn primes(args: Primes, context: &TaskContext<'_>) -> io::Result<()> {
                 .take_while(|d| d * d <= n)
                 .all(|d| !n.is_multiple_of(d))
     };
-    let count = reiver::par_reduce(
+    let count = reiver::par_map_reduce(
         0..args.below,
         0,
-        || 0usize,
-        // Once the job is to end, what is left goes by at once.
-        |sum, n| sum + usize::from(!context.is_cancelled() && is_prime(n)),
+        // Once the job is to end, what is left of each part goes by.
+        |part| {
+            let goes_on = |_: &usize| !context.is_cancelled();
+            part.take_while(goes_on).filter(|&n| is_prime(n)).count()
+        },
         |a, b| a + b,
     );
     context.checkpoint()?;

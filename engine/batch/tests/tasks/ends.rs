@@ -128,6 +128,12 @@ task = "wait"
 args = { seconds = 1000 }
 deadline = "60ms"
 retries = 3
+
+[[job]]
+name = "forks"
+task = "primes"
+args = { below = 100_000_000_000, into = "x" }
+timeout = "50ms"
 "#,
     );
     let (events, done) = case.events(&[]);
@@ -135,6 +141,7 @@ retries = 3
     assert_eq!(finished(&events, "timeout")["reason"], "timeout");
     assert_eq!(finished(&events, "deadline")["reason"], "deadline");
     assert_eq!(finished(&events, "deadline")["attempt"], 1);
+    assert_eq!(finished(&events, "forks")["reason"], "timeout");
 }
 
 fn too_late() {
