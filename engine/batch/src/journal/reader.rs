@@ -115,7 +115,7 @@ pub(super) fn read(
     if let Some(id) = snapshot {
         reader.snapshot(&mut read, &storage.read(&Name::snapshot(id).text())?, id)?;
     }
-    let mut ahead = None;
+    let (mut ahead, mut expected) = (None, first);
     for (place, &id) in ids.iter().enumerate() {
         let load = |id: u64| -> Result<Loaded, Unreadable> {
             let bytes = storage.read(&Name::segment(id).text())?;
@@ -126,14 +126,15 @@ pub(super) fn read(
             Some(segment) => segment,
             None => load(id)?,
         };
-        if segment.id != first + place as u64 {
+        if segment.id != expected {
             let missing = Damage {
-                file: Name::segment(first + place as u64).text(),
+                file: Name::segment(expected).text(),
                 offset: 0,
                 what: "it is missing, and a later one is there".to_owned(),
             };
             reader.damaged(&mut read, missing)?;
         }
+        expected = segment.id + 1;
         if let Some(&id) = ids.get(place + 1) {
             let next = load(id)?;
             if place + 2 == ids.len() && next.is_unborn() {
@@ -244,8 +245,9 @@ impl Reader<'_> {
             }
             Some(_) => {}
         }
-        // Until where it was durable, by what the next one says.
-        let len = next.and_then(|next| next.header).map(|header| {
+        // Until where it was durable, by what the next one says; one further on says it of another.
+        let successor = next.filter(|next| next.id == segment.id + 1);
+        let len = successor.and_then(|next| next.header).map(|header| {
             usize::try_from(header.previous_len).expect("a file in memory is no longer than that")
         });
         let bytes = &segment.bytes[..len.unwrap_or(usize::MAX).min(segment.bytes.len())];

@@ -1,6 +1,6 @@
 //! A journal on a file system that fails, or loses what it may, at every single call.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -576,7 +576,14 @@ fn segments_and_snapshots_that_are_damaged_missing_or_moved_are_named() {
         if !is_last {
             let storage = copy();
             storage.inner().files.remove(name);
-            assert!(damaged_in(&storage).is_some(), "{name} is missing");
+            let damaged = damaged_in(&storage).expect("one is missing");
+            if name.starts_with("segment") {
+                assert_eq!(&damaged, name);
+                let (_, read) = read_state(&storage, true).unwrap();
+                let files: BTreeSet<&str> = read.damage.iter().map(|it| it.file.as_str()).collect();
+                // And its successor, for what was before it.
+                assert!(files.len() <= 2 && files.contains(&name[..]), "{files:?}");
+            }
         }
     }
     // The right bytes under another name are not what they were.
