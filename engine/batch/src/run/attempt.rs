@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, RwLock, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::brand::Brand;
 use super::cgroups::{Group, Groups};
 use super::control::Control;
 use super::descriptors::{Room, Turns};
@@ -136,11 +137,13 @@ impl Attempts {
             ("REIVER_ATTEMPT", OsString::from(number.to_string())),
         ];
         let group = self.group(settings, job, number);
+        let brand = Brand::new();
         let setting = Setting {
             variables: self.variables(plan, &name, &marks, held),
             placement: held.placement().map(|placement| &**placement),
             is_background: settings.priority == Priority::P2,
             cgroups: group.as_ref().map_or(&[], Group::procs),
+            brand,
         };
         let launch = |zygotes| {
             let from = process::ticks();
@@ -176,8 +179,15 @@ impl Attempts {
                     time: SystemTime::now(),
                 };
                 let group = group.as_ref();
-                Watch::new(self, settings, leader, launched, (marks, group), begin)
-                    .follow(start, lingering, started)
+                Watch::new(
+                    self,
+                    settings,
+                    leader,
+                    launched,
+                    (marks, brand, group),
+                    begin,
+                )
+                .follow(start, lingering, started)
             }
         };
         ended.end.placement = held.placement().cloned();
@@ -375,6 +385,7 @@ struct Watch<'a> {
     group: Option<&'a Group>,
     /// What its environment was given.
     words: [(&'static str, OsString); 3],
+    brand: Option<Brand>,
     /// Looked up when it is first to be ended.
     marks: OnceCell<Marks>,
     begin: Instant,
@@ -415,7 +426,11 @@ impl<'a> Watch<'a> {
         settings: &'a Settings,
         leader: OwnedFd,
         launched: Launched,
-        (words, group): ([(&'static str, OsString); 3], Option<&'a Group>),
+        (words, brand, group): (
+            [(&'static str, OsString); 3],
+            Option<Brand>,
+            Option<&'a Group>,
+        ),
         begin: Instant,
     ) -> Watch<'a> {
         let stream = |reader: Option<OwnedFd>| Stream {
@@ -431,6 +446,7 @@ impl<'a> Watch<'a> {
             pid,
             group,
             words,
+            brand,
             marks: OnceCell::new(),
             begin,
             began: all.control.now(),
@@ -630,7 +646,8 @@ impl<'a> Watch<'a> {
                 [key, value.as_encoded_bytes().to_vec()].concat()
             });
             let readers = self.streams.iter();
-            Marks::new(words, readers.filter_map(|stream| stream.reader.as_ref()))
+            let readers = readers.filter_map(|stream| stream.reader.as_ref());
+            Marks::new(words, readers, self.brand)
         })
     }
 

@@ -18,6 +18,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
+use super::brand::Brand;
 use super::placed::{self, Placed};
 use super::process::Pid;
 use super::spawn::{self, Child, Spawned, Strings};
@@ -51,6 +52,8 @@ pub(crate) struct Setting<'s> {
     pub(crate) is_background: bool,
     /// Files that take the numbers of processes which are to belong to its cgroup, if it has one.
     pub(crate) cgroups: &'s [PathBuf],
+    /// By which all that it starts is known.
+    pub(crate) brand: Option<Brand>,
 }
 
 impl Setting<'_> {
@@ -78,6 +81,15 @@ pub(crate) struct Launcher {
     null: File,
     /// What jobs inherit besides their streams, and zygotes for them.
     descriptors: Vec<RawFd>,
+}
+
+/// What a process is given besides its program.
+#[derive(Debug)]
+struct Given<'g> {
+    streams: [RawFd; 3],
+    /// What it inherits besides them.
+    inherited: &'g [RawFd],
+    brand: Option<Brand>,
 }
 
 /// The search path of a shell that was given none.
@@ -151,9 +163,12 @@ impl Launcher {
         let mut spawn_as = |program: &CStr, arguments: &[CString]| -> Result<Spawned, Unexecuted> {
             let (added, cwd) = (&added, &attempt.cwd);
             let Some(zygote) = zygote.as_mut() else {
-                let inherited = &self.descriptors;
-                let spawned = self.spawn(program, arguments, added, cwd, descriptors, inherited)?;
-                return Ok(spawned);
+                let given = Given {
+                    streams: descriptors,
+                    inherited: &self.descriptors,
+                    brand: setting.brand,
+                };
+                return Ok(self.spawn(program, arguments, added, cwd, &given)?);
             };
             let request = self.request(program, arguments, added, cwd, setting)?;
             let started = match zygote.launch(&request, descriptors) {
@@ -266,8 +281,7 @@ impl Launcher {
         arguments: &[CString],
         added: &[(OsString, CString)],
         cwd: &Path,
-        streams: [RawFd; 3],
-        inherited: &[RawFd],
+        given: &Given<'_>,
     ) -> io::Result<Spawned> {
         let kept = self
             .environment
@@ -279,8 +293,9 @@ impl Launcher {
             arguments: &Strings::new(arguments.iter().map(CString::as_c_str)),
             environment: &Strings::new(kept.chain(added).map(|(_, word)| word.as_c_str())),
             folder: &folder,
-            streams,
-            inherited,
+            streams: given.streams,
+            inherited: given.inherited,
+            brand: given.brand,
         })
     }
 
@@ -319,18 +334,15 @@ impl Launcher {
         };
         Zygote::start(kind, |socket| {
             let null = self.null.as_raw_fd();
-            let streams = [socket.as_raw_fd(), null, null];
             let arguments = ARGUMENTS.map(CStr::to_owned);
             let folder = Path::new("/");
-            self.spawn(
-                c"/proc/self/exe",
-                &arguments,
-                &[],
-                folder,
-                streams,
-                &self.descriptors,
-            )
-            .map(|spawned| spawned.pid)
+            let given = Given {
+                streams: [socket.as_raw_fd(), null, null],
+                inherited: &self.descriptors,
+                brand: None,
+            };
+            let spawned = self.spawn(c"/proc/self/exe", &arguments, &[], folder, &given);
+            spawned.map(|spawned| spawned.pid)
         })
     }
 
@@ -361,6 +373,7 @@ impl Launcher {
                 .map(|placement| placement.cpus.clone())
                 .unwrap_or_default(),
             memory: memory.map(|(policy, nodes)| (placed::mode_of(*policy), nodes.clone())),
+            brand: setting.brand.map_or(0, Brand::to_number),
         })
     }
 
@@ -369,19 +382,17 @@ impl Launcher {
     /// last writer.
     pub(crate) fn drain_into_nothing(&self, reader: &OwnedFd) {
         let null = self.null.as_raw_fd();
-        let streams = [reader.as_raw_fd(), null, null];
+        let given = Given {
+            streams: [reader.as_raw_fd(), null, null],
+            inherited: &[],
+            brand: None,
+        };
         let cat = || -> io::Result<()> {
-            let program = find(OsStr::new("cat"), OsStr::new(DEFAULT_PATH), Path::new("/"))?;
+            let folder = Path::new("/");
+            let program = find(OsStr::new("cat"), OsStr::new(DEFAULT_PATH), folder)?;
             set_blocking(reader)?;
-            self.spawn(
-                &program,
-                &[c"cat".to_owned()],
-                &[],
-                Path::new("/"),
-                streams,
-                &[],
-            )
-            .map(drop)
+            let spawned = self.spawn(&program, &[c"cat".to_owned()], &[], folder, &given);
+            spawned.map(drop)
         };
         if let Err(error) = cat() {
             tracing::warn!(

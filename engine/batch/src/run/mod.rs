@@ -12,6 +12,7 @@
 //! program have an engine of their own (`tasks`), whose workers are where engines have them.
 
 mod attempt;
+mod brand;
 mod cgroups;
 mod control;
 mod coordinator;

@@ -13,6 +13,7 @@ use std::sync::Once;
 use std::thread;
 use std::time::Duration;
 
+use super::brand::Brand;
 use crate::event::LeaderEnd;
 use crate::journal::Born;
 
@@ -231,7 +232,7 @@ impl Snapshot {
     }
 
     /// Every process that lives and that the attempt started: the session and the group of its leader, orphans
-    /// that carry its marks in their environment, and what descends from any of those.
+    /// that carry its marks, and what descends from any of those.
     ///
     /// Not what some other thread of ours starts just now: until it executes its program it has our
     /// memory and all our descriptors, and so the marks of every attempt.
@@ -248,7 +249,7 @@ impl Snapshot {
                 }
                 State::LivesWithoutFirstThread => marks.are_in_threads(pid),
                 State::Ended => false,
-            };
+            } || marks.has_brand(pid);
             let is_with_leader = [pid, entry.group, entry.session].contains(&leader);
             if is_with_leader || (is_orphan && is_marked()) {
                 members.insert(pid);
@@ -453,13 +454,16 @@ pub(crate) struct Marks {
     /// The pipes of its output, as `/proc` calls them: nobody else was given them. They are kept by
     /// what drops its environment.
     pipes: Vec<OsString>,
+    /// Kept by what drops both.
+    brand: Option<Brand>,
 }
 
 impl Marks {
-    /// Of the words that are set for the attempt, and the readers of its pipes.
+    /// Of the words that are set for the attempt, the readers of its pipes, and its brand.
     pub(crate) fn new<'p>(
         words: [Vec<u8>; 3],
         readers: impl IntoIterator<Item = &'p File>,
+        brand: Option<Brand>,
     ) -> Marks {
         let name = |reader: &File| {
             let link = fs::read_link(format!("/proc/self/fd/{}", reader.as_raw_fd()));
@@ -468,7 +472,12 @@ impl Marks {
         Marks {
             words,
             pipes: readers.into_iter().filter_map(name).collect(),
+            brand,
         }
+    }
+
+    fn has_brand(&self, pid: Pid) -> bool {
+        self.brand.is_some() && self.brand == Brand::of(pid)
     }
 
     fn are_in_threads(&self, pid: Pid) -> bool {

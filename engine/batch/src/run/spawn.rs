@@ -18,6 +18,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::brand::Brand;
 use super::process::{self, Pid};
 
 /// What a process is to be.
@@ -32,6 +33,8 @@ pub(super) struct Child<'a> {
     pub(super) streams: [RawFd; 3],
     /// What it inherits besides, under the same numbers. All else is closed.
     pub(super) inherited: &'a [RawFd],
+    /// By which it is known, and all that it starts.
+    pub(super) brand: Option<Brand>,
 }
 
 /// The list that C wants: pointers, and a null one after them.
@@ -209,6 +212,9 @@ fn try_to_execute(child: &Child<'_>) -> Result<Never, c_int> {
         give(fd, fd)?;
     }
     close_all_but(child.inherited);
+    if let Some(brand) = child.brand {
+        brand.take_on();
+    }
     set_mask(&Mask(0)).map_err(|_| errno())?;
     // SAFETY: the text ends in NUL, the lists in a null pointer, and all of them live.
     unsafe {
@@ -402,6 +408,7 @@ mod tests {
             folder,
             streams: [null.as_raw_fd(), out, null.as_raw_fd()],
             inherited,
+            brand: None,
         })
     }
 
@@ -479,6 +486,7 @@ mod tests {
                 folder,
                 streams,
                 inherited: &[],
+                brand: None,
             });
             started.unwrap_err().raw_os_error().unwrap()
         };

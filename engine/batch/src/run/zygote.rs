@@ -31,6 +31,7 @@ use reiver::NodeId;
 use reiver_topology::CpuSet;
 use reiver_topology::place::{self, MemoryMode};
 
+use super::brand::Brand;
 use super::process::{self, Pid};
 
 /// The arguments by which a program knows that it is to be one.
@@ -64,6 +65,8 @@ pub(super) struct Request {
     /// The CPUs to run on; empty for those of the zygote.
     pub(super) cpus: CpuSet,
     pub(super) memory: Option<(MemoryMode, Vec<NodeId>)>,
+    /// The number of its brand; 0 for none.
+    pub(super) brand: u64,
 }
 
 /// What did not work on the way to a program.
@@ -400,6 +403,9 @@ fn become_job(
             return error;
         }
     }
+    if let Some(brand) = Brand::from_number(request.brand) {
+        brand.take_on();
+    }
     // SAFETY: the text ends in NUL.
     if let Err(error) = checked(unsafe { libc::chdir(request.cwd.as_ptr()) }) {
         return error;
@@ -462,6 +468,7 @@ impl Request {
             self.cwd.to_bytes(),
             cpus.as_bytes(),
             memory.as_bytes(),
+            self.brand.to_string().as_bytes(),
         ] {
             text(&mut out, one);
         }
@@ -503,6 +510,7 @@ impl Request {
         };
         let nodes: Option<Vec<NodeId>> = words.map(|word| word.parse().ok().map(NodeId)).collect();
         request.memory = mode.zip(nodes);
+        request.brand = text(&mut bytes)?.to_str().ok()?.parse().ok()?;
         for list in [
             &mut request.arguments,
             &mut request.environment,
@@ -632,6 +640,7 @@ mod tests {
                 cgroups: Vec::new(),
                 cpus: "0-3,8".parse().expect("a set"),
                 memory,
+                brand: 7,
             };
             let bytes = request.encode();
             assert_eq!(Request::decode(&bytes), Some(request));

@@ -277,3 +277,35 @@ fn a_daemon_that_drops_its_environment_is_ended_with_its_attempt() {
     let pid: u32 = case.read("pid").trim().parse().unwrap();
     assert!(!lives(pid));
 }
+
+#[test]
+fn a_daemon_that_keeps_nothing_that_it_was_given_is_ended_with_its_job() {
+    for priority in ["P1", "P2"] {
+        let daemon = |file| {
+            format!(
+                "setsid -f env -i /bin/sh -c 'echo $$ > {file}.number; mv {file}.number {file}; \
+                 exec sleep 100' >/dev/null 2>&1 </dev/null"
+            )
+        };
+        let case = Case::toml(&format!(
+            "[defaults]\npriority = '{priority}'\n[[job]]\nname = 'before'\nrun = \"{}\"\n\
+             [[job]]\nneeds = ['before']\nrun = \"{}; sleep 100\"\n",
+            daemon("other"),
+            daemon("daemon"),
+        ));
+        let child = case.start(&["run", "jobs.toml"]);
+        case.wait_for("daemon");
+        case.wait_for("other");
+        let number = |name: &str| case.read(name).trim().parse::<u32>().expect("a number");
+        let (daemon, other) = (number("daemon"), number("other"));
+        let pid = i32::try_from(child.id()).expect("a small number");
+        // SAFETY: no pointers; the child has not been waited for.
+        assert_eq!(unsafe { libc::kill(pid, libc::SIGINT) }, 0);
+        Done::of(child).expect(130);
+        assert!(!lives(daemon), "{priority}");
+        assert!(lives(other), "{priority}: it is of a job that has ended");
+        let other = i32::try_from(other).expect("a small number");
+        // SAFETY: no pointers; nobody waits for it before it is killed.
+        assert_eq!(unsafe { libc::kill(other, libc::SIGKILL) }, 0);
+    }
+}
