@@ -454,7 +454,6 @@ impl JobContext {
     /// # Errors
     /// Why the job should end.
     pub fn checkpoint(&self) -> Result<(), Interrupted> {
-        self.give_way();
         let interrupt = if self.is_cancelled() {
             0
         } else if self
@@ -465,6 +464,7 @@ impl JobContext {
         } else if self.engine().shared().is_hurrying() {
             2
         } else {
+            self.give_way();
             return Ok(());
         };
         // ORDERING: relaxed: read by the thread that runs the job, after the closure has returned.

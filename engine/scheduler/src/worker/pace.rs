@@ -29,6 +29,8 @@ pub(super) struct Pace {
     used: Cell<Duration>,
     /// What was used by then is paid for at this time.
     paid: Cell<Instant>,
+    /// Nothing is owed until then.
+    excused: Cell<Instant>,
 }
 
 impl Pace {
@@ -38,6 +40,7 @@ impl Pace {
             rate: quota * USED,
             used: Cell::new(used),
             paid: Cell::new(now),
+            excused: Cell::new(now),
         }
     }
 
@@ -48,7 +51,16 @@ impl Pace {
         let paid = self.paid.get().checked_add(more.div_f64(self.rate));
         let paid = paid.unwrap_or(most).clamp(unused, most);
         self.paid.set(paid);
-        paid.saturating_duration_since(now)
+        match now < self.excused.get() {
+            true => Duration::ZERO,
+            false => paid.saturating_duration_since(now),
+        }
+    }
+
+    /// Nothing is owed until then, whatever is used: others use it all, and this work may not stand still
+    /// for ever.
+    pub(super) fn excuse(&self, until: Instant) {
+        self.excused.set(until);
     }
 }
 
@@ -107,6 +119,16 @@ mod tests {
                 prop_assert!(pace.owed(now, used) <= MOST_OWED);
             }
         }
+    }
+
+    #[test]
+    fn who_is_excused_owes_nothing_for_so_long() {
+        let start = Instant::now();
+        let pace = Pace::new(1.0, start, Duration::ZERO);
+        assert!(pace.owed(start, 50 * MS) > Duration::ZERO);
+        pace.excuse(start + 5 * MS);
+        assert_eq!(pace.owed(start + 4 * MS, 90 * MS), Duration::ZERO);
+        assert!(pace.owed(start + 5 * MS, 90 * MS) > 80 * MS);
     }
 
     #[test]

@@ -22,6 +22,8 @@ use crate::shared::Shared;
 const LOOKS_APART: Duration = Duration::from_micros(50);
 /// A background worker that waits looks so often whether its engine ends.
 const LONGEST_WAIT: Duration = Duration::from_millis(10);
+/// One that has waited for as long as its work may stand still then works for this part of that time.
+const EXCUSED_PART: u32 = 20;
 
 impl Worker {
     /// Between two pieces of work. Costs a load where there are no urgent workers, else a look at the clock.
@@ -37,10 +39,10 @@ impl Worker {
         if now.since(self.looked.get()) < LOOKS_APART {
             return;
         }
-        self.looked.set(now);
         if let (Rank::Background, Some(quota)) = (self.rank, shared.options.quota) {
             self.keep_pace(shared, quota);
         }
+        self.looked.set(Stamp::now());
         if urgent.queues[self.node].has(Priority::P0, true) {
             // One that was woken for it has not had a CPU yet.
             thread::yield_now();
@@ -50,20 +52,27 @@ impl Worker {
         }
     }
 
-    /// Leaves of a CPU quota what others need, see [`pace`](super::pace).
+    /// Leaves of a CPU quota what others need, see [`pace`](super::pace). Where they use it up for as long as
+    /// background work may stand still, that goes on all the same for a part of the time.
     #[cold]
     fn keep_pace(&self, shared: &Shared, quota: f64) {
-        let begun = Instant::now();
-        while begun.elapsed() < shared.options.background_patience && !shared.stop.is_said() {
-            let (now, used) = (Instant::now(), cpu_time::of_process());
-            let pace = || Box::new(Pace::new(quota, now, used));
-            let pace = self.pace.get_or_init(pace);
+        let patience = shared.options.background_patience;
+        let (begun, mut used) = (Instant::now(), cpu_time::of_process());
+        let pace = || Box::new(Pace::new(quota, begun, used));
+        let pace = self.pace.get_or_init(pace);
+        let mut now = begun;
+        while now.duration_since(begun) < patience
+            && !shared.stop.is_said()
+            && !shared.is_hurrying()
+        {
             let owed = pace.owed(now, used);
             if owed.is_zero() {
-                break;
+                return;
             }
             thread::sleep(owed.min(LONGEST_WAIT));
+            (now, used) = (Instant::now(), cpu_time::of_process());
         }
+        pace.excuse(now + patience / EXCUSED_PART);
     }
 }
 
@@ -149,10 +158,21 @@ mod tests {
     }
 
     #[test]
-    fn a_background_worker_waits_no_longer_than_its_work_may_stand_still() {
+    fn a_background_worker_that_may_not_stand_still_waits_for_nobody() {
         let engine = engine_with_quota(Duration::ZERO);
         let urgent = engine.job().priority(Priority::P0).submit(|_| ());
         urgent.unwrap().join().unwrap();
-        assert_eq!(sleeps(&engine, Priority::P2), None);
+        assert_eq!(sleeps(&engine, Priority::P2), Some(0));
+    }
+
+    #[test]
+    fn background_work_goes_on_for_a_part_of_the_time_where_others_use_up_the_quota() {
+        let engine = engine_with_quota(Duration::from_secs(1));
+        let urgent = engine.job().priority(Priority::P0).submit(|_| ());
+        urgent.unwrap().join().unwrap();
+        // One wait of a second, in pieces, and then an excuse that is longer than all that is left to do.
+        let slept = sleeps(&engine, Priority::P2).unwrap();
+        let a_wait = 1000 / u64::try_from(LONGEST_WAIT.as_millis()).unwrap();
+        assert!((1..=2 * a_wait).contains(&slept), "{slept}");
     }
 }
