@@ -356,9 +356,9 @@ impl Attempts {
         let Ok(_zygotes) = self.zygotes.try_lock() else {
             return;
         };
-        // First the turn and then the lock, as a launch does.
-        self.turns.take(|| {
-            // A launch may take long, on a file system that hangs; who comes here has jobs to start.
+        // First the turn and then the lock, as a launch does; but no launch is waited for: one may take
+        // long, on a file system that hangs, and who comes here has jobs to start.
+        self.turns.try_take(|| {
             let leaders = match self.leaders.try_write() {
                 Ok(leaders) => leaders,
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),

@@ -75,11 +75,25 @@ impl Turns {
         }
     }
 
+    /// Calls `code` if it may begin at once.
+    pub(super) fn try_take(&self, code: impl FnOnce()) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if *free > 0 {
+            *free -= 1;
+            drop(free);
+            self.end_turn(code);
+        }
+    }
+
     /// Calls `code` when it is its turn.
     pub(super) fn take<R>(&self, code: impl FnOnce() -> R) -> R {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let free = self.freed.wait_while(free, |free| *free == 0);
         *free.unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.end_turn(code)
+    }
+
+    fn end_turn<R>(&self, code: impl FnOnce() -> R) -> R {
         let result = code();
         *self.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         self.freed.notify_one();

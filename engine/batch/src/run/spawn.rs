@@ -58,7 +58,7 @@ impl<'a> Strings<'a> {
 #[derive(Debug)]
 pub(super) struct Spawned {
     pub(super) pid: Pid,
-    /// Ready to be read once it has ended; none where there was none to be had.
+    /// Ready to be read once it has ended; none where the system gives none.
     pub(super) end: Option<OwnedFd>,
 }
 
@@ -146,9 +146,9 @@ fn spawn_on(stack: &Stack, child: &Child<'_>) -> io::Result<Spawned> {
     let blocked = Blocked::all()?;
     let mut end: c_int = -1;
     let mut pid = clone(stack, flags | libc::CLONE_PIDFD, &shared, &mut end);
-    // No kernel of 5.4 or later refuses a handle, but for want of a descriptor: later there may be one.
+    // No kernel of 5.4 or later refuses a handle, but some sandbox may.
     if let Err(error) = &pid
-        && let Some(libc::EINVAL | libc::EMFILE | libc::ENFILE) = error.raw_os_error()
+        && error.raw_os_error() == Some(libc::EINVAL)
     {
         pid = clone(stack, flags, &shared, &mut end);
     }
@@ -200,11 +200,9 @@ enum Never {}
 
 /// The number of the error.
 fn try_to_execute(child: &Child<'_>) -> Result<Never, c_int> {
-    set_default_signals();
     // SAFETY: no arguments. It leads no group yet, so it is not refused.
     checked(unsafe { libc::setsid() })?;
-    // SAFETY: the text ends in NUL and lives.
-    checked(unsafe { libc::chdir(child.folder.as_ptr()) })?;
+    set_default_signals();
     for (target, &stream) in (0..).zip(&child.streams) {
         give(stream, target)?;
     }
@@ -212,6 +210,9 @@ fn try_to_execute(child: &Child<'_>) -> Result<Never, c_int> {
         give(fd, fd)?;
     }
     close_all_but(child.inherited);
+    // Late, for it may hang, and then holds nobody's pipes.
+    // SAFETY: the text ends in NUL and lives.
+    checked(unsafe { libc::chdir(child.folder.as_ptr()) })?;
     if let Some(brand) = child.brand {
         brand.take_on();
     }
@@ -283,29 +284,45 @@ const SIGNALS: c_int = 64;
 #[repr(transparent)]
 struct Mask(u64);
 
-/// As the kernel takes it, all zero for the default action.
+/// As the kernel takes it, all zero for the default action; the first word is the handler.
 #[repr(C)]
 struct Action([usize; 4]);
 
-/// Puts all signals of this process at their defaults, those that are ignored among them.
+/// What a terminal, and others who mean a whole group, send to this process and its children.
+const FOR_GROUPS: [c_int; 5] = [
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGHUP,
+    libc::SIGTERM,
+    libc::SIGTSTP,
+];
+
+/// Puts all signals of this process at their defaults, those that are ignored among them. What was sent to
+/// our group while it was of it, and waits since, is none of the child's business: to be ignored for a
+/// moment does away with it.
 fn set_default_signals() {
-    let action = Action([0; 4]);
-    for signal in 1..=SIGNALS {
-        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
-            continue;
-        }
-        // SAFETY: the kernel reads an action, which is as large as the largest of any machine's. It refuses
-        // none of these signals.
-        unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                signal,
-                ptr::from_ref(&action),
-                ptr::null_mut::<Action>(),
-                size_of::<Mask>(),
-            )
-        };
+    for signal in FOR_GROUPS {
+        set_action(signal, &Action([libc::SIG_IGN, 0, 0, 0]));
     }
+    for signal in 1..=SIGNALS {
+        if signal != libc::SIGKILL && signal != libc::SIGSTOP {
+            set_action(signal, &Action([0; 4]));
+        }
+    }
+}
+
+fn set_action(signal: c_int, action: &Action) {
+    // SAFETY: the kernel reads an action, which is as large as the largest of any machine's. It refuses
+    // none of these signals.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            ptr::from_ref(action),
+            ptr::null_mut::<Action>(),
+            size_of::<Mask>(),
+        )
+    };
 }
 
 /// Blocks these signals for the current thread, and no others; what was blocked before.
