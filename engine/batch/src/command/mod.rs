@@ -23,6 +23,7 @@ mod run;
 mod signals;
 mod streams;
 mod terminal;
+mod warnings;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -59,11 +60,17 @@ pub fn reiver() -> ExitCode {
 }
 
 fn started(program: &Program) -> ExitCode {
+    let code = started_with_warnings(program);
+    warnings::finish();
+    code
+}
+
+fn started_with_warnings(program: &Program) -> ExitCode {
     crate::run::serve_if_zygote();
     crate::run::close_inherited_descriptors();
     let warnings = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::WARN)
-        .with_writer(io::stderr)
+        .with_writer(warnings::line)
         .without_time()
         .with_target(false)
         .with_ansi(false)
