@@ -38,6 +38,7 @@ mod zygote;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -294,6 +295,12 @@ pub fn run(
         trouble,
         unrecorded,
     })
+}
+
+/// Tells a sink, which is somebody else's code: a panic is an error of it, and stops no other.
+fn told(sink: &mut dyn Sink, plan: &Plan, event: &Event) -> io::Result<()> {
+    let told = catch_unwind(AssertUnwindSafe(|| sink.event(plan, event)));
+    told.unwrap_or_else(|_| Err(io::Error::other("whoever is told of the run has panicked")))
 }
 
 /// The cgroups for a run some of whose jobs state memory. What killed runs have left of theirs is removed
@@ -750,7 +757,7 @@ impl Reporter {
             .name("reiver-report".into())
             .spawn(move || {
                 for event in receiver {
-                    sinks.retain_mut(|sink| match sink.event(&plan, &event) {
+                    sinks.retain_mut(|sink| match told(&mut **sink, &plan, &event) {
                         Ok(()) => true,
                         Err(error) => {
                             let _ = coordinator.send(Message::SinkFailed(error));
@@ -788,5 +795,63 @@ impl Report {
     /// True while the sinks keep up.
     fn is_abreast(&self) -> bool {
         self.unreported.load(Ordering::Relaxed) < MOST_UNREPORTED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reiver::Topology;
+
+    use super::*;
+    use crate::plan::{Machine, Overrides, plan};
+    use crate::source::{Form, Source, SourceId};
+
+    struct Panics;
+
+    impl Sink for Panics {
+        fn event(&mut self, _: &Plan, event: &Event) -> io::Result<()> {
+            assert!(!matches!(event.kind, EventKind::JobFinished { .. }));
+            Ok(())
+        }
+    }
+
+    struct Hears(Arc<AtomicUsize>);
+
+    impl Sink for Hears {
+        fn event(&mut self, _: &Plan, event: &Event) -> io::Result<()> {
+            let is_end = matches!(event.kind, EventKind::RunFinished { .. });
+            self.0.fetch_add(usize::from(is_end), Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_sink_that_panics_has_failed_and_keeps_nothing_from_the_others() {
+        let source = Source {
+            given: "lines".into(),
+            folder: "/".into(),
+            is_stream: true,
+            form: Form::Text,
+            // More than may wait for sinks.
+            text: "true\n".repeat(2 * MOST_UNREPORTED).into(),
+        };
+        let (file, _) = crate::read::read(SourceId(0), &source);
+        let topology = Topology::synthetic("Core:2").unwrap();
+        let machine = Machine::new(topology, None);
+        let overrides = Overrides::default();
+        let (plan, _) = plan(vec![source.into()], vec![file], &overrides, &machine);
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options {
+            run_id: new_run_id(),
+            state_folder: folder.path().to_owned(),
+            done: Vec::new(),
+            exit_counts: false,
+        };
+        let heard = Arc::default();
+        let sinks: Vec<Box<dyn Sink>> = vec![Box::new(Panics), Box::new(Hears(Arc::clone(&heard)))];
+        let control = Control::new().unwrap();
+        let outcome = run(&plan.unwrap().into(), options, &control, None, sinks).unwrap();
+        assert!(outcome.trouble.unwrap().to_string().contains("panicked"));
+        assert_eq!(heard.load(Ordering::Relaxed), 1);
     }
 }
