@@ -8,8 +8,7 @@ use super::args::{CheckArgs, Files};
 use super::console::{Console, count, say};
 use super::overrides::overrides;
 use super::{exit, machine, mistakes};
-use crate::job_file::JobFile;
-use crate::plan::{Machine, Overrides, plan_with};
+use crate::plan::{Machine, Overrides, read_and_plan};
 use crate::source::Lines;
 use crate::{Diagnostic, Plan, Registry, Severity, Source, SourceId, read};
 
@@ -54,7 +53,10 @@ pub(crate) fn planned(
     // What is wrong within those that can be read is told too; not what they say of each other, for
     // some are missing.
     let sources: Vec<Arc<Source>> = sources.into_iter().map(Arc::new).collect();
-    let (_, mut findings) = read_all(&sources);
+    let ids = (0..).map(SourceId);
+    let read = ids.zip(&sources);
+    let read = read.flat_map(|(id, source)| read::read(id, source).1);
+    let mut findings = read.collect();
     for shown in show(&mut findings, &sources, console).lines() {
         say(shown);
     }
@@ -73,26 +75,17 @@ pub(crate) fn planned_from(
     console: &Console,
 ) -> Planned {
     let sources: Vec<Arc<Source>> = sources.into_iter().map(Arc::new).collect();
-    let (files, mut findings) = read_all(&sources);
-    let (plan, found) = plan_with(sources.clone(), files, overrides, machine, registry);
-    findings.extend(found);
+    let (plan, mut findings) = read_and_plan(sources.clone(), overrides, machine, registry);
     let shown = show(&mut findings, &sources, console);
     let is_error = |finding: &&Diagnostic| finding.severity == Severity::Error;
     let errors = findings.iter().filter(is_error).count();
     Planned {
-        plan: plan.filter(|_| errors == 0),
+        plan,
         shown,
         errors,
         warnings: findings.len() - errors,
         sources,
     }
-}
-
-fn read_all(sources: &[Arc<Source>]) -> (Vec<JobFile>, Vec<Diagnostic>) {
-    let ids = (0..).map(SourceId);
-    let read = ids.zip(sources).map(|(id, source)| read::read(id, source));
-    let (files, findings): (Vec<_>, Vec<_>) = read.unzip();
-    (files, findings.into_iter().flatten().collect())
 }
 
 /// Findings as text, in the order of their places, each once.

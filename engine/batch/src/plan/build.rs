@@ -16,11 +16,11 @@ use super::set::SetKeys;
 use super::table::{Action, Around, Job, Join, Key, Table, TableName};
 use super::texts::Texts;
 use super::{Machine, Overrides, Plan, Settings, limits, needs, tasks};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Severity};
 use crate::glob::Glob;
 use crate::job_file::{Affinity, Entry, JobFile, JobKeys, NeedKey, When};
-use crate::read::nearest;
-use crate::source::{Source, SourceId, Span};
+use crate::read::{self, nearest};
+use crate::source::{Form, Source, SourceId, Span};
 use crate::task::Registry;
 use crate::template::Template;
 
@@ -54,6 +54,54 @@ pub fn plan_with(
     machine: &Machine,
     registry: &Registry,
 ) -> (Option<Plan>, Vec<Diagnostic>) {
+    let (plan, _, found) = plan_files(sources, files, Lines::AreRead, overrides, machine, registry);
+    (plan, found)
+}
+
+/// Reads files and plans them: as [`read`](read::read) and [`plan_with`] one after the other, and the
+/// diagnostics are of both. What is read of a line, be it JSON or text, is gone once that is planned, for
+/// there may be millions.
+pub fn read_and_plan(
+    sources: Vec<Arc<Source>>,
+    overrides: &Overrides,
+    machine: &Machine,
+    registry: &Registry,
+) -> (Option<Plan>, Vec<Diagnostic>) {
+    let heads = (0..).map(SourceId).zip(&sources);
+    let heads = heads.map(|(id, source)| read::read_head(id, source));
+    let (files, found): (Vec<_>, Vec<_>) = heads.unzip();
+    let mut diagnostics: Vec<Diagnostic> = found.into_iter().flatten().collect();
+    let (plan, read, found) = plan_files(
+        sources,
+        files,
+        Lines::AreUnread,
+        overrides,
+        machine,
+        registry,
+    );
+    diagnostics.extend(read);
+    diagnostics.extend(found);
+    let is_error = |finding: &Diagnostic| finding.severity == Severity::Error;
+    let has_errors = diagnostics.iter().any(is_error);
+    (plan.filter(|_| !has_errors), diagnostics)
+}
+
+/// Whether the lines of files that have one job a line are among their entries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lines {
+    AreRead,
+    AreUnread,
+}
+
+/// The plan, what reading found in lines that were unread, and what planning found.
+fn plan_files(
+    sources: Vec<Arc<Source>>,
+    files: Vec<JobFile>,
+    lines: Lines,
+    overrides: &Overrides,
+    machine: &Machine,
+    registry: &Registry,
+) -> (Option<Plan>, Vec<Diagnostic>, Vec<Diagnostic>) {
     let mut findings = Findings::default();
     let is_repeated = names::refuse_repeated(&sources, &mut findings);
     let settled = limits::settle(&sources, &files, overrides, machine.limits, &mut findings);
@@ -74,16 +122,31 @@ pub fn plan_with(
         jobs: Vec::new(),
         left_out: Vec::new(),
         is_complete: true,
+        state: None,
         common: Common {
             single: Arc::new(Matrix::single()),
             around: Arc::default(),
             settings: None,
         },
     };
-    for file in files {
-        if !is_repeated[file.source.0 as usize] {
-            builder.file(file);
+    let mut found_in_lines = Vec::new();
+    for mut file in files {
+        let is_planned = !is_repeated[file.source.0 as usize];
+        if is_planned {
+            builder.reserve(&file, lines);
         }
+        let entries = std::mem::take(&mut file.entries);
+        let mut take = |entry| {
+            if is_planned {
+                builder.entry(&file, entry);
+            }
+        };
+        entries.into_iter().for_each(&mut take);
+        if lines == Lines::AreUnread {
+            let source = source_of(&sources, file.source);
+            found_in_lines.extend(read::read_lines(file.source, source, take));
+        }
+        builder.state = None;
     }
     let Builder {
         set,
@@ -117,7 +180,11 @@ pub fn plan_with(
     needs::resolve(&mut plan, &drafts, &left_out, &mut findings);
     tasks::check(&plan, &drafts, &mut findings);
     let is_sound = is_complete && !findings.has_errors();
-    (is_sound.then_some(plan), findings.into_sorted())
+    (
+        is_sound.then_some(plan),
+        found_in_lines,
+        findings.into_sorted(),
+    )
 }
 
 /// Where the state of a run of these files lives: `.reiver/<name>` beside the first, absolute. It is not
@@ -158,6 +225,8 @@ struct Builder<'s> {
     left_out: Vec<Glob>,
     /// False where reading has left out what a job needs; it has said so.
     is_complete: bool,
+    /// The `#JOB` state whose table is the last one.
+    state: Option<Arc<JobKeys>>,
     common: Common,
 }
 
@@ -193,39 +262,42 @@ impl Common {
 }
 
 impl Builder<'_> {
-    fn file(&mut self, file: JobFile) {
+    /// Makes room for a file's jobs, so that what they are kept in is not copied as it grows.
+    fn reserve(&mut self, file: &JobFile, lines: Lines) {
+        let source = source_of(self.sources, file.source);
+        let unread = match lines {
+            Lines::AreRead => 0,
+            Lines::AreUnread => read::lines_at_most(source),
+        };
+        let entries = file.entries.len().max(unread);
+        self.jobs.reserve(entries);
+        if source.form != Form::Text {
+            self.tables.reserve(entries);
+            self.drafts.reserve(entries);
+        }
+    }
+
+    fn entry(&mut self, file: &JobFile, entry: Entry) {
         let source = file.source;
-        self.jobs.reserve(file.entries.len());
-        let tables = file.entries.iter();
-        let tables = tables.filter(|entry| matches!(entry, Entry::Table { .. }));
-        let tables = tables.count();
-        self.tables.reserve(tables);
-        self.drafts.reserve(tables);
-        // The `#JOB` state whose table is the last one.
-        let mut state: Option<Arc<JobKeys>> = None;
-        for entry in file.entries {
-            match entry {
-                Entry::Table { place, span, keys } => {
-                    let merged = Merged {
-                        own: &keys,
-                        defaults: &file.defaults,
-                    };
-                    self.table(source, place, span, &merged);
+        match entry {
+            Entry::Table { place, span, keys } => {
+                let merged = Merged {
+                    own: &keys,
+                    defaults: &file.defaults,
+                };
+                self.table(source, place, span, &merged);
+            }
+            Entry::Line {
+                line,
+                span,
+                defaults,
+            } => {
+                let is_same = |state| Arc::ptr_eq(state, &defaults);
+                if !self.state.as_ref().is_some_and(is_same) {
+                    self.lines(source, &defaults, span.clone());
+                    self.state = Some(defaults);
                 }
-                Entry::Line {
-                    line,
-                    span,
-                    defaults,
-                } => {
-                    if !state
-                        .as_ref()
-                        .is_some_and(|state| Arc::ptr_eq(state, &defaults))
-                    {
-                        self.lines(source, &defaults, span.clone());
-                        state = Some(defaults);
-                    }
-                    self.line(source, line, span);
-                }
+                self.line(source, line, span);
             }
         }
     }

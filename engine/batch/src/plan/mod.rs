@@ -39,7 +39,7 @@ use crate::source::{Source, SourceId};
 use crate::task::{Args, Task};
 
 pub use self::build::state_folder;
-pub use self::build::{plan, plan_with};
+pub use self::build::{plan, plan_with, read_and_plan};
 pub use self::filter::{Filtered, NothingMatches, Outside};
 pub use self::identity::Identity;
 pub use self::limits::variable_of;

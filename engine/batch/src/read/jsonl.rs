@@ -7,7 +7,7 @@ use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 use super::Findings;
 use super::keys::Keys;
 use super::tree::{Kind, Table, Value};
-use crate::job_file::{Entry, JobFile};
+use crate::job_file::Entry;
 use crate::source::{Span, Spanned};
 
 /// JSON as RFC 8259 has it, and nothing that the parser would let pass besides.
@@ -24,7 +24,12 @@ const STRICT: ParseOptions = ParseOptions {
     allow_extended_string_escapes: false,
 };
 
-pub(super) fn read(body: &str, start: usize, file: &mut JobFile, findings: &mut Findings) {
+pub(super) fn read(
+    body: &str,
+    start: usize,
+    take: &mut impl FnMut(Entry),
+    findings: &mut Findings,
+) {
     let mut keys = Keys { findings };
     let mut at = start;
     let mut place = 0;
@@ -46,7 +51,7 @@ pub(super) fn read(body: &str, start: usize, file: &mut JobFile, findings: &mut 
             continue;
         };
         let keys = Box::new(keys.job(table, &value.span));
-        file.entries.push(Entry::Table {
+        take(Entry::Table {
             place,
             span: value.span.clone(),
             keys,

@@ -17,16 +17,21 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::job_file::{JobFile, JobKeys, LimitKeys};
+use crate::job_file::{Entry, JobFile, JobKeys, LimitKeys};
 use crate::source::{Form, Source, SourceId, Span};
 
 /// Parses one file. What it finds at fault is not in the result, so a file with an error among its
 /// diagnostics must not be run.
 pub fn read(id: SourceId, source: &Source) -> (JobFile, Vec<Diagnostic>) {
-    let mut findings = Findings {
-        source: id,
-        list: Vec::new(),
-    };
+    let (mut file, mut diagnostics) = read_head(id, source);
+    diagnostics.extend(read_lines(id, source, |entry| file.entries.push(entry)));
+    (file, diagnostics)
+}
+
+/// All of a file but jobs that stand in lines of their own: whoever wants those as they are read, and not
+/// all at once, asks [`read_lines`] for them.
+pub(crate) fn read_head(id: SourceId, source: &Source) -> (JobFile, Vec<Diagnostic>) {
+    let mut findings = Findings::of(id);
     let mut file = JobFile {
         source: id,
         name: None,
@@ -37,24 +42,60 @@ pub fn read(id: SourceId, source: &Source) -> (JobFile, Vec<Diagnostic>) {
         defaults: JobKeys::default(),
         entries: Vec::new(),
     };
-    let start = source.body_start();
-    if source.form == Form::Text {
-        text::read(&source.text, start, &mut file, &mut findings);
-    } else {
-        match std::str::from_utf8(&source.text[start..]) {
-            Err(error) => {
-                let at = start + error.valid_up_to();
-                findings
-                    .error(at..at + 1, "this byte is not UTF-8")
-                    .help("save the file as UTF-8; only text job files may hold any byte");
-            }
-            Ok(body) if source.form == Form::Toml => {
-                toml::read(body, start, &mut file, &mut findings);
-            }
-            Ok(body) => jsonl::read(body, start, &mut file, &mut findings),
-        }
+    if source.form == Form::Toml
+        && let Some(body) = utf8_body(source, &mut findings)
+    {
+        toml::read(body, source.body_start(), &mut file, &mut findings);
     }
     (file, findings.list)
+}
+
+/// The jobs of a file that has one a line, each told as it is read; of another file none.
+pub(crate) fn read_lines(
+    id: SourceId,
+    source: &Source,
+    mut take: impl FnMut(Entry),
+) -> Vec<Diagnostic> {
+    let mut findings = Findings::of(id);
+    let start = source.body_start();
+    match source.form {
+        Form::Toml => {}
+        Form::Text => text::read(&source.text, start, &mut take, &mut findings),
+        Form::JsonLines => {
+            if let Some(body) = utf8_body(source, &mut findings) {
+                jsonl::read(body, start, &mut take, &mut findings);
+            }
+        }
+    }
+    findings.list
+}
+
+/// How many jobs [`read_lines`] tells of at the most.
+pub(crate) fn lines_at_most(source: &Source) -> usize {
+    /// `{"run":"a"}` and the line's end.
+    const SHORTEST_JSON: usize = 12;
+    let ends = source.text.windows(2);
+    let ends = ends.filter(|pair| pair[0] != b'\n' && pair[1] == b'\n');
+    let lines = ends.count() + 1;
+    match source.form {
+        Form::Toml => 0,
+        Form::Text => lines,
+        Form::JsonLines => lines.min(source.text.len() / SHORTEST_JSON + 1),
+    }
+}
+
+fn utf8_body<'s>(source: &'s Source, findings: &mut Findings) -> Option<&'s str> {
+    let start = source.body_start();
+    match std::str::from_utf8(&source.text[start..]) {
+        Ok(body) => Some(body),
+        Err(error) => {
+            let at = start + error.valid_up_to();
+            findings
+                .error(at..at + 1, "this byte is not UTF-8")
+                .help("save the file as UTF-8; only text job files may hold any byte");
+            None
+        }
+    }
 }
 
 /// A file that could not be opened.
@@ -115,6 +156,13 @@ struct Findings {
 }
 
 impl Findings {
+    fn of(source: SourceId) -> Findings {
+        Findings {
+            source,
+            list: Vec::new(),
+        }
+    }
+
     fn error(&mut self, span: Span, message: impl Into<String>) -> Finding<'_> {
         self.list.push(Diagnostic {
             severity: Severity::Error,

@@ -5,12 +5,17 @@ use std::sync::Arc;
 use super::keys::Keys;
 use super::tree::{Kind, Table, Value};
 use super::{Findings, toml};
-use crate::job_file::{Entry, JobFile, JobKeys};
+use crate::job_file::{Entry, JobKeys};
 use crate::source::{Span, Spanned};
 
 const DIRECTIVE: &[u8] = b"#JOB";
 
-pub(super) fn read(text: &[u8], start: usize, file: &mut JobFile, findings: &mut Findings) {
+pub(super) fn read(
+    text: &[u8],
+    start: usize,
+    take: &mut impl FnMut(Entry),
+    findings: &mut Findings,
+) {
     let mut keys = Keys { findings };
     let mut pairs: Table = Vec::new();
     let mut defaults: Arc<JobKeys> = Arc::default();
@@ -30,10 +35,7 @@ pub(super) fn read(text: &[u8], start: usize, file: &mut JobFile, findings: &mut
                 // Each line is checked by itself, so that nothing is said twice.
                 keys.defaults(&added, "a #JOB line");
                 merge(&mut pairs, added);
-                let mut silent = Findings {
-                    source: file.source,
-                    list: Vec::new(),
-                };
+                let mut silent = Findings::of(keys.findings.source);
                 defaults = Arc::new(
                     Keys {
                         findings: &mut silent,
@@ -51,7 +53,7 @@ pub(super) fn read(text: &[u8], start: usize, file: &mut JobFile, findings: &mut
                 )
                 .help("take it out; is this a text file?");
         } else {
-            file.entries.push(Entry::Line {
+            take(Entry::Line {
                 line: number,
                 span,
                 defaults: Arc::clone(&defaults),
