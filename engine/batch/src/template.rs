@@ -157,6 +157,12 @@ fn split<'t, K: Copy>(
         unknown: Vec::new(),
     };
     let mut pieces = Vec::new();
+    if is_plain(text) {
+        if !text.is_empty() {
+            pieces.push(Piece::Text(text.into()));
+        }
+        return (pieces, found);
+    }
     let mut plain = String::new();
     let mut at = 0;
     while let Some(ahead) = text[at..].find('{') {
@@ -217,6 +223,11 @@ fn word_in<'t>(text: &'t str, open: &str, close: &str) -> Option<&'t str> {
     let inner = text.strip_prefix(open)?;
     let end = inner.find(|c: char| !is_key_char(c))?;
     (end > 0 && inner[end..].starts_with(close)).then(|| &inner[..end])
+}
+
+/// True of a text that stands for itself, whatever keys are known.
+pub(crate) fn is_plain(text: &str) -> bool {
+    !text.contains('{')
 }
 
 /// True if a placeholder can name this key.

@@ -20,9 +20,9 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::glob::Glob;
 use crate::job_file::{Affinity, Entry, JobFile, JobKeys, NeedKey, When};
 use crate::read::{self, nearest};
-use crate::source::{Form, Source, SourceId, Span};
+use crate::source::{Form, Source, SourceId, Span, Spanned};
 use crate::task::Registry;
-use crate::template::Template;
+use crate::template::{self, Template};
 
 /// A run with more jobs is refused; job numbers are 32 bits wide.
 const JOBS_MAX: usize = 100_000_000;
@@ -127,6 +127,7 @@ fn plan_files(
             single: Arc::new(Matrix::single()),
             around: Arc::default(),
             settings: None,
+            plain: None,
         },
     };
     let mut found_in_lines = Vec::new();
@@ -147,6 +148,7 @@ fn plan_files(
             found_in_lines.extend(read::read_lines(file.source, source, take));
         }
         builder.state = None;
+        builder.common.plain = None;
     }
     let Builder {
         set,
@@ -178,7 +180,7 @@ fn plan_files(
     plan.names = NameIndex::of(&plan);
     names::refuse_duplicates(&plan, &drafts, &mut findings);
     needs::resolve(&mut plan, &drafts, &left_out, &mut findings);
-    tasks::check(&plan, &drafts, &mut findings);
+    tasks::check(&plan, &mut findings);
     let is_sound = is_complete && !findings.has_errors();
     (
         is_sound.then_some(plan),
@@ -236,6 +238,9 @@ struct Common {
     around: Arc<Around>,
     /// Of the last table: those beside each other are mostly alike.
     settings: Option<Arc<Settings>>,
+    /// Of this file's tables that state no [`OtherKeys`](crate::job_file::OtherKeys) and no needs: all of
+    /// them have what the defaults say.
+    plain: Option<(Arc<Settings>, Arc<Around>)>,
 }
 
 impl Common {
@@ -316,7 +321,6 @@ impl Builder<'_> {
                 .push(Glob::new(&pattern.render(|()| "*".into())));
             return;
         };
-        let begin = self.jobs.len();
         if !self.has_room(
             matrix.cells() as usize,
             &Place {
@@ -369,12 +373,11 @@ impl Builder<'_> {
             matrix: self.common.matrix(matrix),
             ..table
         });
+        let name = keys.own.name.as_ref().map(|name| name.span.clone());
         self.drafts.push(Draft {
-            entry,
-            name: keys.own.name.as_ref().map(|name| name.span.clone()),
+            name: name.unwrap_or(entry),
             has_sound_name,
-            needs,
-            jobs: index_of(begin)..index_of(self.jobs.len()),
+            needs: needs.into(),
         });
     }
 
@@ -392,18 +395,17 @@ impl Builder<'_> {
             findings: &mut self.findings,
             is_sound: true,
         };
-        let common = &mut self.common;
         let name = TableName::Place(0);
         let own = (name, Action::Argv(Box::default()), Box::default());
-        self.tables
-            .push(table(&mut texts, self.fit, common, own, &keys));
-        let begin = index_of(self.jobs.len());
+        // Their defaults are not the file's.
+        let plain = self.common.plain.take();
+        let table = table(&mut texts, self.fit, &mut self.common, own, &keys);
+        self.common.plain = plain;
+        self.tables.push(table);
         self.drafts.push(Draft {
-            entry: first,
-            name: None,
+            name: first,
             has_sound_name: true,
-            needs: Vec::new(),
-            jobs: begin..begin,
+            needs: Box::default(),
         });
     }
 
@@ -424,9 +426,6 @@ impl Builder<'_> {
             begin: span.start,
             end: span.end,
         });
-        if let Some(draft) = self.drafts.last_mut() {
-            draft.jobs.end += 1;
-        }
     }
 
     fn has_room(&mut self, jobs: usize, place: &Place) -> bool {
@@ -600,21 +599,31 @@ fn table(
     (name, action, needs): (TableName, Action, Needs),
     keys: &Merged<'_>,
 ) -> Table {
-    let settings = common.settings(keys.settings(texts.id, texts.findings));
-    fit.check(texts, keys, &settings);
-    let around = match settings.is_task {
-        true => Around {
-            needs,
-            ..Around::default()
-        },
-        false => around(texts, needs, keys),
+    let is_plain = keys.own.others.is_none() && needs.is_empty();
+    let (settings, around) = match &common.plain {
+        Some(plain) if is_plain => plain.clone(),
+        _ => {
+            let settings = common.settings(keys.settings(texts.id, texts.findings));
+            fit.check(texts, keys, &settings);
+            let around = match settings.is_task {
+                true => Around {
+                    needs,
+                    ..Around::default()
+                },
+                false => around(texts, needs, keys),
+            };
+            (settings, common.around(around))
+        }
     };
+    if is_plain {
+        common.plain = Some((Arc::clone(&settings), Arc::clone(&around)));
+    }
     Table {
         source: texts.id,
         name,
         settings,
         action,
-        around: common.around(around),
+        around,
         matrix: Arc::clone(&common.single),
     }
 }
@@ -651,12 +660,30 @@ fn action(texts: &mut Texts<'_>, keys: &JobKeys, registry: &Registry) -> Option<
     if keys.task.is_some() {
         return tasks::call(texts, keys, registry).map(|call| Action::Task(Box::new(call)));
     }
-    let (program, arguments) = keys.command.as_ref()?.value.split_first()?;
+    let words = &keys.command.as_ref()?.value;
+    let is_plain =
+        |word: &Spanned<String>| template::is_plain(&word.value) && !word.value.contains('\0');
+    if words.iter().all(is_plain) {
+        return Some(Action::Words(joined(words)?));
+    }
+    let (program, arguments) = words.split_first()?;
     let program = texts.filled(program, "the program");
     let arguments = arguments.iter().map(|argument| texts.text(argument));
     Some(Action::Argv(
         std::iter::once(program).chain(arguments).collect(),
     ))
+}
+
+/// The words with a NUL between them; `None` for none.
+fn joined(words: &[Spanned<String>]) -> Option<Box<str>> {
+    let (first, others) = words.split_first()?;
+    let bytes: usize = words.iter().map(|word| word.value.len() + 1).sum();
+    let mut joined = String::with_capacity(bytes - 1);
+    joined.push_str(&first.value);
+    for word in others {
+        joined.extend(["\0", &word.value]);
+    }
+    Some(joined.into())
 }
 
 fn draft_need(texts: &mut Texts<'_>, need: &NeedKey) -> DraftNeed {

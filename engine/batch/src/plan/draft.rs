@@ -1,7 +1,5 @@
 //! What only planning wants to know of a table: it is gone once there is a plan.
 
-use std::ops::Range;
-
 use super::findings::Place;
 use super::table::Key;
 use crate::job_file::When;
@@ -10,13 +8,11 @@ use crate::template::Template;
 
 /// What only planning wants to know of a table.
 pub(super) struct Draft {
-    pub(super) entry: Span,
-    pub(super) name: Option<Span>,
+    /// Where its name is written, or else it itself.
+    pub(super) name: Span,
     /// False where a mistake in `name` makes its jobs' names mean nothing.
     pub(super) has_sound_name: bool,
-    pub(super) needs: Vec<DraftNeed>,
-    /// Its jobs.
-    pub(super) jobs: Range<u32>,
+    pub(super) needs: Box<[DraftNeed]>,
 }
 
 /// One entry of `needs`, before it is looked up.

@@ -108,9 +108,9 @@ impl Plan {
             (Job::Cell { .. }, Action::Shell(line)) => {
                 put(&mut definition, "run", render(line).as_bytes());
             }
-            (Job::Cell { .. }, Action::Argv(words)) => {
-                for word in words {
-                    put(&mut definition, "command", render(word).as_bytes());
+            (Job::Cell { .. }, action @ (Action::Words(_) | Action::Argv(_))) => {
+                for word in action.words(value_of) {
+                    put(&mut definition, "command", word.as_bytes());
                 }
             }
             (Job::Cell { .. }, Action::Task(call)) => {

@@ -23,6 +23,7 @@ mod texts;
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
+use std::ops::Range;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -364,7 +365,7 @@ impl Plan {
     pub fn task_name(&self, job: JobIndex) -> Option<&str> {
         match &self.table(job).action {
             Action::Task(call) => Some(&call.name),
-            Action::Shell(_) | Action::Argv(_) => None,
+            Action::Shell(_) | Action::Words(_) | Action::Argv(_) => None,
         }
     }
 
@@ -433,11 +434,16 @@ impl Plan {
 
     /// The jobs of a table.
     pub(crate) fn jobs_of(&self, table: u32) -> impl Iterator<Item = JobIndex> + use<> {
+        self.range_of(table).map(JobIndex)
+    }
+
+    /// The indices of a table's jobs.
+    fn range_of(&self, table: u32) -> Range<u32> {
         // Jobs stand in the order of their tables.
         let begin = self.jobs.partition_point(|job| job.table() < table);
         let end = self.jobs.partition_point(|job| job.table() <= table);
         let number = |job| u32::try_from(job).expect("a plan holds no more jobs than that");
-        (number(begin)..number(end)).map(JobIndex)
+        number(begin)..number(end)
     }
 
     /// What the jobs of a table are called before their matrix, with its axes as placeholders; lines by
@@ -511,12 +517,9 @@ impl Plan {
                 self.source(job).text[*begin..*end].to_vec(),
             )),
             (Action::Shell(line), _) => Command::Shell(line.render(value_of).into()),
-            (Action::Argv(arguments), _) => Command::Argv(
-                arguments
-                    .iter()
-                    .map(|a| a.render(value_of).into())
-                    .collect(),
-            ),
+            (action @ (Action::Words(_) | Action::Argv(_)), _) => {
+                Command::Argv(action.words(value_of).map(OsString::from).collect())
+            }
             (Action::Task(call), _) => Command::Task(call.name.to_string()),
         }
     }

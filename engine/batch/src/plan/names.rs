@@ -135,10 +135,7 @@ fn refuse_same(
 pub(super) fn name_place(plan: &Plan, drafts: &[Draft], job: JobIndex) -> Place {
     let span = match plan.job(job) {
         Job::Line { begin, end, .. } => *begin..*end,
-        Job::Cell { table, .. } => {
-            let draft = &drafts[*table as usize];
-            draft.name.as_ref().unwrap_or(&draft.entry).clone()
-        }
+        Job::Cell { table, .. } => drafts[*table as usize].name.clone(),
     };
     Place {
         source: plan.source_of(job),

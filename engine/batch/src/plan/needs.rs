@@ -37,12 +37,16 @@ pub(super) fn resolve(
         comparisons: 0,
     };
     let mut list_of = vec![0; plan.len()];
-    for draft in drafts.iter().filter(|draft| !draft.needs.is_empty()) {
+    for (table, draft) in (0..).zip(drafts) {
+        if draft.needs.is_empty() {
+            continue;
+        }
+        let jobs = resolver.plan.range_of(table);
         if draft.needs.iter().all(|need| need.job.is_constant()) {
-            let list = resolver.list(draft, draft.jobs.clone());
-            list_of[draft.jobs.start as usize..draft.jobs.end as usize].fill(list);
+            let list = resolver.list(draft, jobs.clone());
+            list_of[jobs.start as usize..jobs.end as usize].fill(list);
         } else {
-            for job in draft.jobs.clone() {
+            for job in jobs {
                 list_of[job as usize] = resolver.list(draft, job..job + 1);
             }
         }

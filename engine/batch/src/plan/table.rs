@@ -80,8 +80,27 @@ pub(super) enum TableName {
 #[derive(Debug)]
 pub(super) enum Action {
     Shell(Template<Key>),
+    /// An argv that is the same for all jobs, with a NUL between its words: no word has one.
+    Words(Box<str>),
     Argv(Box<[Template<Key>]>),
     Task(Box<Call>),
+}
+
+impl Action {
+    /// The words of an argv; of another action none.
+    pub(super) fn words<'v>(
+        &self,
+        value_of: impl Fn(Key) -> Cow<'v, str> + Copy,
+    ) -> impl Iterator<Item = String> {
+        let (plain, templates) = match self {
+            Self::Words(words) => (Some(words), &[][..]),
+            Self::Argv(words) => (None, &**words),
+            Self::Shell(_) | Self::Task(_) => (None, &[][..]),
+        };
+        let plain = plain.into_iter().flat_map(|words| words.split('\0'));
+        let rendered = templates.iter().map(move |word| word.render(value_of));
+        plain.map(str::to_owned).chain(rendered)
+    }
 }
 
 /// Where standard error goes, where it is not captured.

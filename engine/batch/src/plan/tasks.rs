@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use super::draft::Draft;
+use super::Plan;
 use super::findings::{Findings, Place, place_of};
 use super::table::{Action, Key};
 use super::texts::Texts;
-use super::{JobIndex, Plan};
 use crate::job_file::{Arg, JobKeys};
 use crate::read::nearest;
 use crate::source::Spanned;
@@ -72,12 +71,12 @@ fn missing(name: &str, registry: &Registry) -> (String, String) {
 }
 
 /// Refuses arguments that their task cannot take; of a matrix, the first cell's that is wrong.
-pub(super) fn check(plan: &Plan, drafts: &[Draft], findings: &mut Findings) {
-    for (table, draft) in plan.tables.iter().zip(drafts) {
+pub(super) fn check(plan: &Plan, findings: &mut Findings) {
+    for (index, table) in (0..).zip(&plan.tables) {
         let Action::Task(call) = &table.action else {
             continue;
         };
-        let mut jobs = draft.jobs.clone().map(JobIndex);
+        let mut jobs = plan.jobs_of(index);
         let one = if is_constant(&call.args.value) {
             1
         } else {

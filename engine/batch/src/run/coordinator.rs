@@ -18,7 +18,7 @@ use crate::Plan;
 use crate::event::{Reason, Status, Usage};
 use crate::job_file::{Backoff, When};
 use crate::learnt::Profile;
-use crate::plan::{JobIndex, Retries};
+use crate::plan::{JobIndex, Retries, Settings};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -163,8 +163,14 @@ impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
             stop: None,
             random: seed,
         };
+        // Tables that follow each other mostly share their settings.
+        let mut last: Option<(&Settings, u32)> = None;
         for settings in plan.tables() {
-            let queue = coordinator.queue_for(Demand::of(&plan, settings, settings.class));
+            let queue = match last {
+                Some((same, queue)) if std::ptr::eq(same, settings) => queue,
+                _ => coordinator.queue_for(Demand::of(&plan, settings, settings.class)),
+            };
+            last = Some((settings, queue));
             coordinator.queue_of.push(queue);
         }
         let is_done = |job: JobIndex| done.get(job.0 as usize) == Some(&true);
