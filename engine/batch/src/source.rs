@@ -92,6 +92,14 @@ impl Source {
         })
     }
 
+    /// The bytes of the line that begins here, without its end.
+    pub(crate) fn line_from(&self, begin: usize) -> Span {
+        let rest = &self.text[begin..];
+        let line = rest.split(|&byte| byte == b'\n').next().unwrap_or(rest);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        begin..begin + line.len()
+    }
+
     /// Where the text begins: after a byte order mark.
     pub(crate) fn body_start(&self) -> usize {
         if self.text.starts_with(b"\xef\xbb\xbf") {

@@ -13,7 +13,7 @@ use super::matrix::Matrix;
 use super::merged::Merged;
 use super::names::{self, NameIndex};
 use super::set::SetKeys;
-use super::table::{Action, Around, Job, Join, Key, Table, TableName};
+use super::table::{Action, Around, Common, Job, Join, Key, Offset, Table, TableName};
 use super::texts::Texts;
 use super::{Machine, Overrides, Plan, Settings, limits, needs, tasks};
 use crate::diagnostic::{Diagnostic, Severity};
@@ -123,10 +123,10 @@ fn plan_files(
         left_out: Vec::new(),
         is_complete: true,
         state: None,
-        common: Common {
+        known: Known {
             single: Arc::new(Matrix::single()),
             around: Arc::default(),
-            settings: None,
+            last: None,
             plain: None,
         },
     };
@@ -148,7 +148,7 @@ fn plan_files(
             found_in_lines.extend(read::read_lines(file.source, source, take));
         }
         builder.state = None;
-        builder.common.plain = None;
+        builder.known.plain = None;
     }
     let Builder {
         set,
@@ -229,40 +229,55 @@ struct Builder<'s> {
     is_complete: bool,
     /// The `#JOB` state whose table is the last one.
     state: Option<Arc<JobKeys>>,
-    common: Common,
+    known: Known,
 }
 
-/// What tables have in common, so that they share it.
-struct Common {
+/// What tables may have in common, so that they share it.
+struct Known {
     single: Arc<Matrix>,
     around: Arc<Around>,
     /// Of the last table: those beside each other are mostly alike.
-    settings: Option<Arc<Settings>>,
+    last: Option<Arc<Common>>,
     /// Of this file's tables that state no [`OtherKeys`](crate::job_file::OtherKeys) and no needs: all of
     /// them have what the defaults say.
-    plain: Option<(Arc<Settings>, Arc<Around>)>,
+    plain: Option<Arc<Common>>,
 }
 
-impl Common {
-    fn matrix(&self, matrix: Matrix) -> Arc<Matrix> {
-        let is_single = matrix.cells() == 1 && matrix.keys().next().is_none();
-        match is_single {
-            true => Arc::clone(&self.single),
-            false => Arc::new(matrix),
-        }
-    }
-
-    fn around(&self, around: Around) -> Arc<Around> {
-        match around.is_empty() {
+impl Known {
+    fn common(
+        &mut self,
+        source: SourceId,
+        (settings, around): (Settings, Around),
+        matrix: Matrix,
+    ) -> Arc<Common> {
+        let last = self.last.take().filter(|last| last.source == source);
+        let same = last.as_ref().map(|last| &last.settings);
+        let same = same.filter(|last| ***last == settings).cloned();
+        let settings = same.unwrap_or_else(|| Arc::new(settings));
+        let around = match around.is_empty() {
             true => Arc::clone(&self.around),
             false => Arc::new(around),
-        }
-    }
-
-    fn settings(&mut self, settings: Settings) -> Arc<Settings> {
-        let last = self.settings.take().filter(|last| **last == settings);
-        let shared = last.unwrap_or_else(|| Arc::new(settings));
-        Arc::clone(self.settings.insert(shared))
+        };
+        let is_single = matrix.cells() == 1 && matrix.keys().next().is_none();
+        let matrix = match is_single {
+            true => Arc::clone(&self.single),
+            false => Arc::new(matrix),
+        };
+        let is_same = |last: &Arc<Common>| {
+            Arc::ptr_eq(&last.settings, &settings)
+                && Arc::ptr_eq(&last.around, &around)
+                && Arc::ptr_eq(&last.matrix, &matrix)
+        };
+        let common = match last.filter(is_same) {
+            Some(last) => last,
+            None => Arc::new(Common {
+                source,
+                settings,
+                around,
+                matrix,
+            }),
+        };
+        Arc::clone(self.last.insert(common))
     }
 }
 
@@ -360,18 +375,22 @@ impl Builder<'_> {
         let action = action(&mut texts, keys.own, self.registry);
         self.is_complete &= action.is_some();
         let action = action.unwrap_or(Action::Argv(Box::default()));
-        let written = needs.iter().map(|need| (need.job.clone(), need.when));
-        let written = written.collect();
-        let table = table(
-            &mut texts,
-            self.fit,
-            &mut self.common,
-            (name, action, written),
-            keys,
-        );
+        let is_plain = keys.own.others.is_none() && needs.is_empty();
+        let common = match &self.known.plain {
+            Some(plain) if is_plain => Arc::clone(plain),
+            _ => {
+                let written = needs.iter().map(|need| (need.job.clone(), need.when));
+                let stated = stated(&mut texts, self.fit, written.collect(), keys);
+                self.known.common(source, stated, matrix)
+            }
+        };
+        if is_plain {
+            self.known.plain = Some(Arc::clone(&common));
+        }
         self.tables.push(Table {
-            matrix: self.common.matrix(matrix),
-            ..table
+            name,
+            action,
+            common,
         });
         let name = keys.own.name.as_ref().map(|name| name.span.clone());
         self.drafts.push(Draft {
@@ -395,13 +414,12 @@ impl Builder<'_> {
             findings: &mut self.findings,
             is_sound: true,
         };
-        let name = TableName::Place(0);
-        let own = (name, Action::Argv(Box::default()), Box::default());
-        // Their defaults are not the file's.
-        let plain = self.common.plain.take();
-        let table = table(&mut texts, self.fit, &mut self.common, own, &keys);
-        self.common.plain = plain;
-        self.tables.push(table);
+        let stated = stated(&mut texts, self.fit, Box::default(), &keys);
+        self.tables.push(Table {
+            name: TableName::Place(0),
+            action: Action::Argv(Box::default()),
+            common: self.known.common(source, stated, Matrix::single()),
+        });
         self.drafts.push(Draft {
             name: first,
             has_sound_name: true,
@@ -421,10 +439,9 @@ impl Builder<'_> {
         }
         let table = index_of(self.tables.len() - 1);
         self.jobs.push(Job::Line {
+            begin: Offset::of(span.start),
             table,
             line,
-            begin: span.start,
-            end: span.end,
         });
     }
 
@@ -591,41 +608,23 @@ fn missing(name: &str, known: &[(String, u32)], table: &str, option: &str) -> St
 
 type Needs = Box<[(Template<Key>, When)]>;
 
-/// All of a table but its matrix.
-fn table(
+/// What a job states besides its name and what it does, defaults among it.
+fn stated(
     texts: &mut Texts<'_>,
     fit: Fit<'_>,
-    common: &mut Common,
-    (name, action, needs): (TableName, Action, Needs),
+    needs: Needs,
     keys: &Merged<'_>,
-) -> Table {
-    let is_plain = keys.own.others.is_none() && needs.is_empty();
-    let (settings, around) = match &common.plain {
-        Some(plain) if is_plain => plain.clone(),
-        _ => {
-            let settings = common.settings(keys.settings(texts.id, texts.findings));
-            fit.check(texts, keys, &settings);
-            let around = match settings.is_task {
-                true => Around {
-                    needs,
-                    ..Around::default()
-                },
-                false => around(texts, needs, keys),
-            };
-            (settings, common.around(around))
-        }
+) -> (Settings, Around) {
+    let settings = keys.settings(texts.id, texts.findings);
+    fit.check(texts, keys, &settings);
+    let around = match settings.is_task {
+        true => Around {
+            needs,
+            ..Around::default()
+        },
+        false => around(texts, needs, keys),
     };
-    if is_plain {
-        common.plain = Some((Arc::clone(&settings), Arc::clone(&around)));
-    }
-    Table {
-        source: texts.id,
-        name,
-        settings,
-        action,
-        around,
-        matrix: Arc::clone(&common.single),
-    }
+    (settings, around)
 }
 
 /// What a process has around it.

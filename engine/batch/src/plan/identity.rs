@@ -13,12 +13,13 @@ use std::ffi::OsString;
 use std::hash::Hasher;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use reiver::{Class, Priority};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use super::merged::KILL_AFTER;
-use super::table::{Action, Around, Job, Join, Key, Table};
+use super::table::{Action, Around, Common, Job, Join, Key};
 use super::{JobIndex, Numa, Plan, Retries, Settings, tasks};
 use crate::job_file::{Affinity, Arg, Backoff, MemoryPolicy, When};
 use crate::source::Source;
@@ -42,18 +43,19 @@ impl Plan {
     /// Takes time linear in the jobs, but for those without a name, which are sorted.
     pub fn identify(&mut self) {
         let files = file_keys(self);
-        let constants: Vec<Option<Vec<u8>>> = self
-            .tables
-            .iter()
-            .map(|table| {
-                is_constant(table).then(|| definition_of_table(table, |_| unreachable!("no keys")))
-            })
-            .collect();
         let mut identities = Vec::with_capacity(self.len());
         let mut nameless = Vec::new();
+        // Jobs that follow each other mostly have it in common.
+        let mut constant: Option<(&Arc<Common>, Option<Vec<u8>>)> = None;
         for job in self.jobs() {
-            let constant = constants[self.job(job).table() as usize].as_deref();
-            let definition = self.definition(job, constant);
+            let common = &self.table(job).common;
+            let known = constant.take();
+            let known = known.filter(|(known, _)| Arc::ptr_eq(known, common));
+            let (_, known) = constant.insert(known.unwrap_or_else(|| {
+                let made = || definition_of_table(common, |_| unreachable!("no keys"));
+                (common, is_constant(common).then(made))
+            }));
+            let definition = self.definition(job, known.as_deref());
             let key = if self.is_named(job) {
                 digest(&[b"name", self.name(job).as_bytes()])
             } else {
@@ -86,9 +88,9 @@ impl Plan {
 
     fn definition(&self, job: JobIndex, constant: Option<&[u8]>) -> u128 {
         let table = self.table(job);
-        if let (Job::Line { begin, end, .. }, Some(constant)) = (self.job(job), constant) {
+        if let (Job::Line { begin, .. }, Some(constant)) = (self.job(job), constant) {
             // There may be millions: nothing is copied.
-            return digest_of_line(constant, &self.source(job).text[*begin..*end]);
+            return digest_of_line(constant, self.line(job, *begin));
         }
         let name = self.name(job);
         let value_of = |key| match key {
@@ -98,12 +100,12 @@ impl Plan {
         };
         let mut definition = match constant {
             Some(constant) => constant.to_vec(),
-            None => definition_of_table(table, value_of),
+            None => definition_of_table(&table.common, value_of),
         };
         let render = |template: &Template<Key>| template.render(value_of);
         match (self.job(job), &table.action) {
-            (Job::Line { begin, end, .. }, _) => {
-                put(&mut definition, "run", &self.source(job).text[*begin..*end]);
+            (Job::Line { begin, .. }, _) => {
+                put(&mut definition, "run", self.line(job, *begin));
             }
             (Job::Cell { .. }, Action::Shell(line)) => {
                 put(&mut definition, "run", render(line).as_bytes());
@@ -156,8 +158,8 @@ fn file_keys(plan: &Plan) -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn templates(table: &Table) -> impl Iterator<Item = &Template<Key>> {
-    let table = &*table.around;
+fn templates(common: &Common) -> impl Iterator<Item = &Template<Key>> {
+    let table = &*common.around;
     let stderr = match &table.stderr {
         Some(Join::File(file)) => Some(file),
         Some(Join::Stdout) | None => None,
@@ -170,23 +172,21 @@ fn templates(table: &Table) -> impl Iterator<Item = &Template<Key>> {
 }
 
 /// True if all but the command is the same for all jobs of a table.
-fn is_constant(table: &Table) -> bool {
-    templates(table).all(Template::is_constant)
+fn is_constant(common: &Common) -> bool {
+    templates(common).all(Template::is_constant)
 }
 
 /// All of a definition but the command.
 fn definition_of_table<'v>(
-    table: &Table,
+    common: &Common,
     value_of: impl Fn(Key) -> std::borrow::Cow<'v, str> + Copy,
 ) -> Vec<u8> {
-    let Table {
+    let Common {
         source: _,
-        name: _,
         settings,
-        action: _,
         around,
         matrix: _,
-    } = table;
+    } = common;
     let Around {
         cwd,
         env,

@@ -33,7 +33,7 @@ use reiver::{Class, NodeId, Priority, Topology};
 
 use self::names::NameIndex;
 use self::set::SetKeys;
-use self::table::{Action, Job, Join, Key, Table, TableName};
+use self::table::{Action, Job, Join, Key, Offset, Table, TableName};
 use crate::job_file::{Affinity, Arg, Backoff, MemoryPolicy, When};
 use crate::shell;
 use crate::source::{Source, SourceId};
@@ -259,7 +259,7 @@ impl Plan {
     /// The name of a job; no other has it.
     pub fn name(&self, job: JobIndex) -> Cow<'_, str> {
         let table = self.table(job);
-        let label = &self.labels[table.source.0 as usize];
+        let label = &self.labels[table.common.source.0 as usize];
         match (&table.name, self.job(job)) {
             (_, Job::Line { line, .. }) => format!("{label}line-{line}").into(),
             (TableName::Given(template), Job::Cell { cell, .. }) => template
@@ -272,7 +272,7 @@ impl Plan {
                 .into(),
             (TableName::Place(place), Job::Cell { cell, .. }) => {
                 let mut name = format!("{label}job-{place}");
-                for (_, value) in table.matrix.pairs(*cell) {
+                for (_, value) in table.common.matrix.pairs(*cell) {
                     name.extend(["-", value]);
                 }
                 name.into()
@@ -297,7 +297,7 @@ impl Plan {
 
     /// What its placeholders do not touch.
     pub fn settings(&self, job: JobIndex) -> &Settings {
-        &self.table(job).settings
+        &self.table(job).common.settings
     }
 
     /// The jobs it waits for, in the order of its `needs`; one that must end in two ways is there
@@ -311,7 +311,7 @@ impl Plan {
         let table = self.table(job);
         let name = self.name(job);
         let value_of = |key| self.value_of(job, &name, number, key);
-        let around = &table.around;
+        let around = &table.common.around;
         let cwd = match &around.cwd {
             Some(cwd) => self.source(job).folder.join(cwd.render(value_of)),
             None => self.source(job).folder.clone(),
@@ -393,7 +393,7 @@ impl Plan {
 
     /// The file it stands in.
     pub fn source_of(&self, job: JobIndex) -> SourceId {
-        self.table(job).source
+        self.table(job).common.source
     }
 
     /// The files of the run, as the user named them.
@@ -451,11 +451,11 @@ impl Plan {
     pub(crate) fn name_of_table(&self, table: u32) -> String {
         let mut jobs = self.jobs_of(table);
         let own = &self.tables[table as usize];
-        let label = &self.labels[own.source.0 as usize];
+        let label = &self.labels[own.common.source.0 as usize];
         match (&own.name, jobs.next()) {
             (TableName::Given(template), _) => template.render(|key| match key {
                 Key::Column(column) => {
-                    let axis = own.matrix.keys().nth(column).unwrap_or_default();
+                    let axis = own.common.matrix.keys().nth(column).unwrap_or_default();
                     format!("{{{axis}}}").into()
                 }
                 Key::Set(place) => self.set.value(place).into(),
@@ -473,7 +473,7 @@ impl Plan {
 
     /// How many tables there are, and the settings of each.
     pub(crate) fn tables(&self) -> impl ExactSizeIterator<Item = &Settings> {
-        self.tables.iter().map(|table| &*table.settings)
+        self.tables.iter().map(|table| &*table.common.settings)
     }
 
     /// Keys that the command line sets, and that no job of any file uses.
@@ -510,12 +510,18 @@ impl Plan {
         &self.sources[self.source_of(job).0 as usize]
     }
 
+    /// The text of a job that is a line and begins here.
+    fn line(&self, job: JobIndex, begin: Offset) -> &[u8] {
+        let source = self.source(job);
+        &source.text[source.line_from(begin.get())]
+    }
+
     fn command(&self, job: JobIndex, name: &str, number: u32) -> Command {
         let value_of = |key| self.value_of(job, name, number, key);
         match (&self.table(job).action, self.job(job)) {
-            (_, Job::Line { begin, end, .. }) => Command::Shell(OsString::from_vec(
-                self.source(job).text[*begin..*end].to_vec(),
-            )),
+            (_, Job::Line { begin, .. }) => {
+                Command::Shell(OsString::from_vec(self.line(job, *begin).to_vec()))
+            }
             (Action::Shell(line), _) => Command::Shell(line.render(value_of).into()),
             (action @ (Action::Words(_) | Action::Argv(_)), _) => {
                 Command::Argv(action.words(value_of).map(OsString::from).collect())
@@ -530,7 +536,7 @@ impl Plan {
             (Key::Name, _) => name.into(),
             (Key::Attempt, _) => number.to_string().into(),
             (Key::Set(place), _) => self.set.value(place).into(),
-            (Key::Cpus, _) => table.settings.cpus.unwrap_or(1).to_string().into(),
+            (Key::Cpus, _) => table.common.settings.cpus.unwrap_or(1).to_string().into(),
             (Key::Column(column), Job::Cell { cell, .. }) => table.value(*cell, column),
             // Lines have no matrix, so no template of theirs has a column.
             (Key::Column(_), Job::Line { .. }) => Cow::Borrowed(""),

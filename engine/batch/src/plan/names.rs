@@ -17,21 +17,28 @@ use crate::source::{Source, SourceId};
 pub(super) struct NameIndex {
     hasher: RandomState,
     /// In order.
-    jobs: Vec<(u64, JobIndex)>,
+    jobs: Vec<(u32, JobIndex)>,
 }
 
 impl NameIndex {
     pub(super) fn of(plan: &Plan) -> Self {
-        let hasher = RandomState::new();
-        let hashed = |job| (hasher.hash_one(&*plan.name(job)), job);
+        let mut index = Self::default();
+        let hashed = |job| (index.hash(&plan.name(job)), job);
         let mut jobs: Vec<_> = plan.jobs().map(hashed).collect();
         jobs.sort_unstable();
-        Self { hasher, jobs }
+        index.jobs = jobs;
+        index
+    }
+
+    /// 32 bits are enough: of a million names some hundred share theirs with another.
+    fn hash(&self, name: &str) -> u32 {
+        let hash = self.hasher.hash_one(name);
+        u32::try_from(hash >> 32).expect("half of 64 bits")
     }
 
     /// The jobs that may have this name.
     pub(super) fn candidates(&self, name: &str) -> impl Iterator<Item = JobIndex> {
-        let hash = self.hasher.hash_one(name);
+        let hash = self.hash(name);
         let begin = self.jobs.partition_point(|(own, _)| *own < hash);
         self.jobs[begin..]
             .iter()
@@ -134,7 +141,7 @@ fn refuse_same(
 /// Where a job's name is written, or else the job.
 pub(super) fn name_place(plan: &Plan, drafts: &[Draft], job: JobIndex) -> Place {
     let span = match plan.job(job) {
-        Job::Line { begin, end, .. } => *begin..*end,
+        Job::Line { begin, .. } => plan.source(job).line_from(begin.get()),
         Job::Cell { table, .. } => drafts[*table as usize].name.clone(),
     };
     Place {

@@ -30,11 +30,17 @@ pub(super) enum Key {
 /// once.
 #[derive(Debug)]
 pub(super) struct Table {
-    pub(super) source: SourceId,
     pub(super) name: TableName,
-    pub(super) settings: Arc<Settings>,
     /// Of no use to lines, which are their own.
     pub(super) action: Action,
+    pub(super) common: Arc<Common>,
+}
+
+/// What tables that follow each other mostly have in common.
+#[derive(Debug)]
+pub(super) struct Common {
+    pub(super) source: SourceId,
+    pub(super) settings: Arc<Settings>,
     pub(super) around: Arc<Around>,
     pub(super) matrix: Arc<Matrix>,
 }
@@ -119,19 +125,45 @@ pub(super) enum Job {
         needs: u32,
     },
     Line {
+        begin: Offset,
         table: u32,
         line: u32,
-        begin: usize,
-        end: usize,
     },
+}
+
+const _: () = assert!(size_of::<Job>() == 16 && size_of::<Table>() == 56);
+
+/// Where a line begins in its source; no file has as many bytes as 48 bits count.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Offset([u8; 6]);
+
+impl Offset {
+    pub(super) fn of(byte: usize) -> Self {
+        let [low @ .., 0, 0] = (byte as u64).to_le_bytes() else {
+            unreachable!("no file is larger than 2^48 bytes");
+        };
+        Self(low)
+    }
+
+    pub(super) fn get(self) -> usize {
+        let mut bytes = [0; 8];
+        bytes[..6].copy_from_slice(&self.0);
+        usize::try_from(u64::from_le_bytes(bytes)).expect("it was one")
+    }
 }
 
 impl Table {
     pub(super) fn value(&self, cell: u32, column: usize) -> Cow<'_, str> {
-        match self.matrix.value(cell, column) {
+        match self.common.matrix.value(cell, column) {
             Some(value) => value.into(),
             // Reported, so no plan comes of it; the name is still wanted until all is checked.
-            None => self.matrix.keys().nth(column).unwrap_or_default().into(),
+            None => self
+                .common
+                .matrix
+                .keys()
+                .nth(column)
+                .unwrap_or_default()
+                .into(),
         }
     }
 }
