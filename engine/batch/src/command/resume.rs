@@ -57,7 +57,7 @@ pub(crate) fn wanted(mut plan: Plan, args: &RunArgs) -> Result<Wanted, String> {
     if keeps_journal(args) {
         plan.identify();
         if resumes(args) {
-            keys = plan.jobs().map(|job| plan.identity(job).key).collect();
+            keys = plan.jobs().map(|job| plan.key(job)).collect();
         }
     }
     let mut outside = Vec::new();
@@ -209,30 +209,26 @@ fn decide(
     } = wanted;
     if args.resume_failed {
         let is_left = |job| {
-            let identity = plan.identity(job);
-            state.job(identity.key).is_some_and(|known| {
-                known.has_failed_as(identity.definition)
-                    || known.has_succeeded_as(identity.definition)
-                    || known.has_changed_from(identity.definition)
+            state.job(plan.key(job)).is_some_and(|known| {
+                let now = plan.identity(job).definition;
+                known.has_failed_as(now)
+                    || known.has_succeeded_as(now)
+                    || known.has_changed_from(now)
             })
         };
         let kept = plan.jobs().map(is_left).collect();
         plan = plan.keep(kept).plan;
     }
-    let about = |job| {
-        let identity = plan.identity(job);
-        Some((state.job(identity.key)?, identity.definition))
-    };
-    let done: Vec<bool> = plan
-        .jobs()
-        .map(|job| about(job).is_some_and(|(known, now)| known.has_succeeded_as(now)))
-        .collect();
-    let has_changed = |&job: &_| about(job).is_some_and(|(known, now)| known.has_changed_from(now));
-    let changed: Vec<String> = plan
-        .jobs()
-        .filter(has_changed)
-        .map(|job| plan.name(job).into_owned())
-        .collect();
+    let mut done = Vec::with_capacity(plan.len());
+    let mut changed = Vec::new();
+    for job in plan.jobs() {
+        let known = state.job(plan.key(job));
+        let known = known.map(|known| (known, plan.identity(job).definition));
+        done.push(known.is_some_and(|(known, now)| known.has_succeeded_as(now)));
+        if known.is_some_and(|(known, now)| known.has_changed_from(now)) {
+            changed.push(plan.name(job).into_owned());
+        }
+    }
     list("changed since", "and will run again", &changed);
     let gone = state.jobs_by_key().filter(|(key, _)| !keys.contains(key));
     let mut gone: Vec<String> = gone

@@ -175,7 +175,7 @@ fn plan_files(
         max_fails: settled.max_fails,
         name_of_run,
         set,
-        identities: Vec::new(),
+        known_by: None,
     };
     plan.names = NameIndex::of(&plan);
     names::refuse_duplicates(&plan, &drafts, &mut findings);

@@ -78,13 +78,15 @@ impl Plan {
             .filter(|job| outside[job.0 as usize])
             .map(|job| Outside {
                 name: self.name(job).into_owned(),
-                identity: self.identities.get(job.0 as usize).copied(),
+                identity: self.known_by.is_some().then(|| self.identity(job)),
             })
             .collect();
         let mut keeps = kept.iter();
         self.jobs.retain(|_| keeps.next() == Some(&true));
-        let mut keeps = kept.iter();
-        self.identities.retain(|_| keeps.next() == Some(&true));
+        if let Some(known_by) = &mut self.known_by {
+            let mut keeps = kept.iter();
+            known_by.nth.retain(|_| keeps.next() == Some(&true));
+        }
         self.names = NameIndex::of(&self);
         Filtered {
             plan: self,

@@ -36,54 +36,92 @@ pub struct Identity {
     pub definition: u128,
 }
 
+/// What identities are made from, besides the jobs themselves: those are made when asked for, for a plan may
+/// have millions of jobs.
+#[derive(Debug)]
+pub(super) struct KnownBy {
+    /// What each file is known by.
+    files: Vec<Vec<u8>>,
+    /// How many jobs before it in its file say the same, for each job without a name; empty where all have
+    /// one.
+    pub(super) nth: Vec<u32>,
+}
+
 impl Plan {
-    /// Finds out what every job is known by. To be done before a filter takes some away: how many
-    /// jobs say the same is counted over all of them.
+    /// Readies what [`identity`](Plan::identity) needs. To be done before a filter takes some away: how
+    /// many jobs say the same is counted over all of them.
     ///
-    /// Takes time linear in the jobs, but for those without a name, which are sorted.
+    /// Takes time linear in the jobs without a name, which are then sorted; of others none.
     pub fn identify(&mut self) {
-        let files = file_keys(self);
-        let mut identities = Vec::with_capacity(self.len());
         let mut nameless = Vec::new();
         // Jobs that follow each other mostly have it in common.
         let mut constant: Option<(&Arc<Common>, Option<Vec<u8>>)> = None;
-        for job in self.jobs() {
+        for job in self.jobs().filter(|job| !self.is_named(*job)) {
             let common = &self.table(job).common;
             let known = constant.take();
             let known = known.filter(|(known, _)| Arc::ptr_eq(known, common));
-            let (_, known) = constant.insert(known.unwrap_or_else(|| {
-                let made = || definition_of_table(common, |_| unreachable!("no keys"));
-                (common, is_constant(common).then(made))
-            }));
+            let (_, known) =
+                constant.insert(known.unwrap_or_else(|| (common, constant_of(common))));
             let definition = self.definition(job, known.as_deref());
-            let key = if self.is_named(job) {
-                digest(&[b"name", self.name(job).as_bytes()])
-            } else {
-                nameless.push((self.source_of(job), definition, job));
-                0
-            };
-            identities.push(Identity { key, definition });
+            nameless.push((self.source_of(job), definition, job));
+        }
+        let mut nth = Vec::new();
+        if !nameless.is_empty() {
+            nth.resize(self.len(), 0);
         }
         nameless.sort_unstable();
         for same in nameless.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
-            for (nth, &(source, definition, job)) in (0u64..).zip(same) {
-                identities[job.0 as usize].key = digest(&[
-                    b"nameless",
-                    &files[source.0 as usize],
-                    &definition.to_le_bytes(),
-                    &nth.to_le_bytes(),
-                ]);
+            for (own, (_, _, job)) in (0..).zip(same) {
+                nth[job.0 as usize] = own;
             }
         }
-        self.identities = identities;
+        let files = file_keys(self);
+        self.known_by = Some(KnownBy { files, nth });
     }
 
-    /// What a job is known by, after [`identify`](Plan::identify).
+    /// What a job is known by, after [`identify`](Plan::identify). Takes time linear in what the job says.
     ///
     /// # Panics
     /// Before that.
     pub fn identity(&self, job: JobIndex) -> Identity {
-        self.identities[job.0 as usize]
+        let constant = constant_of(&self.table(job).common);
+        let definition = self.definition(job, constant.as_deref());
+        let key = match self.is_named(job) {
+            true => self.key_by_name(job),
+            false => self.key_by_definition(job, definition),
+        };
+        Identity { key, definition }
+    }
+
+    /// The key alone, which takes less time where the job has a name.
+    ///
+    /// # Panics
+    /// As [`identity`](Plan::identity).
+    pub(crate) fn key(&self, job: JobIndex) -> u128 {
+        match self.is_named(job) {
+            true => self.key_by_name(job),
+            false => self.identity(job).key,
+        }
+    }
+
+    fn known_by(&self) -> &KnownBy {
+        let known_by = self.known_by.as_ref();
+        known_by.expect("identify comes before")
+    }
+
+    fn key_by_name(&self, job: JobIndex) -> u128 {
+        self.known_by();
+        digest(&[b"name", self.name(job).as_bytes()])
+    }
+
+    fn key_by_definition(&self, job: JobIndex, definition: u128) -> u128 {
+        let KnownBy { files, nth } = self.known_by();
+        digest(&[
+            b"nameless",
+            &files[self.source_of(job).0 as usize],
+            &definition.to_le_bytes(),
+            &u64::from(nth[job.0 as usize]).to_le_bytes(),
+        ])
     }
 
     fn definition(&self, job: JobIndex, constant: Option<&[u8]>) -> u128 {
@@ -174,6 +212,11 @@ fn templates(common: &Common) -> impl Iterator<Item = &Template<Key>> {
 /// True if all but the command is the same for all jobs of a table.
 fn is_constant(common: &Common) -> bool {
     templates(common).all(Template::is_constant)
+}
+
+/// All of a definition but the command, where that is the same for all jobs of a table.
+fn constant_of(common: &Common) -> Option<Vec<u8>> {
+    is_constant(common).then(|| definition_of_table(common, |_| unreachable!("no keys")))
 }
 
 /// All of a definition but the command.

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use reiver::{Class, NodeId, Priority, Topology};
 
+use self::identity::KnownBy;
 use self::names::NameIndex;
 use self::set::SetKeys;
 use self::table::{Action, Job, Join, Key, Offset, Table, TableName};
@@ -75,8 +76,8 @@ pub struct Plan {
     name_of_run: OsString,
     /// What the command line gives to placeholders.
     set: SetKeys,
-    /// What each job is known by; empty until somebody asks.
-    identities: Vec<Identity>,
+    /// What jobs are known by; unset until somebody asks.
+    known_by: Option<KnownBy>,
 }
 
 /// What of a job its placeholders do not touch. Jobs of one table share it.
