@@ -132,7 +132,15 @@ impl<K: Copy> Template<K> {
 
     /// True if every job has the same text.
     pub(crate) fn is_constant(&self) -> bool {
-        matches!(self.pieces, Pieces::Plain(_))
+        self.constant().is_some()
+    }
+
+    /// The text that every job has, if they have the same.
+    pub(crate) fn constant(&self) -> Option<&str> {
+        match &self.pieces {
+            Pieces::Plain(text) => Some(text),
+            Pieces::Several(_) => None,
+        }
     }
 
     /// True if some values could make it empty.

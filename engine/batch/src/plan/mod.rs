@@ -263,14 +263,17 @@ impl Plan {
         let label = &self.labels[table.common.source.0 as usize];
         match (&table.name, self.job(job)) {
             (_, Job::Line { line, .. }) => format!("{label}line-{line}").into(),
-            (TableName::Given(template), Job::Cell { cell, .. }) => template
-                .render(|key| match key {
-                    Key::Column(column) => table.value(*cell, column),
-                    Key::Set(place) => self.set.value(place).into(),
-                    // No others are known in a name.
-                    Key::Name | Key::Attempt | Key::Cpus => Cow::Borrowed(""),
-                })
-                .into(),
+            (TableName::Given(template), Job::Cell { cell, .. }) => match template.constant() {
+                Some(name) => name.into(),
+                None => template
+                    .render(|key| match key {
+                        Key::Column(column) => table.value(*cell, column),
+                        Key::Set(place) => self.set.value(place).into(),
+                        // No others are known in a name.
+                        Key::Name | Key::Attempt | Key::Cpus => Cow::Borrowed(""),
+                    })
+                    .into(),
+            },
             (TableName::Place(place), Job::Cell { cell, .. }) => {
                 let mut name = format!("{label}job-{place}");
                 for (_, value) in table.common.matrix.pairs(*cell) {
