@@ -376,6 +376,23 @@ impl Attempts {
     }
 }
 
+/// When an attempt is over at the latest, and by which limit: a timeout from when it began, if it has, or a
+/// deadline from the run's begin. One that the clock cannot hold never passes.
+pub(super) fn earlier_limit(
+    (began, timeout): (Option<Instant>, Option<Duration>),
+    (begin, deadline): (Instant, Option<Duration>),
+) -> Option<(Instant, Reason)> {
+    let timeout = began.zip(timeout);
+    let timeout = timeout.and_then(|(began, limit)| began.checked_add(limit));
+    let deadline = deadline.and_then(|limit| begin.checked_add(limit));
+    let timeout = timeout.map(|at| (at, Reason::Timeout));
+    let deadline = deadline.map(|at| (at, Reason::Deadline));
+    timeout
+        .into_iter()
+        .chain(deadline)
+        .min_by_key(|&(at, _)| at)
+}
+
 /// An attempt that has a process.
 struct Watch<'a> {
     all: &'a Attempts,
@@ -508,15 +525,8 @@ impl<'a> Watch<'a> {
     /// When the timeout or the deadline passes, the earlier of the two, by the run's clock; one that the
     /// clock cannot hold never does.
     fn time_limit(&self) -> Option<(Instant, Reason)> {
-        let after = |begin: Instant, limit: Option<Duration>| begin.checked_add(limit?);
-        let timeout = after(self.began, self.settings.timeout);
-        let deadline = after(self.all.begin, self.settings.deadline);
-        let timeout = timeout.map(|at| (at, Reason::Timeout));
-        let deadline = deadline.map(|at| (at, Reason::Deadline));
-        timeout
-            .into_iter()
-            .chain(deadline)
-            .min_by_key(|&(at, _)| at)
+        let timeout = (Some(self.began), self.settings.timeout);
+        earlier_limit(timeout, (self.all.begin, self.settings.deadline))
     }
 
     /// Waits for something to happen, or until `at`.

@@ -15,7 +15,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Message, Report};
+use super::Message;
+use super::reporter::Report;
 use crate::Plan;
 use crate::event::{Event, EventKind, Status, Summary};
 use crate::journal::{Born, JobEnd, Journal, Record, RunFinished};

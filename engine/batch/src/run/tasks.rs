@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 use reiver::{CancellationToken, Class, Engine, JobContext};
 
 use super::Message;
-use super::attempt::{Attempts, Start};
+use super::attempt::{Attempts, Start, earlier_limit};
 use super::control::Control;
 use super::stock::Held;
 use crate::Plan;
@@ -80,15 +80,7 @@ impl Limits {
     /// When the timeout or the deadline passes, the earlier of the two; one that the clock cannot hold
     /// never does.
     fn of(&self, began: Option<Instant>) -> Option<(Instant, Reason)> {
-        let after = |begin: Instant, limit: Option<Duration>| begin.checked_add(limit?);
-        let timeout = began.and_then(|began| after(began, self.timeout));
-        let deadline = after(self.deadline.0, self.deadline.1);
-        let timeout = timeout.map(|at| (at, Reason::Timeout));
-        let deadline = deadline.map(|at| (at, Reason::Deadline));
-        timeout
-            .into_iter()
-            .chain(deadline)
-            .min_by_key(|&(at, _)| at)
+        earlier_limit((began, self.timeout), self.deadline)
     }
 }
 

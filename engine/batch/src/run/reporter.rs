@@ -1,0 +1,90 @@
+//! Tells the sinks of a run what happens, on a thread of its own: one that blocks holds up new attempts, and
+//! never the end of running ones.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::SystemTime;
+
+use super::Message;
+use crate::Plan;
+use crate::event::{Event, EventKind, Sink};
+
+/// Events that wait for slow sinks before no more attempts are started.
+const MOST_UNREPORTED: usize = 256;
+
+/// Where events go that the sinks are to be told of.
+#[derive(Debug, Clone)]
+pub(super) struct Report {
+    events: Sender<Event>,
+    unreported: Arc<AtomicUsize>,
+}
+
+/// Hands events to the sinks, on a thread of its own.
+pub(super) struct Reporter {
+    pub(super) report: Report,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Reporter {
+    pub(super) fn start(
+        plan: Arc<Plan>,
+        mut sinks: Vec<Box<dyn Sink>>,
+        coordinator: Sender<Message>,
+    ) -> io::Result<Reporter> {
+        let (events, receiver) = channel::<Event>();
+        let unreported = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&unreported);
+        let thread = thread::Builder::new()
+            .name("reiver-report".into())
+            .spawn(move || {
+                for event in receiver {
+                    sinks.retain_mut(|sink| match told(&mut **sink, &plan, &event) {
+                        Ok(()) => true,
+                        Err(error) => {
+                            let _ = coordinator.send(Message::SinkFailed(error));
+                            false
+                        }
+                    });
+                    if count.fetch_sub(1, Ordering::Relaxed) == MOST_UNREPORTED / 2 {
+                        let _ = coordinator.send(Message::Reported);
+                    }
+                }
+            })?;
+        let report = Report { events, unreported };
+        Ok(Reporter { report, thread })
+    }
+
+    /// Waits until every sink has been told everything.
+    pub(super) fn finish(self) {
+        drop(self.report);
+        let _ = self.thread.join();
+    }
+}
+
+impl Report {
+    pub(super) fn report(&self, event: Event) {
+        self.unreported.fetch_add(1, Ordering::Relaxed);
+        // Refused only if the reporter has panicked, which has been reported.
+        let _ = self.events.send(event);
+    }
+
+    pub(super) fn kind(&self, kind: EventKind) {
+        let time = SystemTime::now();
+        self.report(Event { time, kind });
+    }
+
+    /// True while the sinks keep up.
+    pub(super) fn is_abreast(&self) -> bool {
+        self.unreported.load(Ordering::Relaxed) < MOST_UNREPORTED
+    }
+}
+
+/// Tells a sink, which is somebody else's code: a panic is an error of it, and stops no other.
+fn told(sink: &mut dyn Sink, plan: &Plan, event: &Event) -> io::Result<()> {
+    let told = catch_unwind(AssertUnwindSafe(|| sink.event(plan, event)));
+    told.unwrap_or_else(|_| Err(io::Error::other("whoever is told of the run has panicked")))
+}
