@@ -32,6 +32,7 @@ mod streams;
 mod tasks;
 mod tokens;
 mod trace;
+mod watch;
 mod zygote;
 
 use std::collections::HashMap;

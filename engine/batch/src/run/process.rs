@@ -542,7 +542,7 @@ mod tests {
                 events: libc::POLLIN,
                 revents: 0,
             }];
-            super::super::attempt::poll(&mut fds, None);
+            super::super::watch::poll(&mut fds, None);
             assert_ne!(fds[0].revents, 0);
             assert_eq!(reap(pid).expect("it is ours"), LeaderEnd::Exited(7));
         }
@@ -559,7 +559,7 @@ mod tests {
                 events: libc::POLLIN,
                 revents: 0,
             }];
-            super::super::attempt::poll(&mut fds, None);
+            super::super::watch::poll(&mut fds, None);
             let queued = time_queued(pid);
             (reap_with_cpu_time(pid).expect("it is ours"), queued)
         };

@@ -543,7 +543,7 @@ mod tests {
                     events: libc::POLLIN,
                     revents: 0,
                 }];
-                super::super::attempt::poll(&mut fds, None);
+                super::super::watch::poll(&mut fds, None);
                 assert_eq!(fds[0].revents, libc::POLLIN);
                 assert_eq!(process::reap(started.pid).unwrap(), LeaderEnd::Exited(7));
             }

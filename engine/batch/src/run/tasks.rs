@@ -18,9 +18,10 @@ use std::time::{Duration, Instant, SystemTime};
 use reiver::{CancellationToken, Class, Engine, JobContext};
 
 use super::Message;
-use super::attempt::{Attempts, Start, earlier_limit};
+use super::attempt::{Attempts, Start};
 use super::control::Control;
 use super::stock::Held;
+use super::watch::earlier_limit;
 use crate::Plan;
 use crate::event::{AttemptEnd, LeaderEnd, Reason, Status, Usage};
 use crate::journal::Born;

@@ -27,7 +27,7 @@ use std::thread;
 use jobserver::Client;
 
 use super::Message;
-use super::attempt::poll;
+use super::watch::poll;
 
 /// Where who speaks this protocol looks, in this order (cargo, make).
 const VARIABLES: [&str; 3] = ["CARGO_MAKEFLAGS", "MAKEFLAGS", "MFLAGS"];

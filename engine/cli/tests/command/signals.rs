@@ -376,6 +376,7 @@ fn a_stream_that_nobody_reads_keeps_no_signal_from_the_jobs() {
     let mut byte = [0];
     reader.read_exact(&mut byte).unwrap();
     send(child.id(), libc::SIGTERM);
+    // Two that come at once are one to the kernel; then the job is killed by its `kill-after`.
     thread::sleep(Duration::from_millis(300));
     send(child.id(), libc::SIGTERM);
     // The job is killed, whatever its reiver is waiting for; and a later one ends that too.
