@@ -130,11 +130,10 @@ impl Plan {
             // There may be millions: nothing is copied.
             return digest_of_line(constant, self.line(job, *begin));
         }
-        let name = self.name(job);
         let value_of = |key| match key {
             // The one that is another for each attempt stays as it was written.
             Key::Attempt => "{attempt}".into(),
-            key => self.value_of(job, &name, 1, key),
+            key => self.value_of(job, 1, key),
         };
         let mut definition = match constant {
             Some(constant) => constant.to_vec(),

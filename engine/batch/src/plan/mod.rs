@@ -314,15 +314,14 @@ impl Plan {
     /// What an attempt is started with; the first has number 1.
     pub fn attempt(&self, job: JobIndex, number: u32) -> Attempt {
         let table = self.table(job);
-        let name = self.name(job);
-        let value_of = |key| self.value_of(job, &name, number, key);
+        let value_of = |key| self.value_of(job, number, key);
         let around = &table.common.around;
         let cwd = match &around.cwd {
             Some(cwd) => self.source(job).folder.join(cwd.render(value_of)),
             None => self.source(job).folder.clone(),
         };
         Attempt {
-            command: self.command(job, &name, number),
+            command: self.command(job, number),
             env: around
                 .env
                 .iter()
@@ -348,7 +347,7 @@ impl Plan {
     /// The command of the first attempt, for people and job logs: the line, or the arguments as
     /// one would type them into a shell; of a task its name and its arguments as JSON.
     pub fn command_text(&self, job: JobIndex) -> OsString {
-        match self.command(job, &self.name(job), 1) {
+        match self.command(job, 1) {
             Command::Shell(line) => line,
             Command::Argv(arguments) => {
                 let quoted: Vec<Cow<'_, str>> = arguments
@@ -386,8 +385,7 @@ impl Plan {
         let Action::Task(call) = &self.table(job).action else {
             return None;
         };
-        let name = self.name(job);
-        let value_of = |key| self.value_of(job, &name, number, key);
+        let value_of = |key| self.value_of(job, number, key);
         Some(tasks::filled(&call.args, value_of))
     }
 
@@ -521,8 +519,8 @@ impl Plan {
         &source.text[source.line_from(begin.get())]
     }
 
-    fn command(&self, job: JobIndex, name: &str, number: u32) -> Command {
-        let value_of = |key| self.value_of(job, name, number, key);
+    fn command(&self, job: JobIndex, number: u32) -> Command {
+        let value_of = |key| self.value_of(job, number, key);
         match (&self.table(job).action, self.job(job)) {
             (_, Job::Line { begin, .. }) => {
                 Command::Shell(OsString::from_vec(self.line(job, *begin).to_vec()))
@@ -535,10 +533,10 @@ impl Plan {
         }
     }
 
-    fn value_of<'a>(&'a self, job: JobIndex, name: &'a str, number: u32, key: Key) -> Cow<'a, str> {
+    fn value_of(&self, job: JobIndex, number: u32, key: Key) -> Cow<'_, str> {
         let table = self.table(job);
         match (key, self.job(job)) {
-            (Key::Name, _) => name.into(),
+            (Key::Name, _) => self.name(job),
             (Key::Attempt, _) => number.to_string().into(),
             (Key::Set(place), _) => self.set.value(place).into(),
             (Key::Cpus, _) => table.common.settings.cpus.unwrap_or(1).to_string().into(),

@@ -201,7 +201,7 @@ fn flatten(targets: &[(Rc<[JobIndex]>, When)]) -> Vec<Need> {
 /// What a need says for one of its table's jobs.
 fn text_of(plan: &Plan, need: &DraftNeed, job: u32) -> String {
     let job = JobIndex(job);
-    need.job.render(|key: Key| plan.value_of(job, "", 1, key))
+    need.job.render(|key: Key| plan.value_of(job, 1, key))
 }
 
 /// Reports each cycle once; those of other cells of the same tables are the same mistake.

@@ -114,7 +114,7 @@ impl Attempts {
         let begin = Instant::now();
         let settings = plan.settings(job);
         let name = plan.name(job).into_owned();
-        let marks = [
+        let words = [
             ("REIVER_RUN_ID", OsString::from(&self.run_id)),
             ("REIVER_JOB", OsString::from(&name)),
             ("REIVER_ATTEMPT", OsString::from(number.to_string())),
@@ -122,7 +122,8 @@ impl Attempts {
         let group = self.group(settings, job, number);
         let brand = Brand::new();
         let setting = Setting {
-            variables: self.variables(plan, &name, &marks, held),
+            words: &words,
+            variables: self.variables(plan, &name, held),
             placement: held.placement().map(|placement| &**placement),
             is_background: settings.priority == Priority::P2,
             cgroups: group.as_ref().map_or(&[], Group::procs),
@@ -167,7 +168,7 @@ impl Attempts {
                     settings,
                     leader,
                     launched,
-                    (marks, brand, group),
+                    (&words, brand, group),
                     begin,
                 )
                 .follow(start, lingering, started)
@@ -267,20 +268,10 @@ impl Attempts {
         }
     }
 
-    /// What an attempt's environment has over the job's own.
-    fn variables(
-        &self,
-        plan: &Plan,
-        name: &str,
-        marks: &[(&'static str, OsString)],
-        held: &Held,
-    ) -> Vec<(String, OsString)> {
-        let marks = marks.iter();
-        let mut variables: Vec<(String, OsString)> = marks
-            .map(|(key, value)| ((*key).to_owned(), value.clone()))
-            .collect();
+    /// What an attempt's environment has over the job's own, besides the words that it is known by.
+    fn variables(&self, plan: &Plan, name: &str, held: &Held) -> Vec<(String, OsString)> {
         let parent = self.trace.parent_of(name);
-        variables.push(("TRACEPARENT".to_owned(), parent.into()));
+        let mut variables = vec![("TRACEPARENT".to_owned(), parent.into())];
         if let Some(node) = held.placement().and_then(|placement| placement.node) {
             variables.push(("REIVER_NODE".to_owned(), node.to_string().into()));
         }

@@ -41,10 +41,15 @@ pub(crate) struct Launched {
     pub(crate) stderr: Option<OwnedFd>,
 }
 
+/// Variables that no two attempts have alike.
+pub(crate) type Words = [(&'static str, OsString); 3];
+
 /// What an attempt is given besides what its file says.
 #[derive(Debug)]
 pub(crate) struct Setting<'s> {
-    /// Variables that win over its own.
+    /// Variables by which its processes are known; they win over its own.
+    pub(crate) words: &'s Words,
+    /// More that win.
     pub(crate) variables: Vec<(String, OsString)>,
     /// Where it is placed, if it is.
     pub(crate) placement: Option<&'s Placement>,
@@ -154,7 +159,7 @@ impl Launcher {
     ) -> Result<Launched, String> {
         let streams = Streams::open(attempt)?;
         let descriptors = streams.descriptors(self.null.as_raw_fd());
-        let added = self.added_variables(attempt, &setting.variables)?;
+        let added = added_variables(attempt, setting)?;
         let mut zygote = zygotes.and_then(|zygotes| self.zygote(zygotes, setting));
         let _placed = match zygote {
             None => setting.placement.map(Placed::of),
@@ -235,30 +240,16 @@ impl Launcher {
         })
     }
 
-    /// What the attempt's environment has over ours, the last of each name; `given` wins.
-    fn added_variables(
-        &self,
-        attempt: &Attempt,
-        given: &[(String, OsString)],
-    ) -> Result<Vec<(OsString, CString)>, String> {
-        let own = attempt
-            .env
-            .iter()
-            .map(|(key, value)| (key.as_os_str(), value.as_os_str()));
-        let given = given
-            .iter()
-            .map(|(key, value)| (OsStr::new(key), value.as_os_str()));
-        let has_pwd = attempt.env.iter().any(|(key, _)| key == PWD);
-        let pwd = (!has_pwd).then_some((OsStr::new(PWD), attempt.cwd.as_os_str()));
-        let mut added: Vec<(OsString, CString)> = Vec::new();
-        for (key, value) in own.chain(pwd).chain(given) {
-            let word = variable(key, value)?;
-            match added.iter_mut().find(|(other, _)| other == key) {
-                Some(slot) => slot.1 = word,
-                None => added.push((key.to_owned(), word)),
-            }
-        }
-        Ok(added)
+    /// Our own environment, and what is added to it; that wins.
+    fn environment_with<'e>(
+        &'e self,
+        added: &'e [(&OsStr, CString)],
+    ) -> impl Iterator<Item = &'e CStr> {
+        let is_added = |key: &OsString| added.iter().any(|(added, _)| added == key);
+        let own = self.environment.iter();
+        let own = own.filter(move |(key, _)| !is_added(key));
+        own.map(|(_, word)| &**word)
+            .chain(added.iter().map(|(_, word)| &**word))
     }
 
     fn search_path(&self, attempt: &Attempt) -> OsString {
@@ -279,19 +270,15 @@ impl Launcher {
         &self,
         program: &CStr,
         arguments: &[CString],
-        added: &[(OsString, CString)],
+        added: &[(&OsStr, CString)],
         cwd: &Path,
         given: &Given<'_>,
     ) -> io::Result<Spawned> {
-        let kept = self
-            .environment
-            .iter()
-            .filter(|(key, _)| !added.iter().any(|(k, _)| k == key));
         let folder = CString::new(cwd.as_os_str().as_bytes())?;
         spawn::spawn(&Child {
             program,
             arguments: &Strings::new(arguments.iter().map(CString::as_c_str)),
-            environment: &Strings::new(kept.chain(added).map(|(_, word)| word.as_c_str())),
+            environment: &Strings::new(self.environment_with(added)),
             folder: &folder,
             streams: given.streams,
             inherited: given.inherited,
@@ -350,14 +337,10 @@ impl Launcher {
         &self,
         program: &CStr,
         arguments: &[CString],
-        added: &[(OsString, CString)],
+        added: &[(&OsStr, CString)],
         cwd: &Path,
         setting: &Setting<'_>,
     ) -> io::Result<Request> {
-        let kept = self
-            .environment
-            .iter()
-            .filter(|(key, _)| !added.iter().any(|(k, _)| k == key));
         let path = |path: &Path| CString::new(path.as_os_str().as_bytes());
         let cgroups: Result<Vec<CString>, _> =
             setting.cgroups.iter().map(|file| path(file)).collect();
@@ -366,7 +349,7 @@ impl Launcher {
         Ok(Request {
             program: program.to_owned(),
             arguments: arguments.to_vec(),
-            environment: kept.chain(added).map(|(_, word)| word.clone()).collect(),
+            environment: self.environment_with(added).map(CStr::to_owned).collect(),
             cwd: path(cwd)?,
             cgroups: cgroups?,
             cpus: placement
@@ -401,6 +384,32 @@ impl Launcher {
             );
         }
     }
+}
+
+/// What the attempt's environment has over ours, the last of each name; what is given wins.
+fn added_variables<'v>(
+    attempt: &'v Attempt,
+    setting: &'v Setting<'_>,
+) -> Result<Vec<(&'v OsStr, CString)>, String> {
+    let own = attempt
+        .env
+        .iter()
+        .map(|(key, value)| (key.as_os_str(), value.as_os_str()));
+    let has_pwd = attempt.env.iter().any(|(key, _)| key == PWD);
+    let pwd = (!has_pwd).then_some((OsStr::new(PWD), attempt.cwd.as_os_str()));
+    let words = setting.words.iter();
+    let words = words.map(|(key, value)| (OsStr::new(key), value.as_os_str()));
+    let more = setting.variables.iter();
+    let more = more.map(|(key, value)| (OsStr::new(key), value.as_os_str()));
+    let mut added: Vec<(&OsStr, CString)> = Vec::new();
+    for (key, value) in own.chain(pwd).chain(words).chain(more) {
+        let word = variable(key, value)?;
+        match added.iter_mut().find(|(other, _)| *other == key) {
+            Some(slot) => slot.1 = word,
+            None => added.push((key, word)),
+        }
+    }
+    Ok(added)
 }
 
 /// Says what a job has to do without, each thing once.
@@ -523,7 +532,7 @@ fn find(name: &OsStr, path: &OsStr, cwd: &Path) -> io::Result<CString> {
 }
 
 fn c_string(text: &OsStr) -> Result<CString, String> {
-    CString::new(text.as_bytes()).map_err(|_| format!("`{}` holds a NUL byte", text.display()))
+    CString::new(text.as_bytes()).map_err(|_| holds_nul(text))
 }
 
 fn c_strings<'a>(words: impl Iterator<Item = &'a OsStr>) -> Result<Vec<CString>, String> {
@@ -531,10 +540,16 @@ fn c_strings<'a>(words: impl Iterator<Item = &'a OsStr>) -> Result<Vec<CString>,
 }
 
 fn variable(key: &OsStr, value: &OsStr) -> Result<CString, String> {
-    let mut word = key.to_owned().into_vec();
+    // With room for what ends it.
+    let mut word = Vec::with_capacity(key.len() + value.len() + 2);
+    word.extend(key.as_bytes());
     word.push(b'=');
     word.extend(value.as_bytes());
-    c_string(&OsString::from_vec(word))
+    CString::new(word).map_err(|error| holds_nul(&OsString::from_vec(error.into_vec())))
+}
+
+fn holds_nul(text: &OsStr) -> String {
+    format!("`{}` holds a NUL byte", text.display())
 }
 
 /// Sees to it that what this process inherited, beyond its three streams, goes no further: what a

@@ -46,7 +46,9 @@ pub(super) struct Strings<'a> {
 
 impl<'a> Strings<'a> {
     pub(super) fn new(strings: impl Iterator<Item = &'a CStr>) -> Strings<'a> {
-        let pointers = strings.map(CStr::as_ptr).chain([ptr::null()]).collect();
+        let at_most = strings.size_hint().1.unwrap_or(0);
+        let mut pointers = Vec::with_capacity(at_most + 1);
+        pointers.extend(strings.map(CStr::as_ptr).chain([ptr::null()]));
         Strings {
             pointers,
             _strings: std::marker::PhantomData,

@@ -6,7 +6,6 @@
 //! own; output is read on, so that nobody hangs on a full pipe while cleaning up.
 
 use std::cell::OnceCell;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -15,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::attempt::{Attempts, Ended, Lingering, Start};
 use super::brand::Brand;
 use super::cgroups::Group;
-use super::launch::Launched;
+use super::launch::{Launched, Words};
 use super::process::{self, Marks, Pid, Snapshot};
 use super::spawn::Begun;
 use reiver::Class;
@@ -60,7 +59,7 @@ pub(super) struct Watch<'a> {
     pid: Pid,
     group: Option<&'a Group>,
     /// What its environment was given.
-    words: [(&'static str, OsString); 3],
+    words: &'a Words,
     brand: Option<Brand>,
     /// Looked up when it is first to be ended.
     marks: OnceCell<Marks>,
@@ -102,11 +101,7 @@ impl<'a> Watch<'a> {
         settings: &'a Settings,
         leader: OwnedFd,
         launched: Launched,
-        (words, brand, group): (
-            [(&'static str, OsString); 3],
-            Option<Brand>,
-            Option<&'a Group>,
-        ),
+        (words, brand, group): (&'a Words, Option<Brand>, Option<&'a Group>),
         begin: Instant,
     ) -> Watch<'a> {
         let stream = |reader: Option<OwnedFd>| Stream {

@@ -2,16 +2,6 @@
 
 use std::borrow::Cow;
 
-/// First words that some `/bin/sh` (dash, bash, busybox) takes for itself: reserved words, then
-/// builtins.
-const OWN_WORDS: &str = "! [[ case coproc do done elif else esac fi for function if in select \
-    then time until while { } \
-    . : [ alias bg bind break builtin caller cd chdir command compgen complete compopt continue \
-    declare dirs disown echo enable eval exec exit export false fc fg getopts hash help history \
-    jobs kill let local logout mapfile newgrp popd printf pushd pwd read readarray readonly return \
-    set shift shopt sleep source suspend test times trap true type typeset ulimit umask unalias \
-    unset wait";
-
 /// The words of a line, if a shell would do nothing with it but execute them.
 ///
 /// `None` is always right: the caller then asks the shell. So a line is taken only if it is words
@@ -46,7 +36,27 @@ fn is_own(first: &[u8]) -> bool {
     first.is_empty()
         || first.starts_with(b"%")
         || first.contains(&b'=')
-        || OWN_WORDS.split(' ').any(|own| own.as_bytes() == first)
+        || is_taken(first)
+}
+
+/// True to the words that some `/bin/sh` (dash, bash, busybox) takes for itself: reserved words, then
+/// builtins.
+#[rustfmt::skip]
+fn is_taken(first: &[u8]) -> bool {
+    matches!(
+        first,
+        b"!" | b"[[" | b"case" | b"coproc" | b"do" | b"done" | b"elif" | b"else" | b"esac" | b"fi"
+            | b"for" | b"function" | b"if" | b"in" | b"select" | b"then" | b"time" | b"until" | b"while"
+            | b"{" | b"}"
+            | b"." | b":" | b"[" | b"alias" | b"bg" | b"bind" | b"break" | b"builtin" | b"caller" | b"cd"
+            | b"chdir" | b"command" | b"compgen" | b"complete" | b"compopt" | b"continue" | b"declare"
+            | b"dirs" | b"disown" | b"echo" | b"enable" | b"eval" | b"exec" | b"exit" | b"export"
+            | b"false" | b"fc" | b"fg" | b"getopts" | b"hash" | b"help" | b"history" | b"jobs" | b"kill"
+            | b"let" | b"local" | b"logout" | b"mapfile" | b"newgrp" | b"popd" | b"printf" | b"pushd"
+            | b"pwd" | b"read" | b"readarray" | b"readonly" | b"return" | b"set" | b"shift" | b"shopt"
+            | b"sleep" | b"source" | b"suspend" | b"test" | b"times" | b"trap" | b"true" | b"type"
+            | b"typeset" | b"ulimit" | b"umask" | b"unalias" | b"unset" | b"wait"
+    )
 }
 
 /// The word that the text begins with, and what follows it.
