@@ -39,7 +39,10 @@ pub(crate) fn cases() -> Vec<Case> {
                 peer("parallel", |task| peers::parallel(task, $started)),
                 peer("ninja", |task| peers::ninja(task, $started)),
                 floor("bare posix_spawn loop", |task| {
-                    bare::measure(task, $started)
+                    bare::measure(task, $started, false)
+                }),
+                floor("the same, output captured", |task| {
+                    bare::measure(task, $started, true)
                 }),
             ]
         };

@@ -33,10 +33,7 @@ fn is_blank(byte: u8) -> bool {
 
 /// True if a shell does more with a line that begins with this word than to execute it.
 fn is_own(first: &[u8]) -> bool {
-    first.is_empty()
-        || first.starts_with(b"%")
-        || first.contains(&b'=')
-        || is_taken(first)
+    first.is_empty() || first.starts_with(b"%") || first.contains(&b'=') || is_taken(first)
 }
 
 /// True to the words that some `/bin/sh` (dash, bash, busybox) takes for itself: reserved words, then
