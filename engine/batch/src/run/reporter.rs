@@ -2,12 +2,13 @@
 //! never the end of running ones.
 
 use std::io;
+use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::Message;
 use crate::Plan;
@@ -15,6 +16,9 @@ use crate::event::{Event, EventKind, Sink};
 
 /// Events that wait for slow sinks before no more attempts are started.
 const MOST_UNREPORTED: usize = 256;
+/// Events that follow each other are told together, this late at most: being woken for each costs more
+/// than telling it.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Where events go that the sinks are to be told of.
 #[derive(Debug, Clone)]
@@ -41,17 +45,20 @@ impl Reporter {
         let thread = thread::Builder::new()
             .name("reiver-report".into())
             .spawn(move || {
-                for event in receiver {
-                    sinks.retain_mut(|sink| match told(&mut **sink, &plan, &event) {
-                        Ok(()) => true,
-                        Err(error) => {
-                            let _ = coordinator.send(Message::SinkFailed(error));
-                            false
+                while let Ok(event) = receiver.recv() {
+                    for event in iter::once(event).chain(receiver.try_iter()) {
+                        sinks.retain_mut(|sink| match told(&mut **sink, &plan, &event) {
+                            Ok(()) => true,
+                            Err(error) => {
+                                let _ = coordinator.send(Message::SinkFailed(error));
+                                false
+                            }
+                        });
+                        if count.fetch_sub(1, Ordering::Relaxed) == MOST_UNREPORTED / 2 {
+                            let _ = coordinator.send(Message::Reported);
                         }
-                    });
-                    if count.fetch_sub(1, Ordering::Relaxed) == MOST_UNREPORTED / 2 {
-                        let _ = coordinator.send(Message::Reported);
                     }
+                    thread::park_timeout(PAUSE);
                 }
             })?;
         let report = Report { events, unreported };
@@ -61,6 +68,7 @@ impl Reporter {
     /// Waits until every sink has been told everything.
     pub(super) fn finish(self) {
         drop(self.report);
+        self.thread.thread().unpark();
         let _ = self.thread.join();
     }
 }
