@@ -56,8 +56,20 @@ pub enum EventKind {
         /// How long the job waits.
         delay: Duration,
     },
-    /// A job ended otherwise than by being skipped. Once a job.
+    /// A job ended otherwise than by being skipped. Once a job, but for those that are unrecorded.
     JobFinished {
+        /// The job.
+        job: JobIndex,
+        /// Its last attempt; 0 where none was started.
+        attempt: u32,
+        /// How the job ended.
+        status: Status,
+        /// How its last attempt ended; `None` where none was started.
+        end: Option<Arc<AttemptEnd>>,
+    },
+    /// A job ended, and the journal could not take that: it counts as cancelled, and runs again on resume.
+    /// Nobody may take it for an end; it is told for what the job has printed.
+    JobUnrecorded {
         /// The job.
         job: JobIndex,
         /// Its last attempt; 0 where none was started.

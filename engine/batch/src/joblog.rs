@@ -47,7 +47,13 @@ impl<W: Write + Send> Sink for JobLog<W> {
                 attempt,
                 status,
                 end: Some(end),
-            } => (job, attempt, status, end),
+            } => (job, attempt, *status, end),
+            EventKind::JobUnrecorded {
+                job,
+                attempt,
+                end: Some(end),
+                ..
+            } => (job, attempt, Status::Cancelled, end),
             _ => return Ok(()),
         };
         let ended = match self.waiting.remove(job) {
@@ -57,7 +63,7 @@ impl<W: Write + Send> Sink for JobLog<W> {
         let ended = ended.duration_since(UNIX_EPOCH).unwrap_or_default();
         let started = ended.saturating_sub(end.duration).as_secs_f64();
         let (runtime, received) = (end.duration.as_secs_f64(), end.stdout.len());
-        let (exit, signal) = exit_and_signal(*status, end);
+        let (exit, signal) = exit_and_signal(status, end);
         let number = u64::from(job.0) + 1;
         let mut row =
             format!("{number}\t:\t{started:.3}\t{runtime:10.3}\t0\t{received}\t{exit}\t{signal}\t")

@@ -28,10 +28,13 @@ impl<W: Write + Send> JsonLines<W> {
 
 impl<W: Write + Send> Sink for JsonLines<W> {
     fn event(&mut self, plan: &Plan, event: &Event) -> io::Result<()> {
+        let Some(kind) = kind(&event.kind) else {
+            return Ok(());
+        };
         let mut line = Map::new();
         let mut set = |key: &str, value: Value| line.insert(key.to_owned(), value);
         let name = |job: JobIndex| Value::from(plan.name(job));
-        set("event", kind(&event.kind).into());
+        set("event", kind.into());
         set("time", rfc3339(event.time).into());
         set("run", self.run_id.as_str().into());
         match &event.kind {
@@ -94,6 +97,7 @@ impl<W: Write + Send> Sink for JsonLines<W> {
                 set("attempt", (*attempt).into());
                 line.extend(end_of(*status, end.as_deref()));
             }
+            EventKind::JobUnrecorded { .. } => {}
             EventKind::JobSkipped { job, because } => {
                 set("job", name(*job));
                 set("attempt", 0.into());
@@ -115,15 +119,17 @@ impl<W: Write + Send> Sink for JsonLines<W> {
     }
 }
 
-fn kind(kind: &EventKind) -> &'static str {
-    match kind {
+/// None for what has no line: a job whose end is not recorded runs again, and has no end yet.
+fn kind(kind: &EventKind) -> Option<&'static str> {
+    Some(match kind {
         EventKind::RunStarted { .. } => "run-started",
         EventKind::JobStarted { .. } => "job-started",
         EventKind::JobRetried { .. } => "job-retried",
         EventKind::JobFinished { .. } => "job-finished",
+        EventKind::JobUnrecorded { .. } => return None,
         EventKind::JobSkipped { .. } => "job-skipped",
         EventKind::RunFinished { .. } => "run-finished",
-    }
+    })
 }
 
 fn end_of(status: Status, end: Option<&AttemptEnd>) -> Map<String, Value> {

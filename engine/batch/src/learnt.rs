@@ -104,6 +104,11 @@ impl Learnt {
                 job,
                 end: Some(end),
                 ..
+            }
+            | EventKind::JobUnrecorded {
+                job,
+                end: Some(end),
+                ..
             } => {
                 if let Some(usage) = end.usage.filter(|_| end.status != Status::Cancelled) {
                     lesson(&mut self.tables, *job, &|lesson| lesson.profile.add(&usage));

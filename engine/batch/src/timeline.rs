@@ -155,13 +155,19 @@ impl Timeline {
                 self.running.insert(*job, bar);
                 None
             }
-            EventKind::JobRetried { job, end, .. } => self.ended(*job, event.time, end),
-            EventKind::JobFinished {
+            EventKind::JobRetried { job, end, .. }
+            | EventKind::JobFinished {
                 job,
                 end: Some(end),
                 ..
-            } => self.ended(*job, event.time, end),
+            } => self.ended(*job, event.time, end.status, end),
+            EventKind::JobUnrecorded {
+                job,
+                end: Some(end),
+                ..
+            } => self.ended(*job, event.time, Status::Cancelled, end),
             EventKind::JobFinished { end: None, .. }
+            | EventKind::JobUnrecorded { end: None, .. }
             | EventKind::JobSkipped { .. }
             | EventKind::RunFinished { .. } => None,
         }
@@ -177,7 +183,13 @@ impl Timeline {
         self.lanes[lane as usize].count()
     }
 
-    fn ended(&mut self, job: JobIndex, time: SystemTime, end: &AttemptEnd) -> Option<Bar> {
+    fn ended(
+        &mut self,
+        job: JobIndex,
+        time: SystemTime,
+        status: Status,
+        end: &AttemptEnd,
+    ) -> Option<Bar> {
         let bar = self.running.remove(&job)?;
         let at = self.since_start(time);
         self.lanes[bar.lane as usize].0[bar.row as usize] = Some(at);
@@ -185,7 +197,7 @@ impl Timeline {
             // What ends soon is told to have started only then.
             start: at.saturating_sub(end.duration),
             end: at,
-            status: end.status,
+            status,
             ..bar
         })
     }

@@ -109,7 +109,9 @@ impl<W: Write + Send> Sink for Trace<W> {
         let bar = self.timeline.event(event);
         self.name_rows()?;
         match &event.kind {
-            EventKind::JobRetried { end, .. } | EventKind::JobFinished { end: Some(end), .. } => {
+            EventKind::JobRetried { end, .. }
+            | EventKind::JobFinished { end: Some(end), .. }
+            | EventKind::JobUnrecorded { end: Some(end), .. } => {
                 if let Some(bar) = bar {
                     self.attempt(plan, &bar, end)?;
                 }

@@ -150,6 +150,23 @@ impl Terminal {
         })
     }
 
+    /// What a job came to, in one line.
+    fn what_follows(&self, headline: &str, follows: Follows) -> String {
+        let (tone, word) = match follows {
+            Follows::Retry(_) => (Tone::Note, "retrying"),
+            Follows::Nothing => (Tone::Bad, "failed"),
+            Follows::Resume => (Tone::Bad, "not recorded"),
+        };
+        let word = self.console.paint(tone, word);
+        match follows {
+            Follows::Retry(delay) => format!("{word}: {headline}; again in {}", Pretty(delay)),
+            Follows::Nothing => format!("{word}: {headline}"),
+            Follows::Resume => {
+                format!("{word}: {headline}; it counts as cancelled, and runs again with --resume")
+            }
+        }
+    }
+
     /// What went wrong, with what helps to see why.
     fn failure(
         &self,
@@ -157,17 +174,10 @@ impl Terminal {
         (job, attempt): (JobIndex, u32),
         headline: &str,
         end: &AttemptEnd,
-        again: Option<Duration>,
+        follows: Follows,
         was_printed: bool,
     ) -> String {
-        let (tone, word) = match again {
-            Some(_) => (Tone::Note, "retrying"),
-            None => (Tone::Bad, "failed"),
-        };
-        let mut text = format!("{}: {headline}", self.console.paint(tone, word));
-        if let Some(delay) = again {
-            text += &format!("; again in {}", Pretty(delay));
-        }
+        let mut text = self.what_follows(headline, follows);
         text += &format!(
             "\n  command: {}",
             plain(&plan.command_text(job).to_string_lossy())
@@ -202,6 +212,23 @@ impl Terminal {
             text += &format!("\n  alone: {alone} {}", to_paste(plan.name(job).as_bytes()));
         }
         text
+    }
+
+    /// Says what a job came to, with what helps to see why of an attempt that failed.
+    fn say_failure(
+        &self,
+        plan: &Plan,
+        attempt: (JobIndex, u32),
+        headline: &str,
+        end: Option<&AttemptEnd>,
+        follows: Follows,
+        was_printed: bool,
+    ) {
+        let said = match end {
+            Some(end) => self.failure(plan, attempt, headline, end, follows, was_printed),
+            None => self.what_follows(headline, follows),
+        };
+        self.say(&said);
     }
 
     /// Counts a job that is over, for others who ask.
@@ -285,6 +312,16 @@ impl Terminal {
             Pretty(summary.duration)
         ));
     }
+}
+
+/// What comes after an attempt that is told of.
+#[derive(Debug, Clone, Copy)]
+enum Follows {
+    Nothing,
+    /// Another one, after this.
+    Retry(Duration),
+    /// Another one in a run that resumes this one.
+    Resume,
 }
 
 /// One stream of what a job has printed, wherever it lies.
@@ -376,9 +413,9 @@ impl Sink for Terminal {
                 }
                 if let Status::Failed(reason) = end.status {
                     let headline = headline(plan, *job, *attempt, reason, Some(end));
-                    let again = Some(*delay);
+                    let follows = Follows::Retry(*delay);
                     let failure =
-                        self.failure(plan, (*job, *attempt), &headline, end, again, false);
+                        self.failure(plan, (*job, *attempt), &headline, end, follows, false);
                     self.say(&failure);
                 }
             }
@@ -392,15 +429,42 @@ impl Sink for Terminal {
                 let was_printed = self.print_or_hold(*job, end.as_ref())?;
                 if let Status::Failed(reason) = *status {
                     let headline = headline(plan, *job, *attempt, reason, end.as_deref());
-                    let failure = match end {
-                        Some(end) => {
-                            self.failure(plan, (*job, *attempt), &headline, end, None, was_printed)
-                        }
-                        None => format!("{}: {headline}", self.console.paint(Tone::Bad, "failed")),
-                    };
-                    self.say(&failure);
+                    self.say_failure(
+                        plan,
+                        (*job, *attempt),
+                        &headline,
+                        end.as_deref(),
+                        Follows::Nothing,
+                        was_printed,
+                    );
                     self.failures.push(headline);
                 }
+                self.ended(*job);
+            }
+            EventKind::JobUnrecorded {
+                job,
+                attempt,
+                status,
+                end,
+            } => {
+                self.count(*job, false);
+                let was_printed = self.print_or_hold(*job, end.as_ref())?;
+                let end = end.as_deref();
+                let (reason, shown) = match *status {
+                    Status::Failed(reason) => (reason, end),
+                    // There is nothing to see why of.
+                    Status::Success | Status::Cancelled => (Reason::Exit, None),
+                };
+                let headline = headline(plan, *job, *attempt, reason, end);
+                let attempt = (*job, *attempt);
+                self.say_failure(
+                    plan,
+                    attempt,
+                    &headline,
+                    shown,
+                    Follows::Resume,
+                    was_printed,
+                );
                 self.ended(*job);
             }
             EventKind::JobSkipped { job, because } => {

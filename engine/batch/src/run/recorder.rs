@@ -6,7 +6,7 @@
 //! is made durable at once. Meanwhile the coordinating thread goes on: slots do not wait for disks.
 //!
 //! Where it cannot write, nobody is told of the ends that wait; it says so once, and tries again as
-//! more ends come, and when the run is over.
+//! more ends come, and when the run is over. What then is still not recorded is told as that.
 
 use std::io;
 use std::sync::Arc;
@@ -279,6 +279,7 @@ impl Desk {
             }
             EventKind::RunStarted { .. }
             | EventKind::JobFinished { end: None, .. }
+            | EventKind::JobUnrecorded { .. }
             | EventKind::JobSkipped { .. }
             | EventKind::RunFinished { .. } => {}
         }
@@ -315,7 +316,7 @@ impl Desk {
         match done {
             Ok(()) => {
                 self.needs_sync = false;
-                self.tell(|_| true);
+                self.tell();
             }
             Err(error) if self.trouble.is_none() => {
                 let folder = self.journal.folder().display();
@@ -331,11 +332,9 @@ impl Desk {
         }
     }
 
-    fn tell(&mut self, may_be_told: impl Fn(&Event) -> bool) {
+    fn tell(&mut self) {
         for event in self.held.drain(..) {
-            if may_be_told(&event) {
-                self.report.report(event);
-            }
+            self.report.report(event);
             if self.waiting.fetch_sub(1, Ordering::Relaxed) == MOST_UNRECORDED / 2 {
                 let _ = self.coordinator.send(Message::Reported);
             }
@@ -344,13 +343,23 @@ impl Desk {
 
     fn settle(mut self, mut summary: Summary, exit: u8) -> Settled {
         let mut unrecorded = 0;
-        for event in &self.held {
-            let EventKind::JobFinished { status, .. } = event.kind else {
+        for event in self.held.iter_mut().filter(|event| is_recorded(event)) {
+            let EventKind::JobFinished {
+                job,
+                attempt,
+                status,
+                end,
+            } = &mut event.kind
+            else {
                 continue;
             };
-            if !is_recorded(event) {
-                continue;
-            }
+            let (job, attempt, status, end) = (*job, *attempt, *status, end.take());
+            event.kind = EventKind::JobUnrecorded {
+                job,
+                attempt,
+                status,
+                end,
+            };
             unrecorded += 1;
             match status {
                 Status::Success => summary.succeeded -= 1,
@@ -359,7 +368,7 @@ impl Desk {
             }
             summary.cancelled += 1;
         }
-        self.tell(|event| !is_recorded(event));
+        self.tell();
         if self.trouble.is_none() {
             let end = Record::RunFinished(RunFinished {
                 time: SystemTime::now(),

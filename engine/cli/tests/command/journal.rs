@@ -457,6 +457,81 @@ fn a_full_disk_under_the_journal_stops_the_intake_and_loses_nothing() {
 }
 
 #[test]
+fn what_a_job_printed_whose_end_could_not_be_recorded_is_shown() {
+    let case = Case::new();
+    case.write("lines", said_and_noted(400));
+    let line = "ulimit -f 16; exec $REIVER run lines -j2 --joblog log";
+    let done = case.through_shell(line).expect(3);
+    let sorted = |text: &str| -> Vec<String> {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let ran = sorted(&case.read("ran"));
+    assert!(ran.len() < 400, "{}", ran.len());
+    assert_eq!(sorted(&done.stdout), ran);
+    let unrecorded = done
+        .stderr
+        .lines()
+        .filter(|l| l.starts_with("not recorded: "));
+    let unrecorded: Vec<&str> = unrecorded.collect();
+    assert!(!unrecorded.is_empty(), "{}", done.stderr);
+    for line in &unrecorded {
+        assert!(
+            line.contains("exit code 0") && line.contains("--resume"),
+            "{line}"
+        );
+    }
+    let number = match unrecorded.len() {
+        1 => "1 end of jobs".to_owned(),
+        many => format!("{many} ends of jobs"),
+    };
+    assert!(done.stderr.contains(&number), "{}", done.stderr);
+    // They have started, and count as cancelled.
+    let log = case.read("log");
+    assert_eq!(log.lines().count() - 1, ran.len(), "{log}");
+    let cancelled = log.lines().filter(|row| row.contains("\t-1\t0\t"));
+    assert_eq!(cancelled.count(), unrecorded.len(), "{log}");
+}
+
+#[test]
+fn the_failure_of_a_job_whose_end_could_not_be_recorded_is_shown() {
+    let case = Case::new();
+    case.write(
+        "lines",
+        said_and_noted(400).replace(">> ran", ">> ran; exit 7"),
+    );
+    let line = "ulimit -f 16; exec $REIVER run lines -j2 --keep-order";
+    let done = case.through_shell(line).expect(3);
+    let ran = case.read("ran").lines().count();
+    let shown = |word: &str| {
+        done.stderr
+            .lines()
+            .filter(|line| line.starts_with(word) && line.contains("exit code 7"))
+            .count()
+    };
+    let unrecorded = shown("not recorded: ");
+    assert!(unrecorded > 0, "{}", done.stderr);
+    // The end repeats the first 50 of those that failed.
+    let failed = ran - unrecorded;
+    assert_eq!(
+        shown("failed: "),
+        failed + failed.min(50),
+        "{}",
+        done.stderr
+    );
+    assert_eq!(done.stdout.lines().count(), ran);
+}
+
+/// Lines for a shell that print their number and write it down.
+fn said_and_noted(count: usize) -> String {
+    let lines = 0..count;
+    lines
+        .map(|line| format!("echo {line}; echo {line} >> ran\n"))
+        .collect()
+}
+
+#[test]
 fn where_there_is_no_room_for_a_word_of_it_the_run_ends_all_the_same() {
     let case = Case::new();
     case.write("lines", "echo well >> ran\n".repeat(400));
