@@ -30,6 +30,41 @@ pub struct JobFile {
     pub defaults: JobKeys,
     /// The jobs in file order.
     pub entries: Vec<Entry>,
+    /// What reading has refused of `[limits]`, `[pools]` and `[resources]`.
+    pub refused: Refused,
+}
+
+impl JobFile {
+    /// The file as a whole could not be read: it may hold any jobs and limits.
+    pub(crate) fn nothing_was_read(&mut self) {
+        self.entries.push(Entry::Unread);
+        self.refused = Refused::All;
+    }
+}
+
+/// What could not be read of the numbers that jobs share: no job is wrong for want of one of those.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// Those of these names.
+    Some(Vec<String>),
+    /// There may have been any.
+    All,
+}
+
+impl Refused {
+    /// True where this number is unknown.
+    pub fn holds(&self, name: &str) -> bool {
+        match self {
+            Refused::Some(names) => names.iter().any(|refused| refused == name),
+            Refused::All => true,
+        }
+    }
+}
+
+impl Default for Refused {
+    fn default() -> Refused {
+        Refused::Some(Vec::new())
+    }
 }
 
 /// `[limits]`.
@@ -57,6 +92,8 @@ pub enum Entry {
         /// Its keys.
         keys: Box<JobKeys>,
     },
+    /// What was to be a job, or the name of one, and could not be read: a job that may be called anything.
+    Unread,
     /// A line of a text file, for `/bin/sh -c` as it stands.
     Line {
         /// Its line in its file, from 1: it is called `line-N`.
@@ -219,6 +256,8 @@ pub struct RetryKeys {
     pub max_delay: Option<Duration>,
     /// Whether a wait is a random part of itself.
     pub jitter: Option<bool>,
+    /// True where reading has refused what was, or may have been, the count.
+    pub is_count_refused: bool,
 }
 
 /// How the waits between attempts grow.
@@ -240,6 +279,8 @@ pub struct MatrixKeys {
     pub include: Vec<Spanned<Cell>>,
     /// `exclude`.
     pub exclude: Vec<Spanned<Cell>>,
+    /// True where reading has refused some of it: what is here does not say which cells there are.
+    pub has_mistakes: bool,
 }
 
 /// A value among a task's `args`; its texts are `T`.

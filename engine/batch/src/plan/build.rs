@@ -223,8 +223,8 @@ struct Builder<'s> {
     tables: Vec<Table>,
     drafts: Vec<Draft>,
     jobs: Vec<Job>,
-    /// The names of jobs whose matrix is wrong: to need them is no second mistake.
-    left_out: Vec<Glob>,
+    /// The names of jobs that could not be read, or whose matrix is wrong: to need them is no second mistake.
+    left_out: Vec<(String, Glob)>,
     /// False where reading has left out what a job needs; it has said so.
     is_complete: bool,
     /// The `#JOB` state whose table is the last one.
@@ -307,6 +307,7 @@ impl Builder<'_> {
                 };
                 self.table(source, place, span, &merged);
             }
+            Entry::Unread => self.leave_out("*"),
             Entry::Line {
                 line,
                 span,
@@ -329,11 +330,9 @@ impl Builder<'_> {
         };
         // A job whose matrix is wrong is left out: its placeholders would mean nothing.
         let Some(matrix) = matrix else {
-            self.is_complete = false;
             let name = keys.own.name.as_ref().map_or("{job}", |name| &name.value);
             let (pattern, _) = Template::parse(name, |_| Some(()));
-            self.left_out
-                .push(Glob::new(&pattern.render(|()| "*".into())));
+            self.leave_out(&pattern.render(|()| "*".into()));
             return;
         };
         if !self.has_room(
@@ -398,6 +397,15 @@ impl Builder<'_> {
             has_sound_name,
             needs: needs.into(),
         });
+    }
+
+    /// There would be jobs with such names, were it not for what has been said.
+    fn leave_out(&mut self, names: &str) {
+        self.is_complete = false;
+        // They may be as many as the lines of a file.
+        if self.left_out.last().is_none_or(|(last, _)| last != names) {
+            self.left_out.push((names.to_owned(), Glob::new(names)));
+        }
     }
 
     /// A table for the lines under one `#JOB` state.
@@ -473,6 +481,7 @@ struct Fit<'s> {
 impl Fit<'_> {
     /// Refuses what can never start.
     fn check(&self, texts: &mut Texts<'_>, keys: &Merged<'_>, settings: &Settings) {
+        let is_known = |name: &str| !self.settled.refused.iter().any(|file| file.holds(name));
         let limits = self.settled.limits;
         let id = texts.id;
         let mut refuse = |place: Place, message: String, help: String| {
@@ -481,6 +490,7 @@ impl Fit<'_> {
             texts.findings.push(error);
         };
         if let Some(cpus) = keys.get(|keys| &keys.cpus)
+            && is_known("cpus")
             && settings.class != Class::Io
             && cpus.value > limits.cpus
         {
@@ -492,6 +502,7 @@ impl Fit<'_> {
             );
         }
         if let Some(memory) = keys.get(|keys| &keys.memory)
+            && is_known("memory")
             && let Some(limit) = limits.memory
             && memory.value > limit
         {
@@ -501,7 +512,9 @@ impl Fit<'_> {
                 "ask for less, or raise `limits.memory` or `--limit memory=SIZE`".to_owned(),
             );
         }
-        if let Some(pool) = keys.get(|keys| &keys.pool) {
+        if let Some(pool) = keys.get(|keys| &keys.pool)
+            && is_known(&pool.value)
+        {
             let pools = &self.settled.pools;
             if !pools.iter().any(|(name, _)| *name == pool.value) {
                 let message = format!("there is no pool `{}`", pool.value);
@@ -509,7 +522,8 @@ impl Fit<'_> {
                 refuse(place_of(id, pool), message, help);
             }
         }
-        for (name, count) in keys.resources().filter(|(_, count)| count.value > 0) {
+        let asked = keys.resources().filter(|(_, count)| count.value > 0);
+        for (name, count) in asked.filter(|(name, _)| is_known(name)) {
             let resources = &self.settled.resources;
             match resources.iter().find(|(known, _)| known == name) {
                 None => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::findings::{Findings, Place, place_of, source_of};
 use super::{Limits, Overrides};
-use crate::job_file::JobFile;
+use crate::job_file::{JobFile, Refused};
 use crate::read::can_name_resource;
 use crate::source::{Source, Spanned};
 
@@ -22,6 +22,8 @@ pub(super) struct Settled {
     pub(super) pools: Vec<(String, u32)>,
     pub(super) resources: Vec<(String, u32)>,
     pub(super) max_fails: Option<u32>,
+    /// What each file says of this that could not be read.
+    pub(super) refused: Vec<Refused>,
 }
 
 /// Variables that every job has, whatever resources there are.
@@ -102,6 +104,7 @@ pub(super) fn settle(
         pools,
         resources,
         max_fails,
+        refused: files.iter().map(|file| file.refused.clone()).collect(),
     }
 }
 

@@ -51,13 +51,11 @@ impl Matrix {
     ) -> Option<Self> {
         let whole = place_of(source, matrix);
         let matrix = &matrix.value;
-        if !check(source, &whole, matrix, findings) {
+        if !check(source, &whole, matrix, findings) || matrix.has_mistakes {
             return None;
         }
         let unfolded = Unfolding::new(matrix).unfold(matrix);
-        // An axis that is empty has been refused where it was read.
-        let is_read = matrix.axes.iter().all(|(_, values)| !values.is_empty());
-        if unfolded.cells == 0 && is_read {
+        if unfolded.cells == 0 {
             let mut finding = whole.warning("this matrix has no cells, so the job never runs");
             finding.help = Some("give it an axis or an `include`, or exclude less".into());
             findings.push(finding);

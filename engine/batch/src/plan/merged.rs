@@ -131,7 +131,10 @@ impl<'k> Merged<'k> {
             .map(|r| r.value)
             .unwrap_or_default();
         let count = first.count.or(then.count);
-        if let (None, Some(own)) = (count, own) {
+        let is_refused = first.is_count_refused || then.is_count_refused;
+        if let (None, Some(own)) = (count, own)
+            && !is_refused
+        {
             let mut error = place_of(source, own).error("`retries` has no `count`");
             error.help = Some("say how often: `count = 2`".into());
             findings.push(error);

@@ -20,7 +20,7 @@ const COMPARISONS_MAX: usize = 2_000_000;
 pub(super) fn resolve(
     plan: &mut Plan,
     drafts: &[Draft],
-    left_out: &[Glob],
+    left_out: &[(String, Glob)],
     findings: &mut Findings,
 ) {
     if drafts.iter().all(|draft| draft.needs.is_empty()) {
@@ -66,7 +66,7 @@ pub(super) fn resolve(
 struct Resolver<'p, 'f> {
     plan: &'p Plan,
     /// Names that would be there, were it not for other mistakes.
-    left_out: &'p [Glob],
+    left_out: &'p [(String, Glob)],
     findings: &'f mut Findings,
     /// All names in order, made for the first glob: those that begin alike stand together.
     sorted: Option<Vec<(Cow<'p, str>, JobIndex)>>,
@@ -101,7 +101,7 @@ impl Resolver<'_, '_> {
             }
             let glob = Glob::new(text);
             if !glob.is_pattern() {
-                if !self.left_out.iter().any(|name| name.matches(text)) {
+                if !self.left_out.iter().any(|(_, name)| name.matches(text)) {
                     self.refuse_unknown(text, need);
                 }
                 continue;

@@ -41,6 +41,7 @@ pub(super) fn read(
         }
         place += 1;
         let Some(value) = parse(text, line_start, &mut keys) else {
+            take(Entry::Unread);
             continue;
         };
         let Kind::Table(table) = &value.kind else {
@@ -48,9 +49,10 @@ pub(super) fn read(
             keys.findings
                 .error(value.span, message)
                 .help("write one job a line: {\"run\": \"...\"}");
+            take(Entry::Unread);
             continue;
         };
-        let keys = Box::new(keys.job(table, &value.span));
+        let keys = Box::new(keys.job(table, &value.span, take));
         take(Entry::Table {
             place,
             span: value.span.clone(),

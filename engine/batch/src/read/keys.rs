@@ -9,8 +9,8 @@ use super::Findings;
 use super::size::parse_size;
 use super::tree::{Kind, Table, Value};
 use crate::job_file::{
-    Affinity, Arg, Backoff, Cell, JobKeys, LimitKeys, MatrixKeys, MemoryPolicy, NeedKey, NumaKeys,
-    RetryKeys, When,
+    Affinity, Arg, Backoff, Cell, Entry, JobKeys, LimitKeys, MatrixKeys, MemoryPolicy, NeedKey,
+    NumaKeys, RetryKeys, When,
 };
 use crate::source::{Span, Spanned};
 
@@ -69,8 +69,16 @@ pub(super) struct Keys<'f> {
 
 impl Keys<'_> {
     /// A `[[job]]` or a line of JSON; `header` is where it stands.
-    pub(super) fn job(&mut self, table: &Table, header: &Span) -> JobKeys {
+    pub(super) fn job(
+        &mut self,
+        table: &Table,
+        header: &Span,
+        take: &mut impl FnMut(Entry),
+    ) -> JobKeys {
         let keys = self.keys(table, "a job");
+        if keys.name.is_none() && table.iter().any(|(key, _)| key.value == "name") {
+            take(Entry::Unread);
+        }
         let place = |name: &str| table.iter().find(|(key, _)| key.value == name);
         let given: Vec<&Spanned<String>> = ACTIONS
             .iter()
@@ -143,7 +151,7 @@ impl Keys<'_> {
                         needs.iter().filter_map(|need| self.need(need)).collect()
                     })
                 }
-                "matrix" => keys.matrix = self.matrix(value),
+                "matrix" => keys.matrix = Some(self.matrix(value)),
                 "class" => {
                     let classes = [
                         ("cpu", Class::Cpu),
@@ -171,7 +179,7 @@ impl Keys<'_> {
                 "deadline" => keys.deadline = self.time_limit(key, value),
                 "timeout" => keys.timeout = self.time_limit(key, value),
                 "kill-after" => keys.kill_after = self.duration(value),
-                "retries" => keys.retries = self.retries(value),
+                "retries" => keys.retries = Some(self.retries(value)),
                 "cwd" => keys.cwd = self.filled_text(key, value),
                 "env" => keys.env = self.env(value),
                 "stdin" => keys.stdin = self.filled_text(key, value),
@@ -659,10 +667,11 @@ impl Keys<'_> {
         })
     }
 
-    fn matrix(&mut self, value: &Value) -> Option<Spanned<MatrixKeys>> {
+    fn matrix(&mut self, value: &Value) -> Spanned<MatrixKeys> {
         let mut matrix = MatrixKeys::default();
-        let table = self.table(value)?;
-        if table.is_empty() {
+        let before = self.findings.list.len();
+        let table = self.table(value).map_or(&[][..], Vec::as_slice);
+        if table.is_empty() && self.findings.list.len() == before {
             self.findings
                 .error(value.span.clone(), "the matrix is empty")
                 .help("give it an axis, or leave it out");
@@ -672,27 +681,24 @@ impl Keys<'_> {
                 "include" => matrix.include = self.cells(value, "include"),
                 "exclude" => matrix.exclude = self.cells(value, "exclude"),
                 _ => {
-                    let Some(values) = self.array(value, &key.value) else {
-                        continue;
-                    };
-                    if values.is_empty() {
+                    let values = self.array(value, &key.value);
+                    if values.is_some_and(<[Value]>::is_empty) {
                         let message = format!("the axis `{}` is empty", key.value);
                         self.findings
                             .error(value.span.clone(), message)
                             .help("give it values, or leave it out");
                     }
-                    let values = values
-                        .iter()
-                        .filter_map(|value| self.scalar(value))
-                        .collect();
+                    let values = values.unwrap_or_default().iter();
+                    let values = values.filter_map(|value| self.scalar(value)).collect();
                     matrix.axes.push((key.clone(), values));
                 }
             }
         }
-        Some(Spanned {
+        matrix.has_mistakes = self.findings.list.len() > before;
+        Spanned {
             value: matrix,
             span: value.span.clone(),
-        })
+        }
     }
 
     fn cells(&mut self, value: &Value, what: &str) -> Vec<Spanned<Cell>> {
@@ -718,13 +724,16 @@ impl Keys<'_> {
         read
     }
 
-    fn retries(&mut self, value: &Value) -> Option<Spanned<RetryKeys>> {
+    fn retries(&mut self, value: &Value) -> Spanned<RetryKeys> {
         let mut retries = RetryKeys::default();
         match &value.kind {
             Kind::Table(table) => {
                 for (key, value) in table {
                     match key.value.as_str() {
-                        "count" => retries.count = self.count(value, 0).map(|count| count.value),
+                        "count" => {
+                            retries.count = self.count(value, 0).map(|count| count.value);
+                            retries.is_count_refused |= retries.count.is_none();
+                        }
                         "backoff" => {
                             let words = [
                                 ("fixed", Backoff::Fixed),
@@ -743,20 +752,24 @@ impl Keys<'_> {
                         _ => {
                             let known = ["count", "backoff", "delay", "max-delay", "jitter"];
                             self.unknown(key, &known, " in retries");
+                            retries.is_count_refused = true;
                         }
                     }
                 }
             }
-            Kind::Integer(_) => retries.count = Some(self.count(value, 0)?.value),
+            Kind::Integer(_) => {
+                retries.count = self.count(value, 0).map(|count| count.value);
+                retries.is_count_refused = retries.count.is_none();
+            }
             _ => {
                 self.refuse(value, "a number or { count = ..., delay = ... }");
-                return None;
+                retries.is_count_refused = true;
             }
         }
-        Some(Spanned {
+        Spanned {
             value: retries,
             span: value.span.clone(),
-        })
+        }
     }
 
     fn env(&mut self, value: &Value) -> Vec<(Spanned<String>, Spanned<String>)> {

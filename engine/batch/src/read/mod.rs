@@ -17,7 +17,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::job_file::{Entry, JobFile, JobKeys, LimitKeys};
+use crate::job_file::{Entry, JobFile, JobKeys, LimitKeys, Refused};
 use crate::source::{Form, Source, SourceId, Span};
 
 /// Parses one file. What it finds at fault is not in the result, so a file with an error among its
@@ -41,11 +41,13 @@ pub(crate) fn read_head(id: SourceId, source: &Source) -> (JobFile, Vec<Diagnost
         resources: Vec::new(),
         defaults: JobKeys::default(),
         entries: Vec::new(),
+        refused: Refused::default(),
     };
-    if source.form == Form::Toml
-        && let Some(body) = utf8_body(source, &mut findings)
-    {
-        toml::read(body, source.body_start(), &mut file, &mut findings);
+    if source.form == Form::Toml {
+        match utf8_body(source, &mut findings) {
+            Some(body) => toml::read(body, source.body_start(), &mut file, &mut findings),
+            None => file.nothing_was_read(),
+        }
     }
     (file, findings.list)
 }
@@ -61,11 +63,10 @@ pub(crate) fn read_lines(
     match source.form {
         Form::Toml => {}
         Form::Text => text::read(&source.text, start, &mut take, &mut findings),
-        Form::JsonLines => {
-            if let Some(body) = utf8_body(source, &mut findings) {
-                jsonl::read(body, start, &mut take, &mut findings);
-            }
-        }
+        Form::JsonLines => match utf8_body(source, &mut findings) {
+            Some(body) => jsonl::read(body, start, &mut take, &mut findings),
+            None => take(Entry::Unread),
+        },
     }
     findings.list
 }

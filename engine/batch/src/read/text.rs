@@ -52,6 +52,7 @@ pub(super) fn read(
                     "a command cannot hold a NUL byte",
                 )
                 .help("take it out; is this a text file?");
+            take(Entry::Unread);
         } else {
             take(Entry::Line {
                 line: number,

@@ -5,7 +5,8 @@ use toml::de::{DeTable, DeValue};
 use super::keys::Keys;
 use super::tree::{Kind, Table, Value};
 use super::{Findings, jsonl};
-use crate::job_file::{Entry, JobFile};
+use crate::diagnostic::Diagnostic;
+use crate::job_file::{Entry, JobFile, Refused};
 use crate::source::{Span, Spanned};
 
 pub(super) fn read(body: &str, start: usize, file: &mut JobFile, findings: &mut Findings) {
@@ -17,11 +18,13 @@ pub(super) fn read(body: &str, start: usize, file: &mut JobFile, findings: &mut 
     }
     if !errors.is_empty() {
         // What was recovered may mean something else than what was meant.
+        file.nothing_was_read();
         return;
     }
     let table = table(document.get_ref(), start);
     let mut keys = Keys { findings };
     for (key, value) in table {
+        let found_before = keys.findings.list.len();
         match key.value.as_str() {
             "name" => file.name = keys.run_name(&value),
             "max-fails" => file.max_fails = keys.count(&value, 0),
@@ -48,6 +51,13 @@ pub(super) fn read(body: &str, start: usize, file: &mut JobFile, findings: &mut 
                 "",
             ),
         }
+        if ["limits", "pools", "resources"].contains(&key.value.as_str()) {
+            note_refused(
+                &value,
+                &keys.findings.list[found_before..],
+                &mut file.refused,
+            );
+        }
     }
 }
 
@@ -57,15 +67,31 @@ fn jobs(value: &Value, body: &str, start: usize, file: &mut JobFile, keys: &mut 
         keys.findings
             .error(value.span.clone(), message)
             .help("write `[[job]]` above each job");
+        file.entries.push(Entry::Unread);
         return;
     };
     for (place, job) in (1..).zip(jobs) {
         let Some(table) = keys.table(job) else {
+            file.entries.push(Entry::Unread);
             continue;
         };
         let span = header(body, start, &job.span);
-        let keys = Box::new(keys.job(table, &span));
+        let keys = Box::new(keys.job(table, &span, &mut |entry| file.entries.push(entry)));
         file.entries.push(Entry::Table { place, span, keys });
+    }
+}
+
+/// Notes which of the numbers that jobs share these findings are about.
+fn note_refused(shared: &Value, found: &[Diagnostic], refused: &mut Refused) {
+    let is_found = |span: &Span| found.iter().any(|finding| finding.span == *span);
+    match (&shared.kind, refused) {
+        (Kind::Table(table), Refused::Some(names)) => {
+            let wrong = table
+                .iter()
+                .filter(|(key, value)| is_found(&key.span) || is_found(&value.span));
+            names.extend(wrong.map(|(key, _)| key.value.clone()));
+        }
+        (_, refused) => *refused = Refused::All,
     }
 }
 

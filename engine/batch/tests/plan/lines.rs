@@ -90,7 +90,7 @@ fn mistakes_are_the_same_whether_a_file_is_read_whole_or_line_by_line() {
         "a.jsonl",
         Form::JsonLines,
         b"{\"name\":\"one\",\"run\":\"a\",\"cpus\":64}\n[]\n{\"run\":\n{\"name\":\"one\",\"command\":[]}\n\
-          {\"run\":\"b\",\"colour\":1}\n{\"run\":\"c\",\"needs\":[\"nobody\"]}\n\
+          {\"run\":\"b\",\"colour\":1}\n{\"run\":\"c\",\"retries\":{}}\n\
           {\"command\":[\"d\",\"{name}\"],\"name\":\"{nam}\"}\n{\"run\":\"e\",\"cpus\":64}\n",
     );
     let text = source(
@@ -102,6 +102,15 @@ fn mistakes_are_the_same_whether_a_file_is_read_whole_or_line_by_line() {
     assert!(plan.is_none());
     assert!(found.len() > 15, "{found:?}");
 
+    // Of whom a line that cannot be read may be, nothing can be said.
+    let needing = source(
+        "a.jsonl",
+        Form::JsonLines,
+        b"{\"run\":\"c\",\"needs\":[\"nobody\"]}\n",
+    );
+    let (plan, found) = both_ways(&[needing]);
+    assert!(plan.is_none());
+    assert_eq!(found.len(), 1, "{found:?}");
     let no_utf8 = source("a.jsonl", Form::JsonLines, b"{\"run\":\"\xff\"}\n");
     let (plan, found) = both_ways(&[no_utf8]);
     assert!(plan.is_none());

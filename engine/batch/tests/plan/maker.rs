@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use reiver::Topology;
-use reiver_batch::job_file::{Entry, JobFile, JobKeys, LimitKeys, MatrixKeys, NeedKey, When};
+use reiver_batch::job_file::{
+    Entry, JobFile, JobKeys, LimitKeys, MatrixKeys, NeedKey, Refused, When,
+};
 use reiver_batch::plan::{Machine, Overrides, Plan, plan};
 use reiver_batch::source::Spanned;
 use reiver_batch::{Diagnostic, Form, Severity, Source, SourceId};
@@ -26,6 +28,7 @@ impl Maker {
             resources: Vec::new(),
             defaults: JobKeys::default(),
             entries: Vec::new(),
+            refused: Refused::default(),
         };
         Self {
             text: Vec::new(),
@@ -120,6 +123,7 @@ impl Maker {
             axes,
             include: cells(include),
             exclude: cells(exclude),
+            has_mistakes: false,
         };
         Some(self.spanned("matrix", value))
     }

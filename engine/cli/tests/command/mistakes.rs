@@ -310,3 +310,122 @@ fn tasks_are_for_programs_that_have_some() {
         }
     }
 }
+
+/// What is said of a mistake that others seem to follow from, and whose first line is `only`.
+fn one_mistake(files: &[(&str, &str)], only: &str) {
+    let case = Case::new();
+    let mut words = vec!["check"];
+    for (name, text) in files {
+        case.write(name, text);
+        words.push(name);
+    }
+    let said = case.reiver(&words).expect(2).stdout;
+    let findings = said.lines().filter_map(|line| {
+        let line = line.trim_start();
+        line.strip_prefix("x ").or(line.strip_prefix("! "))
+    });
+    let findings: Vec<&str> = findings.collect();
+    assert_eq!(findings.len(), 1, "{said}");
+    assert!(findings[0].starts_with(only), "{said}");
+}
+
+#[test]
+fn what_could_not_be_read_may_be_any_job_and_any_limit() {
+    let user = (
+        "user.toml",
+        "[[job]]\nrun = 'x'\nneeds = ['a', 'b-*']\npool = 'db'\nresources = { gpu = 1 }\ncpus = 9999\n",
+    );
+    let no_toml = "[limits]\ncpus = 9999\n[pools]\ndb = 1\n[[job]\nname = 'a'\nrun = 'x'\n";
+    one_mistake(&[("bad.toml", no_toml), user], "bad.toml:5:");
+    one_mistake(&[user, ("bad.toml", no_toml)], "bad.toml:5:");
+    let needing = ("needing.toml", "[[job]]\nrun = 'x'\nneeds = ['a', 'b-*']\n");
+    for (name, text, place) in [
+        (
+            "bad.jsonl",
+            "{\"run\": \"x\"}\n{\"name\": \"a\"\n{\"run\": \"x\"}\n",
+            "2:",
+        ),
+        (
+            "bad.jsonl",
+            "{\"name\": 3, \"run\": \"x\"}\n",
+            "1:10: expected a text",
+        ),
+        ("bad.jsonl", "3\n", "1:1: the line holds a number"),
+        (
+            "bad.txt",
+            "x\n\0\n",
+            "2:1: a command cannot hold a NUL byte",
+        ),
+        ("bad.toml", "job = 3\n", "1:7: `job` is a number"),
+        ("bad.toml", "job = [3]\n", "1:8: expected a table"),
+    ] {
+        one_mistake(&[(name, text), needing], &format!("{name}:{place}"));
+    }
+    // Of a file that was read all that is wrong is told.
+    let case = Case::new();
+    case.write("bad.toml", "[[job]\n");
+    case.write("other.toml", "[[job]]\nrun = 'x'\ncpu = 1\n");
+    let said = case
+        .reiver(&["check", "bad.toml", "other.toml"])
+        .expect(2)
+        .stdout;
+    assert!(said.contains("other.toml:3:1: unknown key `cpu`"), "{said}");
+}
+
+#[test]
+fn what_follows_from_a_mistake_is_no_second_one() {
+    for (text, only) in [
+        (
+            "[[job]]\nname = 'a-{x}'\nrun = 'x {x}'\nmatrix = [1, 2]\n\
+          [[job]]\nrun = 'x'\nneeds = ['a-1']\n",
+            "4:10: expected a table",
+        ),
+        (
+            "[[job]]\nrun = 'x'\nmatrix = {}\n",
+            "3:10: the matrix is empty",
+        ),
+        (
+            "[[job]]\nrun = 'x {x}'\nmatrix = { x = 3 }\n",
+            "3:16: `x` is a number",
+        ),
+        (
+            "[[job]]\nrun = 'x {x}'\nmatrix = { y = [1], x = 3, exclude = [{ x = 3 }] }\n",
+            "3:25: `x` is a number",
+        ),
+        (
+            "[[job]]\nrun = 'x'\nmatrix = { include = 3 }\n",
+            "3:22: `include` is a number",
+        ),
+        (
+            "[[job]]\nrun = 'x'\nmatrix = { x = [[1]] }\n",
+            "3:17: expected a text",
+        ),
+        (
+            "[[job]]\nrun = 'x'\nretries = { count = -1 }\n",
+            "3:21: -1 is out of range",
+        ),
+        (
+            "[[job]]\nrun = 'x'\nretries = { cuont = 1 }\n",
+            "3:13: unknown key `cuont`",
+        ),
+        (
+            "[defaults]\nretries = 'x'\n[[job]]\nrun = 'x'\nretries = { delay = '1s' }\n",
+            "2:11: expected a number",
+        ),
+        (
+            "[defaults]\nretries = { count = 1.5 }\n[[job]]\nrun = 'x'\n\
+             retries = { delay = '1s' }\n",
+            "2:21: expected a whole number",
+        ),
+        (
+            "[pools]\ndb = 0\n[[job]]\nrun = 'x'\npool = 'db'\n",
+            "2:6: 0 is out of range",
+        ),
+        (
+            "[limits]\ncpus = 'many'\n[[job]]\nrun = 'x'\ncpus = 9999\n",
+            "2:8: expected a whole number",
+        ),
+    ] {
+        one_mistake(&[("jobs.toml", text)], &format!("jobs.toml:{only}"));
+    }
+}
