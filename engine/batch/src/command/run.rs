@@ -157,10 +157,10 @@ fn carry_out(
              with --resume"
         ));
     }
-    Ok(match outcome.trouble {
-        Some(error) => trouble(&error),
-        None => outcome.exit,
-    })
+    if let Some(error) = &outcome.trouble {
+        trouble(error);
+    }
+    Ok(outcome.exit)
 }
 
 /// A file that is written as the run goes on; its errors say which.

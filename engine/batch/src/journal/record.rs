@@ -35,7 +35,7 @@ pub(crate) enum Record {
     },
     /// A job is over.
     Finished { number: u32, end: JobEnd },
-    /// The run is over.
+    /// The run is over; where it says so twice, the last time holds.
     RunFinished(RunFinished),
     /// All of the segment before this place was durable when this was written.
     Durable { before: u64 },

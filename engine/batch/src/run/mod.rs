@@ -39,7 +39,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::PathBuf;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -59,7 +59,7 @@ pub use launch::close_inherited_descriptors;
 pub use leftovers::{Leftovers, boot_id, end_leftovers};
 use load::Load;
 pub use memory::available_memory;
-use recorder::Recorder;
+use recorder::{Recorder, Settled};
 pub use rehearsal::rehearse;
 use reporter::Reporter;
 use tasks::{TaskNews, Tasks};
@@ -84,8 +84,9 @@ pub struct Options {
 pub struct Outcome {
     /// How many jobs ended how.
     pub summary: Summary,
-    /// The exit code that says so: 0, 1 (or how many failed), 3 where output of jobs was lost or their
-    /// ends could not be recorded, or 128 and the number of the signal that ended it.
+    /// The exit code that says so: 0, 1 (or how many failed), 3 where output of jobs was lost, their ends
+    /// could not be recorded or a sink had trouble, or 128 and the number of the signal that ended it: of
+    /// SIGPIPE, where what a sink writes to is gone.
     pub exit: u8,
     /// The first sink's trouble, where one had any.
     pub trouble: Option<io::Error>,
@@ -253,40 +254,58 @@ pub fn run(
     }
     attempts.close_groups();
     summary.duration = begin.elapsed();
-    let signal = control
-        .signal()
-        .and_then(|signal| u8::try_from(128 + signal).ok());
-    let exit_of = |summary: Summary, has_failed: bool| {
-        let failed = summary.failed > 0 || summary.cancelled > 0;
-        let by_itself = match (has_failed, exit_counts) {
-            (true, _) => REIVER_FAILED,
-            (false, true) => u8::try_from(summary.failed.min(MOST_COUNTED)).expect("it is small"),
-            (false, false) => u8::from(failed),
-        };
-        signal.unwrap_or(by_itself)
+    let signal = control.signal();
+    let mut settled = match recorder {
+        Some(recorder) => recorder.settle(summary),
+        None => Settled::without(summary),
     };
-    let mut exit = exit_of(summary, lost);
-    let mut unrecorded = 0;
-    if let Some(recorder) = recorder {
-        let settled = recorder.settle(summary, exit);
-        (summary, unrecorded) = (settled.summary, settled.unrecorded);
-        exit = exit_of(summary, lost || settled.trouble.is_some());
-    }
-    reporter
-        .report
-        .kind(EventKind::RunFinished { summary, exit });
-    reporter.finish();
-    while let Ok(message) = receiver.try_recv() {
-        if let Message::SinkFailed(error) = message {
-            trouble.get_or_insert(error);
+    let summary = settled.summary;
+    let exit_of = |settled: &Settled, trouble: &Option<io::Error>| match (trouble, signal) {
+        (Some(error), _) if error.kind() == io::ErrorKind::BrokenPipe => by_signal(libc::SIGPIPE),
+        (Some(_), _) => REIVER_FAILED,
+        (None, Some(signal)) => by_signal(signal),
+        (None, None) if lost || settled.has_failed => REIVER_FAILED,
+        (None, None) if exit_counts => {
+            u8::try_from(summary.failed.min(MOST_COUNTED)).expect("it is small")
         }
+        (None, None) => u8::from(summary.failed > 0 || summary.cancelled > 0),
+    };
+    // What the journal and the sinks are told of the code is what it is, as far as anybody can know.
+    reporter.catch_up();
+    note_trouble(&receiver, &mut trouble);
+    settled.record(exit_of(&settled, &trouble));
+    let told = exit_of(&settled, &trouble);
+    reporter.report.kind(EventKind::RunFinished {
+        summary,
+        exit: told,
+    });
+    reporter.finish();
+    note_trouble(&receiver, &mut trouble);
+    if exit_of(&settled, &trouble) != told {
+        settled.record(exit_of(&settled, &trouble));
     }
+    let (exit, unrecorded) = (exit_of(&settled, &trouble), settled.unrecorded);
+    settled.close();
     Ok(Outcome {
         summary,
         exit,
         trouble,
         unrecorded,
     })
+}
+
+/// The exit code of a run that a signal has ended.
+fn by_signal(signal: i32) -> u8 {
+    u8::try_from(128 + signal).expect("signals are small numbers")
+}
+
+/// The first trouble of a sink that there has been word of.
+fn note_trouble(messages: &Receiver<Message>, trouble: &mut Option<io::Error>) {
+    for message in messages.try_iter() {
+        if let Message::SinkFailed(error) = message {
+            trouble.get_or_insert(error);
+        }
+    }
 }
 
 /// The cgroups for a run some of whose jobs state memory. What killed runs have left of theirs is removed

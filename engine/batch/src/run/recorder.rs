@@ -38,10 +38,9 @@ pub(super) struct Recorder {
 #[derive(Debug)]
 enum Letter {
     Event(Event, Born),
-    /// All jobs are over: `exit` would be the run's code. Answered once all that can be is durable.
+    /// All jobs are over. Answered once all that can be is durable.
     Settle {
         summary: Summary,
-        exit: u8,
         answer: Sender<Settled>,
     },
 }
@@ -53,8 +52,10 @@ pub(super) struct Settled {
     pub(super) summary: Summary,
     /// How many those are.
     pub(super) unrecorded: usize,
-    /// The first trouble, if there was any.
-    pub(super) trouble: Option<io::Error>,
+    /// True where it could not be written at some time.
+    pub(super) has_failed: bool,
+    /// The end of the run is still to be recorded; none where nobody is left who could.
+    pub(super) journal: Option<Journal>,
 }
 
 impl Recorder {
@@ -77,7 +78,7 @@ impl Recorder {
             records: Vec::new(),
             needs_sync: false,
             next_sync: Instant::now(),
-            trouble: None,
+            has_failed: false,
         };
         let thread = thread::Builder::new()
             .name("reiver-journal".into())
@@ -104,25 +105,58 @@ impl Recorder {
         self.waiting.load(Ordering::Relaxed) < MOST_UNRECORDED
     }
 
-    /// Waits until all that can be is durable and reported, the end of the run too, and closes the
-    /// journal.
-    pub(super) fn settle(self, summary: Summary, exit: u8) -> Settled {
+    /// Waits until all that can be is durable and reported, but for the end of the run.
+    pub(super) fn settle(self, summary: Summary) -> Settled {
         let (answer, settled) = channel();
-        let _ = self.inbox.send(Letter::Settle {
-            summary,
-            exit,
-            answer,
-        });
+        let _ = self.inbox.send(Letter::Settle { summary, answer });
         self.thread.thread().unpark();
         let settled = settled.recv();
         let _ = self.thread.join();
         settled.unwrap_or_else(|_| Settled {
             summary,
             unrecorded: 0,
-            trouble: Some(io::Error::other(
-                "the thread that writes the journal has panicked",
-            )),
+            has_failed: true,
+            journal: None,
         })
+    }
+}
+
+impl Settled {
+    /// Of a run that keeps no journal.
+    pub(super) fn without(summary: Summary) -> Settled {
+        Settled {
+            summary,
+            unrecorded: 0,
+            has_failed: false,
+            journal: None,
+        }
+    }
+
+    /// Records how the run ended; once more where that was not the end after all: the last one holds.
+    /// Where the journal has failed before, it knows of no end.
+    pub(super) fn record(&mut self, exit: u8) {
+        let Some(journal) = self.journal.as_mut().filter(|_| !self.has_failed) else {
+            return;
+        };
+        let end = Record::RunFinished(RunFinished {
+            time: SystemTime::now(),
+            summary: self.summary,
+            exit,
+        });
+        if let Err(error) = journal.append(&[end]).and_then(|()| journal.sync()) {
+            let folder = journal.folder().display();
+            tracing::error!(
+                "cannot write the journal {folder}: {error}; it does not know that the run ended with {exit}"
+            );
+            self.has_failed = true;
+        }
+    }
+
+    /// Lets go of the journal: nothing of the run is left.
+    pub(super) fn close(self) {
+        if let Some(journal) = self.journal {
+            journal.close();
+        }
     }
 }
 
@@ -163,7 +197,7 @@ struct Desk {
     /// Some of what is held may only be told once it is durable.
     needs_sync: bool,
     next_sync: Instant,
-    trouble: Option<io::Error>,
+    has_failed: bool,
 }
 
 impl Desk {
@@ -185,8 +219,8 @@ impl Desk {
                 }
             }
             self.commit();
-            if let Some((summary, exit, answer)) = end {
-                let settled = self.settle(summary, exit);
+            if let Some((summary, answer)) = end {
+                let settled = self.settle(summary);
                 // Whoever asked waits.
                 let _ = answer.send(settled);
                 return;
@@ -194,18 +228,14 @@ impl Desk {
         }
     }
 
-    fn open(&mut self, letter: Letter) -> Option<(Summary, u8, Sender<Settled>)> {
+    fn open(&mut self, letter: Letter) -> Option<(Summary, Sender<Settled>)> {
         match letter {
             Letter::Event(event, born) => {
                 self.note(&event, born);
                 self.held.push(event);
                 None
             }
-            Letter::Settle {
-                summary,
-                exit,
-                answer,
-            } => Some((summary, exit, answer)),
+            Letter::Settle { summary, answer } => Some((summary, answer)),
         }
     }
 
@@ -318,13 +348,13 @@ impl Desk {
                 self.needs_sync = false;
                 self.tell();
             }
-            Err(error) if self.trouble.is_none() => {
+            Err(error) if !self.has_failed => {
                 let folder = self.journal.folder().display();
                 tracing::error!(
                     "cannot write the journal {folder}: {error}; nothing more is started, and what \
                      cannot be recorded runs again with --resume"
                 );
-                self.trouble = Some(error);
+                self.has_failed = true;
                 // Refused only once the run is over.
                 let _ = self.coordinator.send(Message::JournalFailed);
             }
@@ -341,7 +371,7 @@ impl Desk {
         }
     }
 
-    fn settle(mut self, mut summary: Summary, exit: u8) -> Settled {
+    fn settle(mut self, mut summary: Summary) -> Settled {
         let mut unrecorded = 0;
         for event in self.held.iter_mut().filter(|event| is_recorded(event)) {
             let EventKind::JobFinished {
@@ -369,20 +399,11 @@ impl Desk {
             summary.cancelled += 1;
         }
         self.tell();
-        if self.trouble.is_none() {
-            let end = Record::RunFinished(RunFinished {
-                time: SystemTime::now(),
-                summary,
-                exit,
-            });
-            let finished = self.journal.append(&[end]);
-            self.trouble = finished.and_then(|()| self.journal.sync()).err();
-        }
-        self.journal.close();
         Settled {
             summary,
             unrecorded,
-            trouble: self.trouble,
+            has_failed: self.has_failed,
+            journal: Some(self.journal),
         }
     }
 }

@@ -23,8 +23,15 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Where events go that the sinks are to be told of.
 #[derive(Debug, Clone)]
 pub(super) struct Report {
-    events: Sender<Event>,
+    events: Sender<News>,
     unreported: Arc<AtomicUsize>,
+}
+
+#[derive(Debug)]
+enum News {
+    Event(Event),
+    /// Somebody waits until all before it has been told.
+    CaughtUp(Sender<()>),
 }
 
 /// Hands events to the sinks, on a thread of its own.
@@ -39,14 +46,21 @@ impl Reporter {
         mut sinks: Vec<Box<dyn Sink>>,
         coordinator: Sender<Message>,
     ) -> io::Result<Reporter> {
-        let (events, receiver) = channel::<Event>();
+        let (events, receiver) = channel();
         let unreported = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&unreported);
         let thread = thread::Builder::new()
             .name("reiver-report".into())
             .spawn(move || {
-                while let Ok(event) = receiver.recv() {
-                    for event in iter::once(event).chain(receiver.try_iter()) {
+                while let Ok(news) = receiver.recv() {
+                    for news in iter::once(news).chain(receiver.try_iter()) {
+                        let event = match news {
+                            News::Event(event) => event,
+                            News::CaughtUp(waits) => {
+                                let _ = waits.send(());
+                                continue;
+                            }
+                        };
                         sinks.retain_mut(|sink| match told(&mut **sink, &plan, &event) {
                             Ok(()) => true,
                             Err(error) => {
@@ -65,6 +79,15 @@ impl Reporter {
         Ok(Reporter { report, thread })
     }
 
+    /// Waits until every sink has been told what there is so far.
+    pub(super) fn catch_up(&self) {
+        let (waits, told) = channel();
+        // Refused only if the reporter has panicked, and then nobody answers.
+        let _ = self.report.events.send(News::CaughtUp(waits));
+        self.thread.thread().unpark();
+        let _ = told.recv();
+    }
+
     /// Waits until every sink has been told everything.
     pub(super) fn finish(self) {
         drop(self.report);
@@ -77,7 +100,7 @@ impl Report {
     pub(super) fn report(&self, event: Event) {
         self.unreported.fetch_add(1, Ordering::Relaxed);
         // Refused only if the reporter has panicked, which has been reported.
-        let _ = self.events.send(event);
+        let _ = self.events.send(News::Event(event));
     }
 
     pub(super) fn kind(&self, kind: EventKind) {

@@ -377,7 +377,7 @@ fn a_torn_end_is_cut_off_and_said() {
     assert!(done.stderr.contains("cut off"), "{}", done.stderr);
     let shown = case.reiver(&["journal", "show", JOURNAL]).expect(0).stdout;
     assert!(shown.contains("\nwhole\n"), "{shown}");
-    assert!(shown.contains("did not come to its end"), "{shown}");
+    assert!(shown.contains("no end is recorded"), "{shown}");
 }
 
 #[test]
@@ -538,6 +538,37 @@ fn where_there_is_no_room_for_a_word_of_it_the_run_ends_all_the_same() {
     let line = "ulimit -f 16; exec $REIVER run lines -j2 2>/dev/full";
     case.through_shell(line).expect(3);
     case.reiver(&["run", "lines", "--resume"]).expect(0);
+}
+
+#[test]
+fn the_journal_says_with_which_code_the_process_ended() {
+    let is_told = |case: &Case, code: i32| {
+        let shown = case.reiver(&["journal", "show", "jobs.toml"]).expect(0);
+        let ended = format!("; exit code {code}\n");
+        assert!(shown.stdout.contains(&ended), "{}", shown.stdout);
+    };
+    for (run, code) in [
+        ("run jobs.toml", 0),
+        ("run jobs.toml >/dev/full", 3),
+        ("run jobs.toml --report /dev/full", 3),
+        ("run jobs.toml --output json >/dev/full", 3),
+        ("run jobs.toml --output json 2>/dev/full", 3),
+    ] {
+        let case = Case::toml("[[job]]\nrun = 'echo said'\n");
+        let done = case.through_shell(&format!("$REIVER {run}")).expect(code);
+        is_told(&case, code);
+        if run.ends_with("json 2>/dev/full") {
+            assert_eq!(events(&done.stdout).pop().unwrap()["exit"], code);
+        }
+    }
+    let case = Case::toml("[[job]]\nrun = 'echo said'\n");
+    let (nobody, output) = std::io::pipe().unwrap();
+    drop(nobody);
+    let mut command = case.command(["run", "jobs.toml"]);
+    let child = command.stdout(output).spawn().unwrap();
+    let code = 128 + libc::SIGPIPE;
+    Done::of(child).expect(code);
+    is_told(&case, code);
 }
 
 /// Processes of every kind, of a runner that is killed.
