@@ -173,10 +173,7 @@ fn runs(runs: &[Run], is_in_use: bool, out: &mut dyn Write) -> io::Result<()> {
                 )?;
             }
             None if is_in_use && place == runs.len() => writeln!(out, "it is at work")?,
-            None => writeln!(
-                out,
-                "no end is recorded: it was killed, or in trouble"
-            )?,
+            None => writeln!(out, "no end is recorded: it was killed, or in trouble")?,
         }
     }
     Ok(())

@@ -25,7 +25,7 @@ use crate::Plan;
 use crate::capture::Captured;
 use crate::event::{AttemptEnd, LeaderEnd, Reason, Status};
 use crate::journal::Born;
-use crate::plan::{JobIndex, Settings, variable_of};
+use crate::plan::{Attempt, JobIndex, Settings, variable_of};
 
 /// What all attempts of a run share.
 #[derive(Debug)]
@@ -99,7 +99,8 @@ impl Attempts {
         })
     }
 
-    /// Carries out one attempt, with what it holds; `started` is told its process, unless it has ended
+    /// Carries out one attempt, with what it holds; none where the run is told to end before it has a
+    /// process. `started` is told its process, unless it has ended
     /// by then: that is told with its end. Where somebody may still write to its output the reader is among
     /// the `lingering` afterwards, to be [let go](Attempts::let_go) once the end has been told.
     pub(super) fn run(
@@ -110,7 +111,7 @@ impl Attempts {
         held: &Held,
         lingering: &mut Lingering,
         started: impl FnOnce(Start),
-    ) -> Ended {
+    ) -> Option<Ended> {
         let begin = Instant::now();
         let settings = plan.settings(job);
         let name = plan.name(job).into_owned();
@@ -131,9 +132,9 @@ impl Attempts {
         };
         let launch = |zygotes| {
             let from = process::ticks();
-            let launched = self.launch(plan, job, number, &setting, zygotes);
+            let launched = self.launch(plan, job, number, &setting, zygotes)?;
             let to = process::ticks();
-            launched.map(|(leader, launched)| (leader, launched, Born { from, to }))
+            Some(launched.map(|(leader, launched)| (leader, launched, Born { from, to })))
         };
         let launched = if setting.takes_zygote() {
             // That may take long.
@@ -144,7 +145,13 @@ impl Attempts {
             self.turns.take(|| launch(None))
         };
         let mut ended = match launched {
-            Err(reason) => Ended {
+            None => {
+                if let Some(group) = group {
+                    group.remove();
+                }
+                return None;
+            }
+            Some(Err(reason)) => Ended {
                 start: None,
                 end: AttemptEnd {
                     status: Status::Failed(Reason::Spawn),
@@ -156,7 +163,7 @@ impl Attempts {
                     usage: None,
                 },
             },
-            Ok((leader, launched, born)) => {
+            Some(Ok((leader, launched, born))) => {
                 let start = Start {
                     pid: u32::try_from(launched.pid).expect("a process number is positive"),
                     born,
@@ -181,7 +188,7 @@ impl Attempts {
         if let Status::Failed(_) = ended.end.status {
             self.keep_output(&mut ended.end, job, &name, number);
         }
-        ended
+        Some(ended)
     }
 
     /// Sees to it that whoever still writes to an ended attempt's output is neither held up nor killed by it.
@@ -214,6 +221,7 @@ impl Attempts {
         }
     }
 
+    /// Starts the process of an attempt; none where the run has been told to end.
     fn launch(
         &self,
         plan: &Plan,
@@ -221,12 +229,22 @@ impl Attempts {
         number: u32,
         setting: &Setting<'_>,
         zygotes: Option<&mut Zygotes>,
-    ) -> Result<(OwnedFd, Launched), String> {
+    ) -> Option<Result<(OwnedFd, Launched), String>> {
         let attempt = plan.attempt(job, number);
         let _launching = self.control.launching();
+        // What is told from here on ends what has been started.
+        (!self.control.is_ending()).then(|| self.launch_now(&attempt, setting, zygotes))
+    }
+
+    fn launch_now(
+        &self,
+        attempt: &Attempt,
+        setting: &Setting<'_>,
+        zygotes: Option<&mut Zygotes>,
+    ) -> Result<(OwnedFd, Launched), String> {
         let read = || self.leaders.read().unwrap_or_else(PoisonError::into_inner);
         let before = zygotes.is_none().then(read);
-        let mut launched = self.launcher.launch(&attempt, setting, zygotes)?;
+        let mut launched = self.launcher.launch(attempt, setting, zygotes)?;
         let leaders = before.unwrap_or_else(read);
         leaders
             .lock()

@@ -330,14 +330,40 @@ impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
         self.settle_head(before, None);
     }
 
-    /// A running attempt has ended.
-    pub(crate) fn ended(&mut self, job: JobIndex, status: Status, now: Instant) {
+    /// What a running attempt holds is others'.
+    fn give_back(&mut self, job: JobIndex) {
         debug_assert_eq!(self.states[job.0 as usize], State::Running);
         let held = self.held.remove(&job).unwrap_or_default();
         let queue = self.taken_from.remove(&job);
         let queue = queue.unwrap_or_else(|| self.queue(job));
         self.stock
             .give_back(&self.queues[queue as usize].demand, held);
+    }
+
+    /// True once nothing starts any more.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.is_some()
+    }
+
+    /// An attempt was not started after all, for the run has been stopped: there never was one.
+    pub(crate) fn withdrawn(&mut self, job: JobIndex) {
+        self.give_back(job);
+        self.attempts[job.0 as usize] -= 1;
+        let status = self.unstarted(job);
+        self.finish(job, status);
+    }
+
+    /// How a job ends whose next attempt does not start any more.
+    fn unstarted(&self, job: JobIndex) -> Status {
+        match (self.stop, self.last_reason[job.0 as usize]) {
+            (Some(Stop::Failures), Some(reason)) => Status::Failed(reason),
+            _ => Status::Cancelled,
+        }
+    }
+
+    /// A running attempt has ended.
+    pub(crate) fn ended(&mut self, job: JobIndex, status: Status, now: Instant) {
+        self.give_back(job);
         let settings = self.plan.settings(job);
         let retries = settings.retries;
         let attempt = self.attempts[job.0 as usize];
@@ -389,10 +415,7 @@ impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
             .collect();
         self.delayed.clear();
         for job in delayed {
-            let status = match (stop, self.last_reason[job.0 as usize]) {
-                (Stop::Failures, Some(reason)) => Status::Failed(reason),
-                _ => Status::Cancelled,
-            };
+            let status = self.unstarted(job);
             self.finish(job, status);
         }
         self.heads.clear();

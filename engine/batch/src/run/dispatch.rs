@@ -130,6 +130,12 @@ impl Dispatch {
     fn work(self: &Arc<Self>, engine: &Engine, first: Next) {
         let mut lingering = Lingering::default();
         let mut next = Some(first);
+        // It may have waited for this thread; what follows is decided by this thread, just before.
+        if let Some(Next { job, .. }) = &next
+            && self.is_stopped()
+        {
+            next = self.over(engine, *job, None);
+        }
         while let Some(Next { job, number, held }) = next {
             let started = |start| {
                 if let Some(run) = &mut *self.lock() {
@@ -138,24 +144,32 @@ impl Dispatch {
             };
             let attempts = &self.attempts;
             let ended = attempts.run(&self.plan, job, number, &held, &mut lingering, started);
-            let Ended { start, end } = ended;
-            next = self.ended(engine, job, start, end);
+            next = self.over(engine, job, ended);
             attempts.let_go(&mut lingering, next.is_none());
         }
     }
 
-    /// Tells how an attempt has ended; the next one for this thread.
-    fn ended(
+    fn is_stopped(&self) -> bool {
+        let shared = self.lock();
+        shared
+            .as_ref()
+            .is_none_or(|run| run.coordinator.is_stopped())
+    }
+
+    /// Tells how an attempt has ended, or that there is none; the next one for this thread.
+    fn over(
         self: &Arc<Self>,
         engine: &Engine,
         job: JobIndex,
-        start: Option<Start>,
-        end: AttemptEnd,
+        ended: Option<Ended>,
     ) -> Option<Next> {
         let mut shared = self.lock();
         // It is not over before this attempt is.
         let run = shared.as_mut()?;
-        run.ended(job, start, Arc::new(end));
+        match ended {
+            Some(Ended { start, end }) => run.ended(job, start, Arc::new(end)),
+            None => run.withdrawn(job),
+        }
         let mut next = None;
         run.go_on(self, engine, self.goes_on.then_some(&mut next));
         if run.has_to_wake() {
@@ -302,6 +316,14 @@ impl Run {
             };
             self.ended(job, None, Arc::new(end));
         }
+    }
+
+    /// The run was told to end before an attempt had a process.
+    fn withdrawn(&mut self, job: JobIndex) {
+        if self.control.is_ending() {
+            self.coordinator.stop(Stop::Cancel);
+        }
+        self.coordinator.withdrawn(job);
     }
 
     fn ended(&mut self, job: JobIndex, start: Option<Start>, end: Arc<AttemptEnd>) {

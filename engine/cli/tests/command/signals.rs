@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::case::{Case, Done};
+use serde_json::Value;
+
+use crate::case::{Case, Done, events};
 
 fn send(pid: u32, signal: i32) {
     let pid = i32::try_from(pid).unwrap();
@@ -76,6 +78,46 @@ fn a_run_that_is_stopped_stops_its_jobs_and_its_clocks() {
     let done = Done::of(child).expect(0);
     assert!(done.stderr.contains("2 succeeded"), "{}", done.stderr);
     assert!(!case.has("went-on"), "what others have stopped stays so");
+}
+
+/// With few descriptors attempts wait for others to end, which they do as they are told to.
+#[test]
+fn what_was_to_start_when_the_run_is_told_to_end_is_not_started() {
+    for (background, is_failure) in [(false, false), (true, false), (false, true)] {
+        let case = Case::new();
+        let settings = if background { "#JOB priority=P2\n" } else { "" };
+        let ends = if is_failure {
+            "while ! [ -e go ]; do sleep 0.01; done; exit 1"
+        } else {
+            "exec sleep 1000"
+        };
+        let lines = format!("echo $$ >> started; {ends}\n").repeat(100);
+        case.write("lines", format!("{settings}{lines}"));
+        let fails = if is_failure { "--max-fails 1" } else { "" };
+        let child = case.start_shell(&format!(
+            "ulimit -n 64; exec $REIVER run lines -j100 --output json {fails}"
+        ));
+        let id = child.id();
+        wait_until(|| case.has("started"));
+        match is_failure {
+            true => case.write("go", ""),
+            false => send(id, libc::SIGINT),
+        }
+        let done = Done::of(child).expect(if is_failure { 1 } else { 130 });
+        let (_, most) = done
+            .stderr
+            .split_once("jobs at once: ")
+            .expect("it is said");
+        let most: usize = most.split_once(' ').unwrap().0.parse().unwrap();
+        let events = events(&done.stdout);
+        let of = |kind: &str| events.iter().filter(|e| e["event"] == kind).count();
+        assert!(most < 20 && of("job-started") <= most, "{most}: {done:#?}");
+        assert!(case.read("started").lines().count() <= most);
+        let unstarted = |event: &&Value| event["event"] == "job-finished" && event["attempt"] == 0;
+        let unstarted: Vec<&Value> = events.iter().filter(unstarted).collect();
+        assert_eq!(unstarted.len(), 100 - of("job-started"));
+        assert!(unstarted.iter().all(|event| event["status"] == "cancelled"));
+    }
 }
 
 #[test]

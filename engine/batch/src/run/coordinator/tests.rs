@@ -109,6 +109,43 @@ fn what_succeeded_before_is_over_and_met_and_nothing_is_told_of_it() {
 }
 
 #[test]
+fn an_attempt_that_is_withdrawn_never_was_and_its_job_ends_as_if_it_had_waited() {
+    let plan = planned(
+        "[[job]]\nname = 'first'\nrun = 'x'\n[[job]]\nname = 'after'\nrun = 'x'\nneeds = ['first']\n\
+         [[job]]\nname = 'again'\nrun = 'x'\nretries = 1\nclass = 'io'",
+    );
+    for (stop, ends) in [
+        (
+            Stop::Cancel,
+            ["first cancelled", "after cancelled", "again cancelled"],
+        ),
+        (
+            Stop::Failures,
+            ["first cancelled", "after cancelled", "again failed"],
+        ),
+    ] {
+        let mut coordinator = Coordinator::new(&plan, 1, &[]);
+        let now = Instant::now();
+        assert_eq!(start(&mut coordinator, now), ["first", "again"]);
+        end(&mut coordinator, "again", FAILED, now);
+        assert_eq!(start(&mut coordinator, now), ["again"]);
+        assert_eq!(told(&mut coordinator), ["again retried 1 in 0ns"]);
+        coordinator.stop(stop);
+        for (name, attempts) in [("first", 0), ("again", 1)] {
+            let job = plan.find(name).expect("a job of the test");
+            coordinator.withdrawn(job);
+            assert_eq!(coordinator.attempt(job), attempts);
+        }
+        assert_eq!(told(&mut coordinator), ends);
+        assert!(coordinator.is_over());
+        assert_eq!(
+            (coordinator.stock.free_cpus(), coordinator.stock.free_io()),
+            (2, 3)
+        );
+    }
+}
+
+#[test]
 fn what_waits_for_a_pool_lets_others_pass_and_slots_are_not_kept_for_it() {
     let plan = planned(
         "[pools]\ndb = 1\n[[job]]\nname = 'a'\nrun = 'x'\npool = 'db'\n\
