@@ -68,6 +68,8 @@ pub struct Unended {
     pub open: Vec<(String, Open)>,
     /// For each job, up to which attempt they have ended.
     pub ended: HashMap<String, u32>,
+    /// The names of jobs by their numbers in the run, of those that have started.
+    pub names: HashMap<u32, String>,
 }
 
 impl State {
@@ -221,7 +223,13 @@ impl State {
         let of_run = || self.jobs.values().filter(|job| job.run == current);
         let open = of_run().filter_map(|job| Some((job.name.to_string(), *job.open.clone()?)));
         let ended = of_run().filter(|job| job.ended > 0);
+        let numbers = (0..).zip(&self.numbers);
+        let names = numbers.filter_map(|(number, key)| {
+            let name = &self.jobs.get(key.as_ref()?)?.name;
+            Some((number, name.to_string()))
+        });
         Unended {
+            names: names.collect(),
             run: Some(run.started.clone()),
             open: open.collect(),
             ended: ended.map(|job| (job.name.to_string(), job.ended)).collect(),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, RwLock, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::brand::Brand;
+use super::brand::Brands;
 use super::cgroups::{Group, Groups};
 use super::control::Control;
 use super::descriptors::{Room, Turns};
@@ -32,6 +32,7 @@ use crate::plan::{Attempt, JobIndex, Settings, variable_of};
 pub(super) struct Attempts {
     launcher: Launcher,
     run_id: String,
+    brands: Option<Brands>,
     pub(super) state_folder: PathBuf,
     pub(super) control: Control,
     /// When the run began.
@@ -87,6 +88,7 @@ impl Attempts {
         let trace = Trace::of(std::env::var_os("TRACEPARENT").as_deref());
         Ok(Attempts {
             launcher: Launcher::new(offer)?,
+            brands: Brands::to_give(&run_id),
             run_id,
             state_folder,
             control,
@@ -121,7 +123,7 @@ impl Attempts {
             ("REIVER_ATTEMPT", OsString::from(number.to_string())),
         ];
         let group = self.group(settings, job, number);
-        let brand = Brand::new();
+        let brand = self.brands.and_then(|brands| brands.brand(job, number));
         let setting = Setting {
             words: &words,
             variables: self.variables(plan, &name, held),

@@ -2,10 +2,10 @@
 //! twice at once.
 //!
 //! An attempt is known by its first process, by that one's number and start time, and by the words
-//! that it carries in its environment, for the journal may have been killed before it could note a
-//! number. Both hold for attempts only whose end is not recorded: what a job left in the background
-//! when it ended is nobody's. What descends from any of those, or shares a session with a first
-//! process that lives, goes with it.
+//! that it carries in its environment and its [brand](super::brand), for the journal may have been killed
+//! before it could note a number. All hold for attempts only whose end is not recorded: what a job left in
+//! the background when it ended is nobody's. What descends from any of those, or shares a session with a
+//! first process that lives, goes with it.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -13,9 +13,11 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::brand::{Brand, Brands};
 use super::control::Control;
 use super::process::{self, Pid, Snapshot};
 use crate::journal::Unended;
+use crate::plan::JobIndex;
 
 /// What was ended.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -57,12 +59,13 @@ pub fn end_leftovers(
         return Ok(Leftovers::default());
     }
     let mark = format!("REIVER_RUN_ID={}", run.run_id);
+    let brands = Brands::of_run(&run.run_id);
     let (begin, mut pause) = (Instant::now(), LOOK_AGAIN);
     let mut asked: HashMap<Pid, Instant> = HashMap::new();
     let mut jobs: HashSet<String> = HashSet::new();
     loop {
         let snapshot = Snapshot::take()?;
-        let left = left(&snapshot, unended, &mark);
+        let left = left(&snapshot, unended, &mark, brands);
         let may_come = snapshot.has_starting() && begin.elapsed() < STARTING;
         if left.is_empty() && !may_come {
             let mut jobs: Vec<String> = jobs.into_iter().collect();
@@ -110,8 +113,17 @@ pub fn end_leftovers(
 }
 
 /// The processes that are left, with the names of their jobs.
-fn left(snapshot: &Snapshot, unended: &Unended, mark: &str) -> HashMap<Pid, String> {
+fn left(
+    snapshot: &Snapshot,
+    unended: &Unended,
+    mark: &str,
+    brands: Brands,
+) -> HashMap<Pid, String> {
     let mut left: HashMap<Pid, String> = HashMap::new();
+    let has_ended = |job: &str, attempt: u32| {
+        let last = unended.ended.get(job);
+        last.is_some_and(|&last| attempt <= last)
+    };
     for (job, open) in &unended.open {
         let Ok(leader) = Pid::try_from(open.pid) else {
             continue;
@@ -121,6 +133,8 @@ fn left(snapshot: &Snapshot, unended: &Unended, mark: &str) -> HashMap<Pid, Stri
             left.extend(session.into_iter().map(|pid| (pid, job.clone())));
         }
     }
+    let attempt_of = |pid| Brand::of(pid).and_then(|brand| brands.attempt_of(brand));
+    let mut names: HashMap<JobIndex, String> = HashMap::new();
     for (pid, environment) in snapshot.environments() {
         let word = |key: &str| {
             let words = environment.split(|&byte| byte == 0);
@@ -138,9 +152,26 @@ fn left(snapshot: &Snapshot, unended: &Unended, mark: &str) -> HashMap<Pid, Stri
             continue;
         };
         let attempt = attempt.parse::<u32>().unwrap_or(u32::MAX);
-        let has_ended = unended.ended.get(&job).is_some_and(|&last| attempt <= last);
-        if !has_ended && is_of_run() {
+        if !has_ended(&job, attempt) && is_of_run() {
+            if let Some((number, _)) = attempt_of(pid) {
+                names.insert(number, job.clone());
+            }
             left.insert(pid, job);
+        }
+    }
+    for pid in snapshot.living() {
+        let Some((job, attempt)) = attempt_of(pid) else {
+            continue;
+        };
+        // One that the journal could not note yet is called as others of it say.
+        let name = unended
+            .names
+            .get(&job.0)
+            .or_else(|| names.get(&job))
+            .cloned();
+        let name = name.unwrap_or_else(|| format!("job number {}", u64::from(job.0) + 1));
+        if !has_ended(&name, attempt) {
+            left.entry(pid).or_insert(name);
         }
     }
     snapshot.with_descendants(left)

@@ -345,6 +345,15 @@ impl Snapshot {
         })
     }
 
+    /// What lives.
+    pub(super) fn living(&self) -> impl Iterator<Item = Pid> {
+        let living = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.state != State::Ended);
+        living.map(|(&pid, _)| pid)
+    }
+
     /// What lives, with its environment as far as that may be read.
     pub(super) fn environments(&self) -> impl Iterator<Item = (Pid, Vec<u8>)> {
         self.entries.iter().filter_map(|(&pid, entry)| {

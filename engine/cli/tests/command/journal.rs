@@ -617,6 +617,47 @@ fn what_a_killed_run_left_behind_is_ended_before_its_jobs_run_again() {
 }
 
 #[test]
+fn a_daemon_of_a_killed_run_that_keeps_nothing_that_it_was_given_is_ended_too() {
+    for (priority, resume) in [("P1", true), ("P2", true), ("P1", false)] {
+        let daemon = |file| {
+            format!(
+                "setsid -f env -i /bin/sh -c 'echo $$ > {file}.number; mv {file}.number {file}; \
+                 exec sleep 1000' >/dev/null 2>&1 </dev/null"
+            )
+        };
+        let case = Case::toml(&format!(
+            "[defaults]\npriority = '{priority}'\n[[job]]\nname = 'before'\nrun = \"{}\"\n\
+             [[job]]\nname = 'killed'\nneeds = ['before']\nrun = \"[ -e again ] || {{ {}; touch again; \
+             exec sleep 1000; }}\"\n",
+            daemon("other"),
+            daemon("daemon"),
+        ));
+        let mut child = case.start(&["run", "jobs.toml"]);
+        for file in ["other", "daemon", "again"] {
+            case.wait_for(file);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let number = |name: &str| case.read(name).trim().parse::<u32>().expect("a number");
+        let (daemon, other) = (number("daemon"), number("other"));
+        assert!(lives(daemon) && lives(other));
+        let options: &[&str] = if resume { &["--resume"] } else { &[] };
+        let done = case
+            .reiver(&[&["run", "jobs.toml"], options].concat())
+            .expect(0);
+        let said = "that a run left behind when it was killed: killed\n";
+        assert!(done.stderr.contains(said), "{priority}: {}", done.stderr);
+        assert!(!lives(daemon), "{priority}");
+        assert!(lives(other), "{priority}: it is of a job that had ended");
+        // Without the journal of before, the first job has left another one.
+        for pid in [other, number("other")] {
+            // SAFETY: no pointers; it is ours.
+            unsafe { libc::kill(i32::try_from(pid).unwrap(), libc::SIGKILL) };
+        }
+    }
+}
+
+#[test]
 fn a_journal_in_a_folder_that_takes_none_is_refused() {
     let case = Case::toml("[[job]]\nrun = 'touch ran'");
     // A file where the folder would be: refused to root, too.
