@@ -10,7 +10,7 @@ use std::sync::Arc;
 use clap::ValueEnum;
 
 use super::args::{Files, Limit, Output, RunArgs};
-use super::console::{Console, count, say, to_paste};
+use super::console::{Console, count, plain, say, to_paste};
 use super::files::planned;
 use super::in_order::InOrder;
 use super::overrides::overrides;
@@ -155,6 +155,13 @@ fn carry_out(
         say(&format!(
             "reiver: {ends} of jobs could not be recorded: they count as cancelled, and run again \
              with --resume"
+        ));
+    }
+    if let Some(panic) = &outcome.panic {
+        say(&format!(
+            "reiver: this is a bug of reiver's own, please report it: {}; what ran was ended, and counts as \
+             cancelled",
+            plain(panic)
         ));
     }
     if let Some(error) = &outcome.trouble {

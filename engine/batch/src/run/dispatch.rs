@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -23,6 +24,7 @@ use crate::capture::Captured;
 use crate::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Status, Summary};
 use crate::journal::Born;
 use crate::plan::JobIndex;
+use crate::task::message_of;
 
 /// Looking for orphans that have ended is given at most this part of the time.
 const REAPING_PART: u32 = 100;
@@ -45,6 +47,7 @@ pub(super) struct Dispatch {
     pub(super) run: Mutex<Option<Run>>,
     pub(super) plan: Arc<Plan>,
     pub(super) attempts: Arc<Attempts>,
+    pub(super) sender: Sender<Message>,
     /// A thread that has ended an attempt may go on with another one. Not where attempts may have to
     /// wait for a thread: those that do are older.
     pub(super) goes_on: bool,
@@ -91,16 +94,43 @@ impl Dispatch {
         self.run.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for messages and for the time, until the run is over.
+    /// Waits for messages and for the time, until the run is over; what there is of it then. Where something of
+    /// the engine has panicked, on this thread or on one of an attempt, that is a bug, and nothing is decided
+    /// any more by what it has left: what runs is ended, and the panic told.
     pub(super) fn coordinate(
         self: &Arc<Self>,
         engine: &Engine,
         messages: &Receiver<Message>,
-    ) -> Run {
+    ) -> (Run, Option<String>) {
+        let coordinated = AssertUnwindSafe(|| self.coordinate_until_over(engine, messages));
+        let panic = match catch_unwind(coordinated) {
+            Ok(Ok(run)) => return (run, None),
+            Ok(Err(panic)) => panic,
+            Err(payload) => message_of(payload),
+        };
+        let mut run = self.lock().take().expect("nobody else takes it");
+        self.attempts.control.cancel(None);
+        if let Some(tasks) = &mut run.tasks {
+            // None of those is waited for: how it ends would be told to nobody.
+            tasks.abandon();
+        }
+        // All attempts are over then: they are waited for without limit.
+        let _ = engine.shutdown(Duration::MAX);
+        (run, Some(panic))
+    }
+
+    /// The error is what something of the engine has panicked with.
+    fn coordinate_until_over(
+        self: &Arc<Self>,
+        engine: &Engine,
+        messages: &Receiver<Message>,
+    ) -> Result<Run, String> {
         let mut message = None;
         loop {
-            if let Some(Message::Reap) = message {
-                self.reap_orphans();
+            match message {
+                Some(Message::Reap) => self.reap_orphans(),
+                Some(Message::Panicked(panic)) => return Err(panic),
+                _ => {}
             }
             let mut shared = self.lock();
             let run = shared.as_mut().expect("nobody else takes it");
@@ -109,7 +139,7 @@ impl Dispatch {
             }
             run.go_on(self, engine, None);
             if run.coordinator.is_over() {
-                return shared.take().expect("it was there just now");
+                return Ok(shared.take().expect("it was there just now"));
             }
             run.sleeps_until = run.looks_at;
             let until = run.sleeps_until;
@@ -128,6 +158,14 @@ impl Dispatch {
 
     /// Carries out attempts on this thread, as long as there are any for it.
     fn work(self: &Arc<Self>, engine: &Engine, first: Next) {
+        let worked = catch_unwind(AssertUnwindSafe(|| self.work_on(engine, first)));
+        if let Err(payload) = worked {
+            // Refused only once the run is over.
+            let _ = self.sender.send(Message::Panicked(message_of(payload)));
+        }
+    }
+
+    fn work_on(self: &Arc<Self>, engine: &Engine, first: Next) {
         let mut lingering = Lingering::default();
         let mut next = Some(first);
         // It may have waited for this thread; what follows is decided by this thread, just before.
@@ -353,7 +391,7 @@ impl Run {
     fn take(&mut self, message: Message) {
         match message {
             // What is to be done is done in any case.
-            Message::Look | Message::Reap | Message::Reported => {}
+            Message::Look | Message::Reap | Message::Reported | Message::Panicked(_) => {}
             Message::Cancel => {
                 self.coordinator.stop(Stop::Cancel);
                 if let Some(tasks) = &mut self.tasks {

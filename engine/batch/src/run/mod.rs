@@ -85,13 +85,16 @@ pub struct Outcome {
     /// How many jobs ended how.
     pub summary: Summary,
     /// The exit code that says so: 0, 1 (or how many failed), 3 where output of jobs was lost, their ends
-    /// could not be recorded or a sink had trouble, or 128 and the number of the signal that ended it: of
+    /// could not be recorded, a sink had trouble or the engine panicked, or 128 and the number of the signal that ended it: of
     /// SIGPIPE, where what a sink writes to is gone.
     pub exit: u8,
     /// The first sink's trouble, where one had any.
     pub trouble: Option<io::Error>,
     /// Jobs that had an end which the journal could not take: they count as cancelled.
     pub unrecorded: usize,
+    /// What the engine itself has panicked with: a bug. What ran then was ended, and whatever has not been told
+    /// to have ended counts as cancelled.
+    pub panic: Option<String>,
 }
 
 /// What the coordinating thread is told.
@@ -115,6 +118,8 @@ pub(crate) enum Message {
     Reported,
     JournalFailed,
     SinkFailed(io::Error),
+    /// Something of the engine, on another thread, with this.
+    Panicked(String),
 }
 
 /// The exit code of a run that lost what jobs printed, or could not record how they ended: reiver
@@ -203,7 +208,7 @@ pub fn run(
         tasks,
         coordinator: Coordinator::new(Arc::clone(plan), RandomState::new().hash_one(begin), &done),
         tokens,
-        sender,
+        sender: sender.clone(),
         report: reporter.report.clone(),
         recorder,
         last_ends: HashMap::new(),
@@ -230,9 +235,10 @@ pub fn run(
         run: Mutex::new(Some(run)),
         plan: Arc::clone(plan),
         attempts: Arc::clone(&attempts),
+        sender,
         goes_on: room.attempts >= slots.saturating_mul(2),
     });
-    let run = dispatch.coordinate(&engine, &receiver);
+    let (run, panic) = dispatch.coordinate(&engine, &receiver);
 
     let Run {
         tasks,
@@ -254,6 +260,10 @@ pub fn run(
     }
     attempts.close_groups();
     summary.duration = begin.elapsed();
+    if panic.is_some() {
+        let over = summary.succeeded + summary.failed + summary.cancelled + summary.skipped;
+        summary.cancelled += plan.len().saturating_sub(over);
+    }
     let signal = control.signal();
     let mut settled = match recorder {
         Some(recorder) => recorder.settle(summary),
@@ -261,6 +271,7 @@ pub fn run(
     };
     let summary = settled.summary;
     let exit_of = |settled: &Settled, trouble: &Option<io::Error>| match (trouble, signal) {
+        _ if panic.is_some() => REIVER_FAILED,
         (Some(error), _) if error.kind() == io::ErrorKind::BrokenPipe => by_signal(libc::SIGPIPE),
         (Some(_), _) => REIVER_FAILED,
         (None, Some(signal)) => by_signal(signal),
@@ -291,6 +302,7 @@ pub fn run(
         exit,
         trouble,
         unrecorded,
+        panic,
     })
 }
 

@@ -160,14 +160,15 @@ impl Settled {
     }
 }
 
-/// Stops the run if the thread panics, which is a bug: nobody would record anything any more.
+/// Ends the run if the thread panics, which is a bug: nobody would record anything any more.
 struct Guard(Sender<Message>);
 
 impl Drop for Guard {
     fn drop(&mut self) {
         if thread::panicking() {
             // Refused only once the run is over.
-            let _ = self.0.send(Message::JournalFailed);
+            let panic = "the thread that writes the journal has panicked";
+            let _ = self.0.send(Message::Panicked(panic.to_owned()));
         }
     }
 }

@@ -9,6 +9,7 @@ use std::cell::OnceCell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
 use super::attempt::{Attempts, Ended, Lingering, Start};
@@ -128,12 +129,30 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// Follows it to its end. It does not outlive a panic of ours.
     pub(super) fn follow(
         mut self,
         start: Start,
         lingering: &mut Lingering,
         started: impl FnOnce(Start),
     ) -> Ended {
+        let to_end = AssertUnwindSafe(|| self.follow_to_end(start, lingering, started));
+        match catch_unwind(to_end) {
+            Ok((start, may_have_more)) => self.finish(start, lingering, may_have_more),
+            Err(panic) => {
+                self.end_at_once();
+                resume_unwind(panic)
+            }
+        }
+    }
+
+    /// Its start, where nobody was told of it, and which streams may hold more.
+    fn follow_to_end(
+        &mut self,
+        start: Start,
+        lingering: &mut Lingering,
+        started: impl FnOnce(Start),
+    ) -> (Option<Start>, [bool; 2]) {
         let mut soon = self.begin + SOON;
         let mut untold = Some((start, started));
         let may_have_more = loop {
@@ -172,8 +191,27 @@ impl<'a> Watch<'a> {
                 self.ask_to_end(Status::Failed(reason));
             }
         };
-        let start = untold.map(|(start, _)| start);
-        self.finish(start, lingering, may_have_more)
+        (untold.map(|(start, _)| start), may_have_more)
+    }
+
+    /// Kills all of it; nobody is told.
+    fn end_at_once(&mut self) {
+        self.ask_to_end(Status::Cancelled);
+        for stream in &mut self.streams {
+            stream.reader = None;
+        }
+        loop {
+            if let Some(ending) = &mut self.ending {
+                ending.killed = true;
+            }
+            if self.push_on() {
+                break;
+            }
+            self.wait(None);
+        }
+        // There is nobody to be told how it ended.
+        let _ = process::reap(self.pid);
+        self.all.forget(self.pid);
     }
 
     /// When the timeout or the deadline passes, the earlier of the two, by the run's clock; one that the
