@@ -123,10 +123,12 @@ fn carry_out(
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     let is_json = args.output == Some(Output::Json);
     if is_json {
-        sinks.push(Box::new(JsonLines::new(
-            streams::stdout(),
-            options.run_id.clone(),
-        )));
+        let run_id = options.run_id.clone();
+        sinks.push(match program.registry.is_empty() {
+            true => Box::new(JsonLines::new(streams::stdout(), run_id)),
+            // Tasks may print, too.
+            false => Box::new(JsonLines::new(streams::stdout_alone()?, run_id)),
+        });
     }
     if let Some(joblog) = joblog {
         sinks.push(Box::new(joblog));

@@ -1,12 +1,27 @@
 //! Standard output and standard error, whoever shares them with us: one that does not block, as some
 //! programs leave a terminal or a pipe, is waited for as any other.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
 
 /// Standard output.
 pub(crate) fn stdout() -> Patient<io::Stdout> {
     Patient(io::stdout())
+}
+
+/// Standard output for the caller alone: whatever else in this process prints to it prints to standard error
+/// from now on.
+///
+/// # Errors
+/// The system's, where it has no descriptors left.
+pub(crate) fn stdout_alone() -> io::Result<Patient<File>> {
+    let own = io::stdout().as_fd().try_clone_to_owned()?;
+    // SAFETY: takes two numbers. Who writes to the one finds the other's file there, and nobody an invalid one.
+    if unsafe { libc::dup2(libc::STDERR_FILENO, libc::STDOUT_FILENO) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Patient(own.into()))
 }
 
 /// Standard error.

@@ -37,7 +37,7 @@ pub(super) struct Attempts {
     pub(super) control: Control,
     /// When the run began.
     pub(super) begin: Instant,
-    trace: Trace,
+    pub(super) trace: Trace,
     groups: Option<Groups>,
     pub(super) turns: Turns,
     /// Who starts a process by them has no turn, for that may take long: whoever waits for a turn is

@@ -165,8 +165,10 @@ impl Tasks {
             (name.clone(), indices.clone())
         });
         let name = plan.task_name(job).unwrap_or_default().to_owned();
+        let job_name = plan.name(job).into_owned();
         let told = Arc::new(Told {
-            name: plan.name(job).into_owned(),
+            trace_parent: attempts.trace.parent_of(&job_name),
+            name: job_name,
             task: name.clone(),
             attempt: number,
             run_id: self.run_id.clone(),

@@ -18,6 +18,7 @@ pub(crate) struct Told {
     pub(crate) task: String,
     pub(crate) attempt: u32,
     pub(crate) run_id: String,
+    pub(crate) trace_parent: String,
     pub(crate) cpus: u32,
     pub(crate) folder: PathBuf,
     /// Names of resources with the indices that it holds.
@@ -67,6 +68,12 @@ impl TaskContext<'_> {
     /// What the run is called in events; a command finds it as `REIVER_RUN_ID`.
     pub fn run_id(&self) -> &str {
         &self.told.run_id
+    }
+
+    /// The job's place in the run's trace (W3C Trace Context), for a request that it sends or a process that
+    /// it starts; a command finds it as `TRACEPARENT`. All attempts of a job have the same.
+    pub fn traceparent(&self) -> &str {
+        &self.told.trace_parent
     }
 
     /// The slots that the job has asked for, 1 where it has not.

@@ -88,9 +88,12 @@ use super::args::{ArgError, Args, read};
 /// exit value of either is 1. The journal records what succeeded and what did not, so that `--resume` and
 /// `--resume-failed` mean the same as for commands; other arguments make it another job.
 ///
-/// What it prints with `println!` goes where the program's output goes, at once; into
-/// [`TaskContext::stdout`] and [`stderr`](TaskContext::stderr) goes what belongs to the job, which is
-/// printed whole as it ends, shown with its failure, and kept as that of a command.
+/// What belongs to the job goes into [`TaskContext::stdout`] and [`stderr`](TaskContext::stderr): it is
+/// printed whole as the job ends, shown with its failure, and kept as that of a command. What it prints
+/// with `println!` cannot be told from what the program prints, for the stream is the process's: it goes
+/// there at once, between what other jobs have printed, and belongs to none. With `--output json`
+/// standard output is the events' alone, so it goes to standard error, as does what a process prints that
+/// the task starts and gives no output of its own.
 #[derive(Clone, Default)]
 pub struct Registry {
     tasks: BTreeMap<String, Arc<dyn Task>>,

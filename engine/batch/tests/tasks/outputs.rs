@@ -17,8 +17,43 @@ pub(crate) const TRIALS: &[Named] = &[
         what_it_prints,
     ),
     ("events_say_task_and_process", events),
+    (
+        "what_it_prints_past_its_context_is_no_jobs_and_no_event",
+        past_its_context,
+    ),
+    ("a_task_is_of_the_trace_that_commands_are_of", trace),
     ("a_dry_run_shows_tasks_with_their_arguments", dry_run),
 ];
+
+fn past_its_context() {
+    let case = Case::toml("[[job]]\ntask = 'prints'\n");
+    let done = case.run(&[]).expect(0);
+    let lines: Vec<&str> = done.stdout.lines().collect();
+    assert_eq!(lines[0], "past it");
+    assert!(lines[1].starts_with("of a process 00-"), "{lines:?}");
+    assert!(lines[2].starts_with("trace 00-"), "{lines:?}");
+    let (events, done) = case.events(&[]);
+    assert_eq!(events.last().expect("there are some")["exit"], 0);
+    done.says("past it\n")
+        .says("of a process 00-")
+        .says("trace 00-");
+}
+
+fn trace() {
+    let text = "[[job]]\nname = 'task'\ntask = 'prints'\n\
+                [[job]]\nname = 'command'\nneeds = ['task']\nrun = 'echo trace $TRACEPARENT'\n";
+    let done = Case::toml(text).run(&[]).expect(0);
+    let words = done
+        .stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix("trace "));
+    let parents: Vec<Vec<&str>> = words.map(|word| word.split('-').collect()).collect();
+    let [task, command] = &parents[..] else {
+        panic!("{done:?}");
+    };
+    assert_eq!((task.len(), task[0], task[1]), (4, command[0], command[1]));
+    assert_ne!(task[2], command[2], "each is a span of its own");
+}
 
 fn the_example() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");

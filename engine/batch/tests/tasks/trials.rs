@@ -23,6 +23,7 @@ pub(crate) fn add(registry: &mut Registry) {
         .task("fails", |message: Message, _| Err(message.text))
         .task("grumbles", grumbles)
         .task("late", late)
+        .task("prints", prints)
         .task(
             "bomb",
             |_: (), _: &TaskContext<'_>| -> Result<(), Infallible> { std::panic::panic_any(Bomb) },
@@ -98,6 +99,17 @@ fn grumbles(_: (), context: &TaskContext<'_>) -> std::io::Result<()> {
     }
     writeln!(context.stderr(), "aside")?;
     Err(std::io::Error::other("no more"))
+}
+
+/// Prints past its context, and has a process print.
+fn prints(_: (), context: &TaskContext<'_>) -> std::io::Result<()> {
+    println!("past it");
+    let status = Command::new("sh")
+        .args(["-c", "echo of a process $TRACEPARENT"])
+        .env("TRACEPARENT", context.traceparent())
+        .status()?;
+    assert!(status.success());
+    writeln!(context.stdout(), "trace {}", context.traceparent())
 }
 
 #[derive(Deserialize)]
