@@ -110,10 +110,10 @@ impl Launcher {
             variables,
         } = offer;
         let kept =
-            |key: &OsString| key != PWD && !variables.iter().any(|(offered, _)| key == offered);
+            |key: &OsString| key != PWD && !variables.iter().any(|(offered, _)| key == &**offered);
         let offered = variables
             .iter()
-            .filter_map(|(key, value)| Some((key.into(), value.clone()?)));
+            .filter_map(|(key, value)| Some((OsString::from(&**key), value.clone()?)));
         let environment = std::env::vars_os()
             .filter(|(key, _)| kept(key))
             .chain(offered)

@@ -154,10 +154,11 @@ pub fn run(
     let limits = plan.limits();
     let (sender, receiver) = channel();
     // Few descriptors are for jobs rather than for their makes.
-    let (tokens, offer) = match Room::of_process()?.attempts {
+    let (tokens, mut offer) = match Room::of_process()?.attempts {
         ..ROOM_FOR_TOKENS => (None, Offer::default()),
         _ => Tokens::open(limits.cpus, sender.clone()),
     };
+    offer.withhold(plan.resources());
     let slots = limits.cpus.saturating_add(limits.io) as usize;
     let slots = slots.min(plan.len()).max(1);
     let room = Room::of_process()?;

@@ -15,6 +15,7 @@
 //! The pipe's two descriptors are inherited by jobs, and no others: GNU make before 4.4 can open no named
 //! pipe.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -28,19 +29,30 @@ use jobserver::Client;
 
 use super::Message;
 use super::watch::poll;
+use crate::plan::variable_of;
 
 /// Where who speaks this protocol looks, in this order (cargo, make).
 const VARIABLES: [&str; 3] = ["CARGO_MAKEFLAGS", "MAKEFLAGS", "MFLAGS"];
 /// Tokens in our pipe at the most: so many fit into any.
 const MOST_LENT: u32 = 4096;
 
-/// What jobs are started with, so that they find the pipe.
+/// What all jobs of a run are started with, the pipe above all.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Offer {
     /// Descriptors that they inherit, under the numbers that they have here.
     pub(super) descriptors: Vec<RawFd>,
     /// Variables over ours; those without a value are taken away.
-    pub(super) variables: Vec<(&'static str, Option<OsString>)>,
+    pub(super) variables: Vec<(Cow<'static, str>, Option<OsString>)>,
+}
+
+impl Offer {
+    /// Takes away the variables of a run's resources, which another run may have set for this one:
+    /// a job that holds none has none.
+    pub(super) fn withhold(&mut self, resources: &[(String, u32)]) {
+        let names = resources.iter().filter_map(|(name, _)| variable_of(name));
+        let withheld = names.map(|name| (name.into(), None));
+        self.variables.extend(withheld);
+    }
 }
 
 /// Slots that are elsewhere.
@@ -142,9 +154,9 @@ impl Tokens {
         };
         if is_server {
             offer.variables = vec![
-                ("MAKEFLAGS", Some(make_flags(&address))),
-                ("MFLAGS", None),
-                ("CARGO_MAKEFLAGS", None),
+                ("MAKEFLAGS".into(), Some(make_flags(&address))),
+                ("MFLAGS".into(), None),
+                ("CARGO_MAKEFLAGS".into(), None),
             ];
         }
         let open = |path: String, write: bool| {

@@ -66,6 +66,23 @@ fn jobs_hold_indices_of_resources_that_nobody_else_holds() {
 }
 
 #[test]
+fn a_job_that_holds_nothing_of_a_resource_has_no_indices_of_another_run() {
+    let case = Case::toml(
+        "[resources]\ngpu = 2\n[[job]]\nname = 'outer'\nresources = { gpu = 1 }\n\
+         run = '$REIVER run inner.toml -j1'\n",
+    );
+    let show = "echo ${REIVER_GPU-none} ${REIVER_TPU-none}";
+    let inner = format!(
+        "[resources]\ngpu = 2\n[[job]]\nrun = '{show}'\n[[job]]\nrun = '{show}'\n\
+         resources = {{ gpu = 0 }}\n[[job]]\nrun = '{show}'\nresources = {{ gpu = 2 }}\n"
+    );
+    case.write("inner.toml", inner);
+    let run = "REIVER_TPU=7 $REIVER run jobs.toml";
+    let done = case.through_shell(run).expect(0);
+    assert_eq!(done.stdout, "none 7\nnone 7\n0,1 7\n");
+}
+
+#[test]
 fn options_win_over_the_file_and_stand_in_what_is_pasted() {
     let case = Case::toml(
         "[pools]\ndb = 1\n[resources]\ngpu = 1\n[[job]]\nname = 'a b'\nrun = 'exit 3'\npool = 'db'\n\
