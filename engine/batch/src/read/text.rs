@@ -34,6 +34,7 @@ pub(super) fn read(
             if let Some(added) = directive(line, begin, &mut keys) {
                 // Each line is checked by itself, so that nothing is said twice.
                 keys.defaults(&added, "a #JOB line");
+                let added = added.into_iter().map(counted).collect();
                 merge(&mut pairs, added);
                 let mut silent = Findings::of(keys.findings.source);
                 defaults = Arc::new(
@@ -80,6 +81,23 @@ fn merge(sum: &mut Table, added: Table) {
             },
         }
     }
+}
+
+/// `retries=3` as `retries={count=3}`, for it sets the count alone.
+fn counted((key, value): (Spanned<String>, Value)) -> (Spanned<String>, Value) {
+    if key.value != "retries" || matches!(value.kind, Kind::Table(_)) {
+        return (key, value);
+    }
+    let count = Spanned {
+        value: "count".to_owned(),
+        span: value.span.clone(),
+    };
+    let table = Value {
+        span: value.span.clone(),
+        kind: Kind::Table(vec![(count, value)]),
+        bare: None,
+    };
+    (key, table)
 }
 
 /// The pairs of a `#JOB key=value ...` line.

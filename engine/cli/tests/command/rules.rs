@@ -321,6 +321,29 @@ fn directives_of_text_files_hold_for_the_lines_after_them() {
 }
 
 #[test]
+fn successive_directives_add_up_as_a_jobs_keys_do_over_the_defaults() {
+    let case = Case::new();
+    case.write(
+        "lines.txt",
+        "#JOB retries=2\n#JOB retries={delay=\"10ms\"} cpus=1\nexit 1\n\
+         #JOB retries=1\nexit 2\n#JOB retries={max-delay=\"1ms\"}\nexit 3\n",
+    );
+    let run = ["run", "lines.txt", "--output", "json"];
+    let events = crate::case::events(&case.reiver(&run).expect(1).stdout);
+    let delays = |job: &str| -> Vec<f64> {
+        let retried = events
+            .iter()
+            .filter(|event| event["job"] == job && event["event"] == "job-retried");
+        retried
+            .map(|event| event["delay"].as_f64().unwrap())
+            .collect()
+    };
+    assert_eq!(delays("line-3"), [0.01, 0.01]);
+    assert_eq!(delays("line-5"), [0.01]);
+    assert_eq!(delays("line-7"), [0.001]);
+}
+
+#[test]
 fn more_jobs_at_once_than_open_files_allow_run_all_the_same() {
     let case = Case::new();
     let lines: String = (0..150)
