@@ -7,6 +7,7 @@ use super::tree::{Kind, Table, Value};
 use super::{Findings, toml};
 use crate::job_file::{Entry, JobKeys};
 use crate::source::{Span, Spanned};
+use crate::template::is_key;
 
 const DIRECTIVE: &[u8] = b"#JOB";
 
@@ -174,9 +175,16 @@ fn directive(line: &[u8], begin: usize, keys: &mut Keys<'_>) -> Option<Table> {
     }
 }
 
+/// True where a value is in quotes or brackets, and so no word: `{name}.log` is one.
+fn is_opened(text: &str) -> bool {
+    let placeholder = text.trim_start_matches('{').split_once('}');
+    let begins_with_placeholder = placeholder.is_some_and(|(key, _)| is_key(key));
+    text.starts_with(['"', '\'', '[']) || (text.starts_with('{') && !begins_with_placeholder)
+}
+
 /// How long the value is that a text begins with: to the next blank outside quotes and brackets.
 fn value_length(text: &str) -> usize {
-    if !text.starts_with(['"', '\'', '[', '{']) {
+    if !is_opened(text) {
         return text.find([' ', '\t']).unwrap_or(text.len());
     }
     let mut quote = None;
@@ -205,13 +213,13 @@ fn value(text: &str, start: usize, keys: &mut Keys<'_>) -> Option<Value> {
     let span: Span = start..start + text.len();
     match toml::value_of(text, start) {
         Ok(mut value) if !text.is_empty() => {
-            if !text.starts_with(['"', '\'', '[', '{']) {
+            if !is_opened(text) {
                 value.bare = Some(text.to_owned());
             }
             value.span = span;
             Some(value)
         }
-        Err(problem) if text.starts_with(['"', '\'', '[', '{']) => {
+        Err(problem) if is_opened(text) => {
             keys.findings
                 .error(span, format!("`{text}` is no TOML value: {problem}"))
                 .help("close what is opened; a value with blanks stands in quotes");

@@ -344,6 +344,19 @@ fn successive_directives_add_up_as_a_jobs_keys_do_over_the_defaults() {
 }
 
 #[test]
+fn a_word_of_a_directive_may_begin_with_a_placeholder() {
+    let case = Case::new();
+    case.write(
+        "lines.txt",
+        "#JOB stdout={name}.{attempt} env={A=\"{cpus} {{name}}\"} stderr={name}\necho \"$A\"\n\
+         #JOB stdout={{name}} timeout=5s\necho 2\n",
+    );
+    case.reiver(&["run", "lines.txt"]).expect(0);
+    assert_eq!(case.read("line-2.1"), "1 {name}\n");
+    assert_eq!(case.read("{name}"), "2\n");
+}
+
+#[test]
 fn more_jobs_at_once_than_open_files_allow_run_all_the_same() {
     let case = Case::new();
     let lines: String = (0..150)
