@@ -344,6 +344,23 @@ fn successive_directives_add_up_as_a_jobs_keys_do_over_the_defaults() {
 }
 
 #[test]
+fn tables_of_a_job_are_merged_over_the_defaults_of_its_own_file() {
+    let case = Case::toml(
+        "[resources]\ngpu = 1\nslot = 1\n[defaults]\nresources = { gpu = 1, slot = 1 }\n\
+         numa = { affinity = 'prefer' }\n[[job]]\nname = 'merged'\nresources = { slot = 0 }\n\
+         numa = { policy = 'local' }\n\
+         run = 'echo \"$REIVER_GPU,${REIVER_SLOT-none},${REIVER_NODE-none}\"'\n",
+    );
+    let show = "echo ${REIVER_GPU-none},${REIVER_NODE-none}\n";
+    case.write("other.txt", show);
+    let run = ["run", "jobs.toml", "other.txt", "--keep-order"];
+    let done = case.reiver(&run).expect(0);
+    let lines: Vec<&str> = done.stdout.lines().collect();
+    assert!(lines[0].starts_with("0,none,") && !lines[0].ends_with("none"));
+    assert_eq!(lines[1], "none,none");
+}
+
+#[test]
 fn a_word_of_a_directive_may_begin_with_a_placeholder() {
     let case = Case::new();
     case.write(
