@@ -21,7 +21,7 @@ pub(super) fn read(body: &str, start: usize, file: &mut JobFile, findings: &mut 
         file.nothing_was_read();
         return;
     }
-    let table = table(document.get_ref(), start);
+    let table = table(document.get_ref(), body, start);
     let mut keys = Keys { findings };
     for (key, value) in table {
         let found_before = keys.findings.list.len();
@@ -105,33 +105,30 @@ fn header(body: &str, start: usize, span: &Span) -> Span {
 /// A single value, for `#JOB`.
 pub(super) fn value_of(text: &str, start: usize) -> Result<Value, String> {
     match DeValue::parse(text) {
-        Ok(parsed) => Ok(value(
-            parsed.get_ref(),
-            shifted(parsed.span(), start),
-            start,
-        )),
+        Ok(parsed) => Ok(value(&parsed, text, start)),
         Err(error) => Err(error.message().to_owned()),
     }
 }
 
-fn table(table: &DeTable<'_>, start: usize) -> Table {
+fn table(table: &DeTable<'_>, body: &str, start: usize) -> Table {
     let entry = |(key, item): (&toml::Spanned<_>, &toml::Spanned<DeValue<'_>>)| {
         let name: &std::borrow::Cow<'_, str> = key.get_ref();
         let key = Spanned {
             value: name.to_string(),
             span: shifted(key.span(), start),
         };
-        (
-            key,
-            value(item.get_ref(), shifted(item.span(), start), start),
-        )
+        (key, value(item, body, start))
     };
     table.iter().map(entry).collect()
 }
 
-fn value(parsed: &DeValue<'_>, span: Span, start: usize) -> Value {
-    let kind = match parsed {
-        DeValue::String(text) => Kind::Text(text.to_string()),
+/// `start` is where `body` begins in its file.
+fn value(parsed: &toml::Spanned<DeValue<'_>>, body: &str, start: usize) -> Value {
+    let kind = match parsed.get_ref() {
+        DeValue::String(text) => Kind::Text(match with_plain_line_ends(&body[parsed.span()]) {
+            Some(text) => text,
+            None => text.to_string(),
+        }),
         DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
             Ok(number) => Kind::Integer(number),
             Err(_) => Kind::Number(number.as_str().to_owned()),
@@ -139,18 +136,27 @@ fn value(parsed: &DeValue<'_>, span: Span, start: usize) -> Value {
         DeValue::Float(number) => Kind::Number(number.as_str().to_owned()),
         DeValue::Boolean(value) => Kind::Bool(*value),
         DeValue::Datetime(_) => Kind::Other("a date"),
-        DeValue::Array(values) => Kind::Array(
-            values
-                .iter()
-                .map(|item| value(item.get_ref(), shifted(item.span(), start), start))
-                .collect(),
-        ),
-        DeValue::Table(inner) => Kind::Table(table(inner, start)),
+        DeValue::Array(values) => {
+            Kind::Array(values.iter().map(|item| value(item, body, start)).collect())
+        }
+        DeValue::Table(inner) => Kind::Table(table(inner, body, start)),
     };
     Value {
-        span,
+        span: shifted(parsed.span(), start),
         kind,
         bare: None,
+    }
+}
+
+/// A text as it was written over several lines, where those end in CRLF, which is taken off as in other
+/// files. An escape that says `\r` is meant.
+fn with_plain_line_ends(written: &str) -> Option<String> {
+    let plain = written
+        .contains("\r\n")
+        .then(|| written.replace("\r\n", "\n"))?;
+    match DeValue::parse(&plain).ok()?.into_inner() {
+        DeValue::String(text) => Some(text.into_owned()),
+        _ => None,
     }
 }
 

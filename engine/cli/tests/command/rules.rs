@@ -395,3 +395,15 @@ fn more_jobs_at_once_than_open_files_allow_run_all_the_same() {
         );
     }
 }
+
+#[test]
+fn line_ends_of_another_system_are_taken_off_within_texts_too() {
+    let case = Case::toml(
+        "[[job]]\r\nname = \"a\"\r\nrun = \"\"\"\r\nprintf '[%s]' 'one' \\\r\n  two\r\nprintf '[%s]' three\r\n\"\"\"\r\n\
+         [[job]]\r\nneeds = ['a']\r\nrun = '''\r\nprintf '[%s]' \\\r\n  four\r\n'''\r\n\
+         env = { X = \"\"\"\r\nkept\\r\\n\"\"\" }\r\n\
+         [[job]]\r\nneeds = ['job-2']\r\ncommand = ['printf', '[%s]', '''a\r\nb''', \"c\\r\\nd\"]\r\n",
+    );
+    let done = case.run().expect(0);
+    assert_eq!(done.stdout, "[one][two][three][four][a\nb][c\r\nd]");
+}
