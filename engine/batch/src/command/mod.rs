@@ -83,13 +83,12 @@ fn started_with_warnings(program: &Program) -> ExitCode {
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
-            // Where it goes is clap's to say: help to standard output, mistakes to the other. A
-            // reader that has gone away is none of its business.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() {
-                exit::REFUSED
-            } else {
-                exit::OK
+            // Where it goes is clap's to say: help to standard output, mistakes to the other.
+            let printed = error.print().and_then(|()| io::stdout().flush());
+            return ExitCode::from(match printed {
+                _ if error.use_stderr() => exit::REFUSED,
+                Ok(()) => exit::OK,
+                Err(error) => trouble(&error),
             });
         }
     };

@@ -106,3 +106,23 @@ fn shells_and_man_read_what_is_made_for_them() {
     let refused = case.reiver(&["man", "file"]).expect(2);
     assert!(refused.stderr.contains("file: "), "{}", refused.stderr);
 }
+
+#[test]
+fn what_was_asked_for_and_has_no_place_is_a_failure() {
+    let case = Case::new();
+    for words in [
+        "--help",
+        "--version",
+        "help",
+        "help FORMAT",
+        "run --help",
+        "man",
+    ] {
+        let done = case.through_shell(&format!("exec $REIVER {words} >/dev/full"));
+        assert_eq!(done.code, 3, "{words}: {done:?}");
+        assert!(
+            done.stderr.contains("cannot write the output"),
+            "{words}: {done:?}"
+        );
+    }
+}
