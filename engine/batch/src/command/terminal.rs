@@ -26,6 +26,8 @@ use crate::plan::{JobIndex, Stderr, Stdout};
 const STATE: Duration = Duration::from_secs(10);
 /// Lines of each stream that a failure shows.
 const TAIL_LINES: usize = 20;
+/// Characters of such a line: what is binary, or one line of all, would bury the rest.
+const MOST_OF_A_LINE: usize = 500;
 /// Failures that the end repeats; a million would bury the sum.
 const MOST_REPEATED: usize = 50;
 /// Names that are said to have been moved to io slots.
@@ -544,9 +546,14 @@ fn tail(what: &str, stream: &Captured) -> String {
 fn lines(what: &str, said: &str) -> String {
     let mut text = format!("\n  {what}:");
     for line in said.lines() {
+        let (line, left_out) = match line.char_indices().nth(MOST_OF_A_LINE) {
+            Some((at, _)) => line.split_at(at),
+            None => (line, ""),
+        };
         // Tabs are layout, not control.
         let line: Vec<String> = line.split('\t').map(plain).collect();
         text += &format!("\n  | {}", line.join("\t"));
+        text += if left_out.is_empty() { "" } else { "..." };
     }
     text
 }

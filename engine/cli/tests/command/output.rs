@@ -334,3 +334,15 @@ fn no_log_is_written_over_a_job_file_or_another_log() {
     assert_eq!(done.code, 3, "{done:?}");
     assert!(done.stderr.contains("--joblog: /dev/full"), "{done:?}");
 }
+
+#[test]
+fn of_a_line_that_is_very_long_a_failure_shows_a_part() {
+    let case = Case::toml(
+        "[[job]]\nrun = 'head -c 300000 /dev/zero | tr \"\\\\0\" x; echo; echo short; exit 1'\n",
+    );
+    let done = case
+        .through_shell("exec $REIVER run jobs.toml >/dev/null")
+        .expect(1);
+    let shown = format!("  | {}...\n  | short\n", "x".repeat(500));
+    assert!(done.stderr.contains(&shown), "{}", done.stderr);
+}
