@@ -225,6 +225,40 @@ fn ends_are_told_apart() {
 }
 
 #[test]
+fn every_exit_code_and_every_signal_is_told_as_it_was() {
+    let codes = 0..=255;
+    // Those that end a process by default; 17 to 23 and 28 stop it or do nothing.
+    let signals = (1..=16).chain(24..=27).chain(29..=31).chain([34, 50, 64]);
+    let case = Case::new();
+    let exits = codes.clone().map(|code| format!("exit {code}\n"));
+    let kills = signals.clone().map(|signal| format!("kill -{signal} $$\n"));
+    case.write("lines", exits.chain(kills).collect::<String>());
+    let done = case.reiver(&["run", "lines", "--output", "json"]).expect(1);
+    let mut told: Vec<(u32, [String; 4])> = crate::case::events(&done.stdout)
+        .iter()
+        .filter(|event| event["event"] == "job-finished")
+        .map(|event| {
+            let line = event["job"].as_str().unwrap().strip_prefix("line-");
+            let words = ["status", "reason", "code", "signal"];
+            let words = words.map(|key| event[key].to_string().replace('"', ""));
+            (line.unwrap().parse().unwrap(), words)
+        })
+        .collect();
+    told.sort();
+    let expected = codes
+        .map(|code| match code {
+            0 => ["success", "null", "0", "null"].map(str::to_owned),
+            code => ["failed", "exit", &code.to_string(), "null"].map(str::to_owned),
+        })
+        .chain(
+            signals
+                .map(|signal| ["failed", "signal", "null", &signal.to_string()].map(str::to_owned)),
+        );
+    let expected: Vec<(u32, [String; 4])> = (1..).zip(expected).collect();
+    assert_eq!(told, expected);
+}
+
+#[test]
 fn reivers_own_death_is_no_jobs_affair_until_it_ends() {
     // A reiver that is killed can tell nobody; what it had started goes on, and nothing hangs.
     let case = Case::toml(

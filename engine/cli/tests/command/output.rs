@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
+use std::process::Stdio;
 use std::thread;
 
 use crate::case::{Case, Done, marked};
@@ -96,6 +97,19 @@ fn large_output_comes_whole() {
     let done = case.run().expect(0);
     assert_eq!(done.stdout.len(), 100_000_001);
     assert!(done.stdout.trim_end().bytes().all(|byte| byte == b'x'));
+}
+
+#[test]
+fn what_a_job_prints_is_not_held_in_memory() {
+    let case = Case::toml(
+        "[[job]]\nrun = 'head -c 300000000 /dev/zero; grep VmHWM /proc/$PPID/status > most'",
+    );
+    let mut command = case.command(["run", "jobs.toml"]);
+    let child = command.stdout(Stdio::null()).spawn().unwrap();
+    Done::of(child).expect(0);
+    let most = case.read("most");
+    let kibibytes: u64 = most.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(kibibytes < 100_000, "{most}");
 }
 
 #[test]

@@ -46,6 +46,19 @@ fn jobs_that_run_at_once_have_cpus_of_their_own() {
 }
 
 #[test]
+fn the_affinity_of_the_command_line_is_for_jobs_that_state_none() {
+    let case = Case::toml(
+        "[[job]]\nnuma = { affinity = 'none' }\nrun = 'echo ${REIVER_NODE-free}'\n\
+         [[job]]\nnuma = { policy = 'local' }\nrun = 'echo ${REIVER_NODE:+bound}'\n\
+         [[job]]\nrun = 'echo ${REIVER_NODE:+bound}'\n",
+    );
+    for how in ["prefer", "require"] {
+        let run = ["run", "jobs.toml", "--keep-order", "--numa", how];
+        assert_eq!(case.reiver(&run).expect(0).stdout, "free\nbound\nbound\n");
+    }
+}
+
+#[test]
 fn without_cpus_a_job_has_all_that_reiver_has() {
     let case = Case::toml(&format!("[[job]]\n{SEE}"));
     let done = case.run().expect(0);
