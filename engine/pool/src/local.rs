@@ -131,8 +131,7 @@ pub(crate) fn attach(core: &Core, here: usize) -> Option<&Cache> {
     cache(core)
 }
 
-/// Something is on its way home from here.
-#[inline(always)]
+/// Something will be on its way home from here. Said by whoever comes to open a cache for what is away.
 pub(crate) fn note_away() {
     HAS_AWAY.set(true);
 }
@@ -157,7 +156,7 @@ fn flush_all() {
             };
             // SAFETY: it is the current thread's, and lives as long as the pool.
             let cache = unsafe { entry.cache.as_ref() };
-            if !cache.away.seems_empty() {
+            if !cache.away.is_shut() {
                 // SAFETY: it is the current thread's.
                 let is_done = unsafe { core.store.flush(cache) };
                 if !is_done {

@@ -13,7 +13,7 @@ use reiver_topology::NodeId;
 use crate::local;
 use crate::places::Places;
 use crate::protocol::stack::Object;
-use crate::protocol::store::{Got, Store};
+use crate::protocol::store::{Cache, Got, Store};
 use crate::slab::{self, Heap, Shape};
 use crate::stats::PoolStats;
 
@@ -257,8 +257,12 @@ impl Core {
         if let Some(cache) = local::cache_to_put(self) {
             // SAFETY: objects lie in slabs with this mask.
             let home = unsafe { slab::home_of(self.mask, object) };
+            if home != cache.home() {
+                // SAFETY: as the caller says; the cache is the current thread's.
+                return unsafe { self.put_away(cache, object) };
+            }
             // SAFETY: it is the current thread's.
-            if home == cache.home() && unsafe { self.store.put_own(cache, object) }.is_ok() {
+            if unsafe { self.store.put_own(cache, object) }.is_ok() {
                 return;
             }
         }
@@ -266,24 +270,45 @@ impl Core {
         unsafe { self.put_otherwise(object) };
     }
 
-    /// The same, for objects that are to be readied, or are not at home here, and when the cache is full.
+    /// The same, of an object that is not at home here. It calls nothing that comes back, thread-locals
+    /// among it, so that it has nothing to save: each store waits behind that of the user to an object that
+    /// comes from far away, and the fewer there are between two such, the more of them are on their way at once.
+    ///
+    /// # Safety
+    /// As for `put`; the cache is the current thread's.
+    #[inline(never)]
+    unsafe fn put_away(&self, cache: &Cache, object: Object) {
+        // SAFETY: as the caller says.
+        if unsafe { self.store.put_away(cache, object) }.is_err() {
+            self.put_uncached(object);
+        }
+    }
+
+    /// The same, for objects that are to be readied, and when the cache is full.
     ///
     /// # Safety
     /// As for `put`.
     #[inline(never)]
     unsafe fn put_otherwise(&self, object: Object) {
+        if self.keep.is_none() {
+            return self.put_uncached(object);
+        }
         // SAFETY: as the caller says.
-        if self.keep.is_some() && !unsafe { self.keep(object) } {
+        if !unsafe { self.keep(object) } {
             return;
         }
         if let Some(cache) = local::cache(self) {
             // SAFETY: objects lie in slabs with this mask.
             let home = unsafe { slab::home_of(self.mask, object) };
-            if home != cache.home() {
-                local::note_away();
-            }
             // SAFETY: it is the current thread's.
-            if unsafe { self.store.put_cached(cache, object, home) }.is_ok() {
+            let put = unsafe {
+                if home == cache.home() {
+                    self.store.put_own(cache, object)
+                } else {
+                    self.store.put_away(cache, object)
+                }
+            };
+            if put.is_ok() {
                 return;
             }
         }

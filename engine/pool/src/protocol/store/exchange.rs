@@ -115,14 +115,15 @@ impl Store {
                 }
                 cache.own.settle();
                 cache.own.fill(&[object]);
+                self.open(cache);
             } else {
                 if cache.away.len() >= self.magazine {
                     self.send(cache);
                 }
                 cache.away.settle();
                 cache.away.fill(&[object]);
+                self.open_away(cache);
             }
-            self.open(cache);
             drop(lock);
             return;
         }
@@ -170,8 +171,8 @@ impl Store {
         self.tell();
     }
 
-    /// Sends home what is on its way there. By the owner, before it sleeps; false if that is not done
-    /// because somebody looks into the cache just now.
+    /// Sends home what is on its way there. By the owner, before it sleeps; it comes to the lock with the next
+    /// object that is away. False if that is not done because somebody looks into the cache just now.
     ///
     /// # Safety
     /// Only the owner of the cache calls this.
@@ -179,6 +180,7 @@ impl Store {
         let Ok(lock) = cache.lock.try_lock() else {
             return false;
         };
+        cache.away.shut();
         self.send(cache);
         cache.away.settle();
         drop(lock);

@@ -285,15 +285,27 @@ impl Store {
         cache
     }
 
-    /// Lets the owner use the cache without its lock. By the owner, under the lock.
+    /// Lets the owner use the cache without its lock, for objects of its own node. By the owner, under the
+    /// lock.
     fn open(&self, cache: &Cache) {
+        if self.may_open(cache) {
+            cache.own.open(2 * self.magazine);
+        }
+    }
+
+    /// The same, for objects that are away; until the next [`flush`](Self::flush).
+    fn open_away(&self, cache: &Cache) {
+        if self.may_open(cache) {
+            cache.away.open(self.magazine);
+        }
+    }
+
+    /// The owner has come to the lock.
+    fn may_open(&self, cache: &Cache) -> bool {
         // ORDERING: relaxed: written under the lock.
         cache.is_probed.store(false, Ordering::Relaxed);
         // ORDERING: relaxed: who sets it takes the lock next, and shuts what was opened before.
-        if !self.is_eager.load(Ordering::Relaxed) {
-            cache.own.open(2 * self.magazine);
-            cache.away.open(self.magazine);
-        }
+        !self.is_eager.load(Ordering::Relaxed)
     }
 
     /// Passes the dear fence, under the lock of this cache or of none. Where the kernel refuses it all of a
@@ -321,29 +333,7 @@ impl Store {
         fence(Ordering::SeqCst);
     }
 
-    /// Puts an object into the cache of the current thread; gives it back where that has no room. `home`
-    /// is the node that it belongs to.
-    ///
-    /// # Safety
-    /// Only the owner of the cache calls this.
-    #[inline(always)]
-    pub unsafe fn put_cached(
-        &self,
-        cache: &Cache,
-        object: Object,
-        home: usize,
-    ) -> Result<(), Object> {
-        if home == cache.home() {
-            // SAFETY: as the caller says.
-            return unsafe { self.put_own(cache, object) };
-        }
-        // SAFETY: as the caller says.
-        unsafe { cache.away.push(object)? };
-        self.after_push(cache);
-        Ok(())
-    }
-
-    /// The same, of an object that belongs to the node of the cache.
+    /// Puts an object of the cache's own node into it; gives it back where there is no room.
     ///
     /// # Safety
     /// Only the owner of the cache calls this.
@@ -351,6 +341,18 @@ impl Store {
     pub unsafe fn put_own(&self, cache: &Cache, object: Object) -> Result<(), Object> {
         // SAFETY: as the caller says.
         unsafe { cache.own.push(object)? };
+        self.after_push(cache);
+        Ok(())
+    }
+
+    /// The same, of an object that belongs to another node.
+    ///
+    /// # Safety
+    /// Only the owner of the cache calls this.
+    #[inline(always)]
+    pub unsafe fn put_away(&self, cache: &Cache, object: Object) -> Result<(), Object> {
+        // SAFETY: as the caller says.
+        unsafe { cache.away.push(object)? };
         self.after_push(cache);
         Ok(())
     }
