@@ -89,7 +89,7 @@ impl Core {
         let shape = Shape::of(parts.layout);
         let mask = shape.mask();
         let known = parts.places.len();
-        let magazine = (MAGAZINE_BYTES / parts.layout.size().max(1)).clamp(1, 64);
+        let magazine = MAGAZINE_BYTES / parts.layout.size().max(1);
         // SAFETY: what is in the store lies in slabs of this shape.
         let home_of = move |object| unsafe { slab::home_of(mask, object) };
         let places = parts.places;

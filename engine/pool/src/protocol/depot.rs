@@ -30,7 +30,9 @@ const NOBODY: u32 = u32::MAX;
 const FIRST_CHUNK: u32 = if cfg!(reiver_loom) { 2 } else { 8 };
 const CHUNKS: usize = if cfg!(reiver_loom) { 4 } else { 29 };
 
+/// Whole cache lines: two of them are in different hands.
 #[derive(Debug)]
+#[repr(C, align(64))]
 struct Magazine {
     next: AtomicU32,
     len: UnsafeCell<usize>,
@@ -102,6 +104,44 @@ impl Held<'_> {
     }
 }
 
+/// Magazines of a depot in somebody's hands, that come home together.
+#[derive(Debug)]
+pub struct Load<'a> {
+    depot: &'a Depot,
+    /// Not in the list yet.
+    last: Held<'a>,
+    /// The number of the first, and the one that has no next.
+    list: Option<(u32, &'a Magazine)>,
+    count: usize,
+}
+
+impl<'a> Load<'a> {
+    /// Adds objects, which are no more than a magazine is to hold.
+    pub fn extend(&mut self, magazine: usize, objects: impl ExactSizeIterator<Item = Object>) {
+        if self.last.len() + objects.len() > magazine {
+            let full = std::mem::replace(&mut self.last, self.depot.empty());
+            self.list = Some(linked(full, self.list));
+        }
+        self.count += objects.len();
+        self.last.extend(objects);
+    }
+
+    /// Brings them home.
+    pub fn bring(self) {
+        let (first, last) = linked(self.last, self.list);
+        self.depot.count(self.count);
+        self.depot.racks.inbound.push_list(first, last);
+    }
+}
+
+/// A list with one more in front.
+fn linked<'a>(held: Held<'a>, list: Option<(u32, &'a Magazine)>) -> (u32, &'a Magazine) {
+    let (next, last) = list.unwrap_or((NOBODY, held.magazine));
+    // ORDERING: relaxed: it is in our hands; whoever reads it from an old head finds that that has changed.
+    held.magazine.next.store(next, Ordering::Relaxed);
+    (held.number, last)
+}
+
 /// A list of magazines. The number of the first, and a tag above it.
 #[derive(Debug)]
 struct Rack(AtomicU64);
@@ -112,13 +152,18 @@ impl Rack {
     }
 
     fn push(&self, held: Held<'_>) {
+        self.push_list(held.number, held.magazine);
+    }
+
+    /// Pushes magazines that are linked already, by the number of the first and the last itself.
+    fn push_list(&self, list: u32, last: &Magazine) {
         // ORDERING: relaxed: the exchange checks it.
         let mut head = self.0.load(Ordering::Relaxed);
         loop {
             // ORDERING: relaxed: the exchange publishes it; whoever reads it too early finds that the
             // head has changed.
-            held.magazine.next.store(first(head), Ordering::Relaxed);
-            let new = tagged(held.number, head);
+            last.next.store(first(head), Ordering::Relaxed);
+            let new = tagged(list, head);
             // ORDERING: release, with the acquire in `pop` and `take_all`: what is in the magazine.
             let release = needed("rack push", Ordering::Release);
             match self
@@ -155,6 +200,20 @@ impl Rack {
                 Err(now) => head = now,
             }
         }
+    }
+
+    /// Puts a whole list there, if nothing is; whoever has it need not walk to its end for that.
+    fn fill(&self, list: u32) -> bool {
+        // ORDERING: relaxed: the exchange checks it.
+        let head = self.0.load(Ordering::Relaxed);
+        // ORDERING: release, with the acquire in `pop`: what is in the magazines, of which we have made sure
+        // when we took the list.
+        let release = needed("rack fill", Ordering::Release);
+        first(head) == NOBODY
+            && self
+                .0
+                .compare_exchange(head, tagged(list, head), release, Ordering::Relaxed)
+                .is_ok()
     }
 
     /// Takes all of them, and gives the number of the first. Of a rack from which nothing else takes: the
@@ -199,18 +258,25 @@ fn rack_tag() -> u64 {
     u64::from(needed("rack tag", Ordering::Release) == Ordering::Release)
 }
 
-/// What belongs to one node.
+/// All that an exchange writes to, in one line: who exchanges a magazine writes to two or three of them one
+/// after the other, and has it fetched from another CPU once.
 #[derive(Debug)]
-pub struct Depot {
+struct Racks {
     /// Of magazines with objects: used lately.
-    full: CachePadded<Rack>,
+    full: Rack,
     /// The same, of which nobody has used any since the last epoch.
     aged: Rack,
     empty: Rack,
     /// From other nodes.
-    inbound: CachePadded<Rack>,
+    inbound: Rack,
     /// Objects in magazines on a rack. Counted before they are there, and until they no longer are.
-    cached: CachePadded<AtomicUsize>,
+    cached: AtomicUsize,
+}
+
+/// What belongs to one node.
+#[derive(Debug)]
+pub struct Depot {
+    racks: CachePadded<Racks>,
     /// Magazines that were ever asked for.
     magazines: AtomicU32,
     chunks: [AtomicPtr<Magazine>; CHUNKS],
@@ -229,11 +295,13 @@ impl Depot {
     pub fn new(node: Option<NodeId>) -> Depot {
         Depot {
             arena: Arena::new(node),
-            full: CachePadded::new(Rack::new()),
-            aged: Rack::new(),
-            empty: Rack::new(),
-            inbound: CachePadded::new(Rack::new()),
-            cached: CachePadded::new(AtomicUsize::new(0)),
+            racks: CachePadded::new(Racks {
+                full: Rack::new(),
+                aged: Rack::new(),
+                empty: Rack::new(),
+                inbound: Rack::new(),
+                cached: AtomicUsize::new(0),
+            }),
             magazines: AtomicU32::new(0),
             chunks: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
         }
@@ -268,7 +336,7 @@ impl Depot {
 
     /// An empty magazine.
     pub fn empty(&self) -> Held<'_> {
-        if let Some(held) = self.empty.pop(self) {
+        if let Some(held) = self.racks.empty.pop(self) {
             return held;
         }
         // ORDERING: relaxed: it gives numbers away.
@@ -313,10 +381,10 @@ impl Depot {
     /// Puts a magazine on the rack that it belongs on.
     pub fn put(&self, held: Held<'_>) {
         match held.len() {
-            0 => self.empty.push(held),
+            0 => self.racks.empty.push(held),
             count => {
                 self.count(count);
-                self.full.push(held);
+                self.racks.full.push(held);
             }
         }
     }
@@ -324,74 +392,83 @@ impl Depot {
     /// Puts a magazine among those that go next time, if nobody uses them until then.
     pub fn put_aged(&self, held: Held<'_>) {
         self.count(held.len());
-        self.aged.push(held);
+        self.racks.aged.push(held);
     }
 
-    /// Brings a magazine home from another node.
-    pub fn bring(&self, held: Held<'_>) {
-        self.count(held.len());
-        self.inbound.push(held);
+    /// Begins what is brought home from another node.
+    pub fn load(&self) -> Load<'_> {
+        Load {
+            depot: self,
+            last: self.empty(),
+            list: None,
+            count: 0,
+        }
     }
 
     fn count(&self, count: usize) {
         // ORDERING: relaxed, here and below: a count of its own.
-        self.cached.fetch_add(count, Ordering::Relaxed);
+        self.racks.cached.fetch_add(count, Ordering::Relaxed);
     }
 
     fn uncounted<'a>(&self, held: Held<'a>) -> Held<'a> {
-        self.cached.fetch_sub(held.len(), Ordering::Relaxed);
+        self.racks.cached.fetch_sub(held.len(), Ordering::Relaxed);
         held
     }
 
     /// A magazine with objects. What comes home is taken whole, and stands on the rack afterwards: nobody
     /// may rely on seeing it meanwhile, see [`Store`](crate::protocol::store::Store).
     pub fn take(&self) -> Option<Held<'_>> {
-        let ready = self.full.pop(self);
+        let ready = self.racks.full.pop(self);
         let ready = ready.or_else(|| self.take_inbound());
-        let ready = ready.or_else(|| self.aged.pop(self));
+        let ready = ready.or_else(|| self.racks.aged.pop(self));
         ready.map(|held| self.uncounted(held))
     }
 
     fn take_inbound(&self) -> Option<Held<'_>> {
-        let mut next = self.inbound.take_all();
-        let mut taken = None;
-        while next != NOBODY {
-            let magazine = self.magazine(next);
-            let held = Held {
-                magazine,
-                number: next,
-            };
-            // ORDERING: relaxed: the swap has made the whole list ours.
-            next = magazine.next.load(Ordering::Relaxed);
-            match taken {
-                None => taken = Some(held),
-                Some(_) => self.full.push(held),
+        let number = self.racks.inbound.take_all();
+        if number == NOBODY {
+            return None;
+        }
+        let (taken, mut next) = self.unlinked(number);
+        if next != NOBODY && !self.racks.full.fill(next) {
+            while next != NOBODY {
+                let (held, after) = self.unlinked(next);
+                self.racks.full.push(held);
+                next = after;
             }
         }
-        taken
+        Some(taken)
+    }
+
+    /// The first magazine of a list that is ours, and the number of the next.
+    fn unlinked(&self, number: u32) -> (Held<'_>, u32) {
+        let magazine = self.magazine(number);
+        // ORDERING: relaxed: the swap has made the whole list ours.
+        let next = magazine.next.load(Ordering::Relaxed);
+        (Held { magazine, number }, next)
     }
 
     /// A magazine that nobody has used since the last epoch.
     pub fn take_aged(&self) -> Option<Held<'_>> {
-        let held = self.aged.pop(self);
+        let held = self.racks.aged.pop(self);
         held.map(|held| self.uncounted(held))
     }
 
     /// An epoch ends: what is there now goes at the end of the next, unless it is used.
     pub fn age(&self) {
-        while let Some(held) = self.full.pop(self).or_else(|| self.take_inbound()) {
-            self.aged.push(held);
+        while let Some(held) = self.racks.full.pop(self).or_else(|| self.take_inbound()) {
+            self.racks.aged.push(held);
         }
     }
 
     /// How many objects are in magazines. Exact while nobody is moving any.
     pub fn cached(&self) -> usize {
-        self.cached.load(Ordering::Relaxed)
+        self.racks.cached.load(Ordering::Relaxed)
     }
 
     /// True if it seems to hold nothing.
     pub fn seems_empty(&self) -> bool {
-        self.full.is_empty() && self.inbound.is_empty() && self.aged.is_empty()
+        self.racks.full.is_empty() && self.racks.inbound.is_empty() && self.racks.aged.is_empty()
     }
 }
 

@@ -298,7 +298,7 @@ impl<const N: usize> Stack<N> {
 }
 
 /// Objects that are taken off the bottom.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Taken<'a, const N: usize> {
     stack: &'a Stack<N>,
     left: Range<isize>,

@@ -4,7 +4,7 @@
 use std::ptr::NonNull;
 
 use super::{Cache, Got, Store};
-use crate::protocol::depot::{Depot, Held};
+use crate::protocol::depot::{Depot, Held, Load};
 use crate::protocol::stack::Object;
 use crate::protocol::sync::{Ordering, fence_needed, needed};
 
@@ -117,7 +117,7 @@ impl Store {
                 cache.own.fill(&[object]);
                 self.open(cache);
             } else {
-                if cache.away.len() >= self.magazine {
+                if cache.away.len() >= self.batch {
                     self.send(cache);
                 }
                 cache.away.settle();
@@ -134,13 +134,15 @@ impl Store {
     /// Puts an object where everybody finds it, and serves those who wait.
     fn put_directly(&self, object: Object, home: usize, is_foreign: bool) {
         let depot = self.depot(home);
-        let mut held = depot.empty();
-        held.put(object);
         if is_foreign {
-            depot.bring(held);
+            let mut load = depot.load();
+            load.extend(1, std::iter::once(object));
+            load.bring();
             // ORDERING: relaxed: a count of its own.
             self.sent.fetch_add(1, Ordering::Relaxed);
         } else {
+            let mut held = depot.empty();
+            held.put(object);
             depot.put(held);
         }
         self.tell();
@@ -210,29 +212,34 @@ impl Store {
     /// Brings home what is on its way there. Under the cache's lock.
     pub(super) fn send(&self, cache: &Cache) {
         // Mostly all of it goes to one node.
-        let mut batch: Option<(usize, Held<'_>)> = None;
-        let mut others: Vec<(usize, Held<'_>)> = Vec::new();
-        let count = cache.away.take(usize::MAX >> 1, |objects| {
-            for object in objects {
-                let home = (self.home_of)(object);
-                let (first, held) = batch.get_or_insert_with(|| (home, self.depot(home).empty()));
-                if *first == home {
-                    held.put(object);
-                    continue;
-                }
-                let known = others.iter().position(|&(other, _)| other == home);
-                let at = known.unwrap_or_else(|| {
-                    others.push((home, self.depot(home).empty()));
-                    others.len() - 1
-                });
-                others[at].1.put(object);
+        let mut first: Option<(usize, Load<'_>)> = None;
+        let mut others: Vec<(usize, Load<'_>)> = Vec::new();
+        let count = cache.away.take(usize::MAX >> 1, |mut left| {
+            let home_of = |object| (self.home_of)(object);
+            while let Some(home) = left.clone().next().map(home_of) {
+                let is_the_same = |object: &Object| home_of(*object) == home;
+                let run = left.clone().take(self.magazine);
+                let run = run.take_while(is_the_same).count();
+                let load = || (home, self.depot(home).load());
+                let known = first.get_or_insert_with(load);
+                let known = if known.0 == home {
+                    known
+                } else {
+                    let at = others.iter().position(|(other, _)| *other == home);
+                    let at = at.unwrap_or_else(|| {
+                        others.push(load());
+                        others.len() - 1
+                    });
+                    &mut others[at]
+                };
+                known.1.extend(self.magazine, left.by_ref().take(run));
             }
         });
         // ORDERING: relaxed, both: written under the lock.
         let sent = cache.sent.load(Ordering::Relaxed);
         cache.sent.store(sent + count as u64, Ordering::Relaxed);
-        for (home, held) in batch.into_iter().chain(others) {
-            self.depot(home).bring(held);
+        for (_, load) in first.into_iter().chain(others) {
+            load.bring();
         }
     }
 

@@ -28,6 +28,10 @@ use crate::protocol::sync::{
     needed, pause,
 };
 
+/// So many objects come home together at most: an exchange with a depot of another node waits for all that the
+/// thread has stored before, which is mostly to objects that were still on their way to it.
+pub const BATCH: usize = 4 * MOST;
+
 /// What one thread caches. Its owner alone pushes and pops; the lock is for all else.
 #[derive(Debug)]
 #[repr(C)]
@@ -37,7 +41,7 @@ pub struct Cache {
     /// Objects of that node.
     pub own: Stack<{ 2 * MOST }>,
     /// Objects on their way home, which nobody pops.
-    pub away: Stack<MOST>,
+    pub away: Stack<BATCH>,
     /// How many have gone home from here. Written under the lock.
     sent: AtomicU64,
     /// It lies in pages of the store's own.
@@ -124,6 +128,8 @@ pub struct Store {
     is_eager: AtomicBool,
     /// Objects a magazine holds.
     magazine: usize,
+    /// Objects that come home together.
+    batch: usize,
     /// Objects a node may have.
     capacity: usize,
     nodes: Box<[AtomicPtr<Node>]>,
@@ -176,6 +182,7 @@ impl Store {
             is_scarce: AtomicBool::new(false),
             is_eager: AtomicBool::new(!barrier::register()),
             magazine: magazine.clamp(1, MOST),
+            batch: magazine.clamp(1, BATCH),
             capacity,
             nodes: (0..known + spare)
                 .map(|_| AtomicPtr::new(ptr::null_mut()))
@@ -296,7 +303,7 @@ impl Store {
     /// The same, for objects that are away; until the next [`flush`](Self::flush).
     fn open_away(&self, cache: &Cache) {
         if self.may_open(cache) {
-            cache.away.open(self.magazine);
+            cache.away.open(self.batch);
         }
     }
 
