@@ -19,8 +19,8 @@ use crate::stats::PoolStats;
 
 /// So many nodes that the machine does not have may come to be known.
 const SPARE: usize = 64;
-/// What a magazine holds at most, in bytes of objects.
-const MAGAZINE_BYTES: usize = 64 << 10;
+/// A magazine, and all that a thread keeps on its way to other nodes, is at most so many bytes of objects.
+const FEW_BYTES: usize = 64 << 10;
 
 type Make = dyn Fn(*mut u8) + Send + Sync;
 pub(crate) type Keep = dyn Fn(*mut u8) -> bool + Send + Sync;
@@ -89,7 +89,7 @@ impl Core {
         let shape = Shape::of(parts.layout);
         let mask = shape.mask();
         let known = parts.places.len();
-        let magazine = MAGAZINE_BYTES / parts.layout.size().max(1);
+        let few = FEW_BYTES / parts.layout.size().max(1);
         // SAFETY: what is in the store lies in slabs of this shape.
         let home_of = move |object| unsafe { slab::home_of(mask, object) };
         let places = parts.places;
@@ -101,7 +101,7 @@ impl Core {
             places.near(),
             SPARE,
             parts.capacity_per_node,
-            magazine,
+            few,
             Box::new(home_of),
             Box::new(memory),
         );
@@ -300,13 +300,12 @@ impl Core {
         if let Some(cache) = local::cache(self) {
             // SAFETY: objects lie in slabs with this mask.
             let home = unsafe { slab::home_of(self.mask, object) };
-            // SAFETY: it is the current thread's.
-            let put = unsafe {
-                if home == cache.home() {
-                    self.store.put_own(cache, object)
-                } else {
-                    self.store.put_away(cache, object)
-                }
+            let put = if home == cache.home() {
+                // SAFETY: it is the current thread's.
+                unsafe { self.store.put_own(cache, object) }
+            } else {
+                // SAFETY: as above.
+                unsafe { self.store.put_away(cache, object) }
             };
             if put.is_ok() {
                 return;

@@ -188,10 +188,17 @@ impl Depots {
     }
 
     fn bring(&self, number: usize) {
-        let mut held = self.depot.empty();
-        self.touch(object(number));
-        held.put(object(number));
-        self.depot.bring(held);
+        self.bring_all(&[number]);
+    }
+
+    /// In magazines of one.
+    fn bring_all(&self, numbers: &[usize]) {
+        let mut load = self.depot.load();
+        for &number in numbers {
+            self.touch(object(number));
+            load.extend(1, std::iter::once(object(number)));
+        }
+        load.bring();
     }
 
     fn take(&self) -> Option<usize> {
@@ -284,6 +291,51 @@ fn what_comes_home_arrives_once() {
     comes_home();
 }
 
+/// One has brought two magazines at once, another one empties the list, and a third takes what it leaves.
+fn comes_home_together() {
+    loom::model(|| {
+        let depots = Depots::new();
+        let [owner, other] = [(); 2].map(|()| {
+            let depots = Arc::clone(&depots);
+            thread::spawn(move || depots.take())
+        });
+        depots.bring_all(&[0, 1]);
+        let mut all: Vec<usize> = owner.join().unwrap().into_iter().collect();
+        all.extend(other.join().unwrap());
+        all.extend(std::iter::from_fn(|| depots.take()));
+        all.sort_unstable();
+        assert_eq!(all, [0, 1]);
+        assert_eq!(depots.depot.cached(), 0);
+    });
+}
+
+#[test]
+fn what_comes_home_together_goes_to_all_who_want_it() {
+    comes_home_together();
+}
+
+/// A list comes home while the rack that it is to stand on gets another magazine.
+fn comes_home_beside_others() {
+    loom::model(|| {
+        let depots = Depots::new();
+        depots.bring_all(&[0, 1, 2]);
+        let other = {
+            let depots = Arc::clone(&depots);
+            thread::spawn(move || depots.put(3))
+        };
+        let mut all: Vec<usize> = depots.take().into_iter().collect();
+        other.join().unwrap();
+        all.extend(std::iter::from_fn(|| depots.take()));
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2, 3]);
+    });
+}
+
+#[test]
+fn what_comes_home_together_and_what_others_put_is_all_there() {
+    comes_home_beside_others();
+}
+
 /// Two want the first magazines of a depot at once, so that both may make a chunk.
 fn makes_magazines() {
     loom::model(|| {
@@ -311,6 +363,7 @@ fn a_depot_needs_each_of_its_orderings() {
     fails_without("rack push", hands_on);
     fails_without("rack pop", hands_on);
     fails_without("rack swap", comes_home);
+    fails_without("rack fill", comes_home_together);
     fails_without("depot chunk", makes_magazines);
     fails_without("depot chunk seen", makes_magazines);
 }

@@ -83,6 +83,31 @@ fn an_object_comes_home() {
     comes_home();
 }
 
+/// A magazine of two and one of one go home at once, while their home, where nothing is left, wants one.
+fn comes_home_together() {
+    bounded(3, || {
+        let things = Arc::new(Things::with_magazines(4, 2, 32));
+        let (home, away) = (things.join(0), things.join(1));
+        let held: Vec<Object> = (0..3).map(|_| things.get(home, 0)).collect();
+        let other = spawned(&things, move |things| {
+            held.into_iter().for_each(|object| things.put(away, object));
+            // SAFETY: this is its owner. Where it may not, somebody else has sent them.
+            let _ = unsafe { things.store.flush(away.cache()) };
+        });
+        let got = things.get(home, 0);
+        things.put(home, got);
+        other.join().unwrap();
+        things.store.shake_out();
+        let cached = things.store.node(0).unwrap().depot.cached();
+        assert_eq!(cached, things.store.counts().live, "all are at home");
+    });
+}
+
+#[test]
+fn what_comes_home_together_is_all_there() {
+    comes_home_together();
+}
+
 /// One gets and returns, while another one trims.
 fn trim_against_get() {
     bounded(3, || {

@@ -6,8 +6,8 @@
 //! up, so that nobody mistakes a head that went and came back (Treiber 1986, with the tags of IBM's
 //! System/370 Principles of Operation): what a magazine's link said is looked at only if the head is
 //! still the same. Magazines are numbered, and their memory stays until the pool goes, so a link may be
-//! read at any time. The inbound list takes magazines from everywhere by the same exchange, and is
-//! emptied whole by one swap.
+//! read at any time. Many of them may be linked first and put there by one exchange ([`Load`]). The inbound
+//! list takes such from everywhere, and is emptied whole by one swap.
 //!
 //! After "Magazines and Vmem" (Bonwick, Adams, 2001).
 
@@ -124,6 +124,13 @@ impl<'a> Load<'a> {
         }
         self.count += objects.len();
         self.last.extend(objects);
+    }
+
+    /// Puts them on the rack of magazines with objects.
+    pub fn put(self) {
+        let (first, last) = linked(self.last, self.list);
+        self.depot.count(self.count);
+        self.depot.racks.full.push_list(first, last);
     }
 
     /// Brings them home.

@@ -57,6 +57,36 @@ fn what_is_returned_elsewhere_goes_home() {
 }
 
 #[test]
+fn what_is_returned_by_turns_to_two_nodes_goes_to_both() {
+    watched();
+    let pool = described(usize::MAX);
+    let from = |node| at(node, || (0..3000).map(|_| pool.get()).collect::<Vec<_>>());
+    let address = |held: &Pooled<'_, u64>| (&raw const **held).addr();
+    let (first, third) = (from(0), from(2));
+    let mut of_first: Vec<_> = first.iter().map(address).collect();
+    at(1, || {
+        // Now one of each, now more of one than a magazine holds.
+        for (at, held) in first.into_iter().zip(third).enumerate() {
+            if at % 300 < 200 {
+                drop(held);
+            } else {
+                std::mem::forget(held.1);
+            }
+        }
+        park_hook();
+    });
+    assert_eq!(pool.stats().remote_returns, 5000);
+    at(0, || {
+        let mut again: Vec<_> = (0..3000).map(|_| pool.get()).collect();
+        let mut again: Vec<_> = again.iter_mut().map(|held| address(held)).collect();
+        again.sort_unstable();
+        of_first.sort_unstable();
+        assert_eq!(again, of_first);
+    });
+    assert_eq!(pool.stats().created, 6000);
+}
+
+#[test]
 fn batches_are_not_stranded_with_who_sleeps() {
     watched();
     // The worker that got them ends, or parks, or just sleeps.

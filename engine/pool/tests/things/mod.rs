@@ -51,7 +51,7 @@ impl Things {
         Things::with_magazines(1, nodes, capacity)
     }
 
-    /// The same with magazines of so many.
+    /// The same with magazines of so many, as far as there may be such.
     pub(crate) fn with_magazines(magazine: usize, nodes: usize, capacity: usize) -> Things {
         let near = (0..nodes).map(|node| {
             let others = (0..nodes).filter(|&other| other != node);
@@ -123,8 +123,13 @@ impl Things {
 
     pub(crate) fn put(&self, mine: Mine, object: Object) {
         self.touch(object);
-        // SAFETY: the caller owns it.
-        let put = unsafe { self.store.put_cached(mine.cache(), object, home_of(object)) };
+        let put = if home_of(object) == mine.cache().home() {
+            // SAFETY: the caller owns it.
+            unsafe { self.store.put_own(mine.cache(), object) }
+        } else {
+            // SAFETY: as above.
+            unsafe { self.store.put_away(mine.cache(), object) }
+        };
         if put.is_err() {
             // SAFETY: as above.
             unsafe { self.store.put(Some(mine.cache()), object) };

@@ -105,13 +105,14 @@ impl Store {
             && !self.is_scarce()
         {
             if home == cache.home() {
-                if cache.own.len() >= 2 * self.magazine {
-                    let depot = self.depot(home);
-                    let mut held = depot.empty();
-                    cache
-                        .own
-                        .take(self.magazine, |objects| held.extend(objects));
-                    depot.put(held);
+                if cache.own.len() >= self.kept {
+                    let mut load = self.depot(home).load();
+                    cache.own.take(self.kept / 2, |mut objects| {
+                        while objects.len() > 0 {
+                            load.extend(self.magazine, objects.by_ref().take(self.magazine));
+                        }
+                    });
+                    load.put();
                 }
                 cache.own.settle();
                 cache.own.fill(&[object]);

@@ -28,9 +28,10 @@ use crate::protocol::sync::{
     needed, pause,
 };
 
-/// So many objects come home together at most: an exchange with a depot of another node waits for all that the
-/// thread has stored before, which is mostly to objects that were still on their way to it.
-pub const BATCH: usize = 4 * MOST;
+/// Magazines that a thread keeps of its own node's objects, and as many of others'. Where objects are so
+/// large that a magazine holds fewer than [`MOST`], less of them: see [`Store::new`].
+const MAGAZINES: usize = if cfg!(reiver_loom) { 2 } else { 16 };
+const KEPT: usize = MAGAZINES * MOST;
 
 /// What one thread caches. Its owner alone pushes and pops; the lock is for all else.
 #[derive(Debug)]
@@ -39,9 +40,9 @@ pub struct Cache {
     /// The node of its owner, which alone writes it.
     home: AtomicUsize,
     /// Objects of that node.
-    pub own: Stack<{ 2 * MOST }>,
+    pub own: Stack<{ KEPT }>,
     /// Objects on their way home, which nobody pops.
-    pub away: Stack<BATCH>,
+    pub away: Stack<{ KEPT }>,
     /// How many have gone home from here. Written under the lock.
     sent: AtomicU64,
     /// It lies in pages of the store's own.
@@ -128,7 +129,10 @@ pub struct Store {
     is_eager: AtomicBool,
     /// Objects a magazine holds.
     magazine: usize,
-    /// Objects that come home together.
+    /// Objects that a thread keeps of its own node's; when it has so many, half of them go to the depot.
+    kept: usize,
+    /// Objects of other nodes that it keeps until they go home together. An exchange waits for whatever the
+    /// thread has stored before, which is mostly to objects that were still on their way to it: so, seldom.
     batch: usize,
     /// Objects a node may have.
     capacity: usize,
@@ -167,22 +171,26 @@ pub struct Counts {
 
 impl Store {
     /// A store for nodes numbered from 0, of which `near` lists the nearest for each, itself first;
-    /// `spare` more may come to be known. `home_of` says to which node an object belongs, `memory` where
-    /// what belongs to a node is to lie.
+    /// `spare` more may come to be known. A magazine holds `few` objects, if that is not too many, and a thread
+    /// keeps two magazines of objects, or more as long as it is no more than `few`. `home_of` says to which node
+    /// an object belongs, `memory` where what belongs to a node is to lie.
     pub fn new(
         near: Box<[Box<[usize]>]>,
         spare: usize,
         capacity: usize,
-        magazine: usize,
+        few: usize,
         home_of: Box<dyn Fn(Object) -> usize + Send + Sync>,
         memory: Box<dyn Fn(usize) -> Option<NodeId> + Send + Sync>,
     ) -> Store {
         let known = near.len();
+        let magazine = few.clamp(1, MOST);
         let store = Store {
             is_scarce: AtomicBool::new(false),
             is_eager: AtomicBool::new(!barrier::register()),
-            magazine: magazine.clamp(1, MOST),
-            batch: magazine.clamp(1, BATCH),
+            magazine,
+            // What some keep others have to look for, where there is a limit.
+            kept: few.min(capacity / 8).clamp(2 * magazine, KEPT),
+            batch: few.min(capacity / 8).clamp(magazine, KEPT),
             capacity,
             nodes: (0..known + spare)
                 .map(|_| AtomicPtr::new(ptr::null_mut()))
@@ -296,7 +304,7 @@ impl Store {
     /// lock.
     fn open(&self, cache: &Cache) {
         if self.may_open(cache) {
-            cache.own.open(2 * self.magazine);
+            cache.own.open(self.kept);
         }
     }
 
