@@ -2,7 +2,7 @@
  *
  * numa triad|touch|mixed N PIECE WARM_UP_MS BUDGET_MS
  *
- * Prints its samples, in milliseconds, and the shares of the last pass, as one line of JSON. Checks what it
+ * Prints its samples, in nanoseconds an element, and the shares of the last pass, as one line of JSON. Checks what it
  * computes. OMP_NUM_THREADS and OMP_PROC_BIND say with how many threads, and where. */
 
 #define _GNU_SOURCE
@@ -145,7 +145,7 @@ int main(int count, char **args) {
         double end = omp_get_wtime();
         if (start - begin < warm)
             continue;
-        printf("%s%.6f", between, (end - start) * 1e3);
+        printf("%s%.6f", between, (end - start) * 1e9 / (double)n);
         between = ",";
         measured += end - start;
     }

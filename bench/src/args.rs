@@ -25,8 +25,9 @@ pub(crate) struct Args {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: Option<u32>,
 
-    /// With how many threads, for cases that do not fix it themselves
-    #[arg(long, value_delimiter = ',', default_value = "2", value_parser = threads)]
+    /// With how many threads, for cases that do not fix it themselves [default: 1, 2, 4 and so on to twice the
+    /// CPUs, quick: as many as CPUs]
+    #[arg(long, value_delimiter = ',', value_parser = threads)]
     pub(crate) threads: Vec<usize>,
 
     /// Only these contenders, by their whole names, of the cases that are run

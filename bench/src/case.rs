@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::costs::Costs;
+use crate::threads;
 
 /// A piece of work that several contenders do.
 #[derive(Debug, Clone)]
@@ -18,8 +19,13 @@ pub(crate) struct Case {
     pub(crate) unit: &'static str,
     /// One sentence for people.
     pub(crate) what: &'static str,
-    /// Empty: as asked for on the command line.
+    /// With how many threads, each in turn; in a quick run others.
     pub(crate) threads: Vec<usize>,
+    pub(crate) quick_threads: Vec<usize>,
+    /// Those, whatever is asked for on the command line.
+    pub(crate) fixed: bool,
+    /// A sample is the time of operations one after the other, so that its inverse is a rate.
+    pub(crate) is_rate: bool,
     /// In the first round only: what is counted is the same each time.
     pub(crate) once: bool,
     /// The contender that the figures of all are compared with, round by round.
@@ -30,7 +36,8 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// With as many threads as are asked for, each round.
+    /// With 1, 2, 4 threads and so on to twice the CPUs, in a quick run with as many as CPUs; or with as many as
+    /// are asked for. If the unit is a time, its inverse is a rate.
     pub(crate) fn new(
         suite: &'static str,
         (name, unit): (&'static str, &'static str),
@@ -42,7 +49,10 @@ impl Case {
             name,
             unit,
             what,
-            threads: Vec::new(),
+            threads: threads::up_to_twice_the_cpus(),
+            quick_threads: vec![threads::cpus()],
+            fixed: false,
+            is_rate: unit_seconds(unit).is_some(),
             once: false,
             bar: None,
             slow: false,
@@ -62,8 +72,40 @@ impl Case {
     pub(crate) fn at(self, threads: &[usize]) -> Case {
         Case {
             threads: threads.to_vec(),
+            quick_threads: threads.to_vec(),
+            fixed: true,
             ..self
         }
+    }
+
+    /// With as many threads as CPUs, in a quick run too.
+    pub(crate) fn on_all_cpus(self) -> Case {
+        Case {
+            threads: vec![threads::cpus()],
+            ..self
+        }
+    }
+
+    /// With other numbers of threads in a quick run.
+    pub(crate) fn quickly_at(self, threads: &[usize]) -> Case {
+        Case {
+            quick_threads: threads.to_vec(),
+            ..self
+        }
+    }
+
+    /// Its unit is a time that says nothing of how many there are a second.
+    pub(crate) fn no_rate(self) -> Case {
+        Case {
+            is_rate: false,
+            ..self
+        }
+    }
+
+    /// Operations a second, where one takes so much of the case's unit.
+    pub(crate) fn rate(&self, median: f64) -> Option<f64> {
+        let seconds = unit_seconds(self.unit).filter(|_| self.is_rate && median > 0.0)?;
+        Some(1.0 / (median * seconds))
     }
 
     /// What it counts is the same each time.
@@ -74,6 +116,16 @@ impl Case {
     /// A quick run does without it.
     pub(crate) fn slow(self) -> Case {
         Case { slow: true, ..self }
+    }
+}
+
+/// What the unit is in seconds, if it is a time.
+fn unit_seconds(unit: &str) -> Option<f64> {
+    match unit.split_whitespace().next()? {
+        "ns" => Some(1e-9),
+        "us" => Some(1e-6),
+        "ms" => Some(1e-3),
+        _ => None,
     }
 }
 

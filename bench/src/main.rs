@@ -33,6 +33,7 @@ mod stats;
 mod summary;
 mod table;
 mod thread_pools;
+mod threads;
 mod verdict;
 mod versions;
 

@@ -114,6 +114,8 @@ fn numbers(rows: &[&Row]) -> String {
         .to_owned();
     if rows.iter().any(|row| row.costs.is_some()) {
         table.push_str("<th>operations/s<th>faults/operation<th>peak MiB");
+    } else if rows.iter().any(|row| row.rate.is_some()) {
+        table.push_str("<th>operations/s");
     }
     table.push('\n');
     for row in rows {
@@ -133,6 +135,9 @@ fn numbers(rows: &[&Row]) -> String {
         let _ = write!(table, "<td>{}", row.rounds);
         for value in row.costs.iter().flat_map(table::costs) {
             let _ = write!(table, "<td>{value}");
+        }
+        if let Some(per_second) = row.rate {
+            let _ = write!(table, "<td>{}", table::rate(per_second));
         }
         table.push('\n');
     }

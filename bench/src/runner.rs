@@ -86,9 +86,10 @@ fn chosen<'c>(cases: &'c [Case], only: &[String], quick: bool) -> Result<Vec<&'c
 fn entries<'c>(cases: &[&'c Case], args: &Args) -> Vec<Entry<'c>> {
     let mut entries = Vec::new();
     for case in cases {
-        let threads = match case.threads.as_slice() {
-            [] => args.threads.as_slice(),
-            fixed => fixed,
+        let threads = match (args.threads.as_slice(), args.quick) {
+            (asked @ [_, ..], _) if !case.fixed => asked,
+            (_, true) => &case.quick_threads,
+            (_, false) => &case.threads,
         };
         for &threads in threads {
             let asked = |contender: &&Contender| {

@@ -32,6 +32,12 @@ pub(crate) struct Row {
     /// What it took beside time, where that was looked at: medians of the rounds, and the greatest peak.
     #[serde(flatten)]
     pub(crate) costs: Option<Costs>,
+    /// Where nobody looked at that, what the median comes to.
+    #[serde(
+        rename = "operations_per_second",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(crate) rate: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<String>,
     /// What was measured beside the samples: medians of the rounds.
@@ -55,24 +61,30 @@ pub(crate) fn row(entry: &Entry<'_>) -> Row {
         .filter_map(|round| stats::median(round))
         .collect();
     let all = rounds.concat();
+    let median = stats::median(&medians);
+    let costs = if note.is_some() {
+        None
+    } else {
+        costs(&entry.costs)
+    };
     Row {
         suite: entry.case.suite,
         case: entry.case.name,
         contender: entry.contender.name,
         threads: entry.threads,
         unit: entry.case.unit,
-        median: stats::median(&medians),
+        median,
         p99: stats::quantile(&all, 0.99),
         min: stats::quantile(&all, 0.0),
         max: stats::quantile(&all, 1.0),
         rounds: rounds.len(),
         figures: medians_of(&entry.figures),
         told: entry.figures.clone(),
-        costs: if note.is_some() {
-            None
-        } else {
-            costs(&entry.costs)
+        rate: match costs {
+            None => median.and_then(|median| entry.case.rate(median)),
+            Some(_) => None,
         },
+        costs,
         note,
         role: entry.contender.role,
     }

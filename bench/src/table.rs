@@ -7,6 +7,7 @@ use crate::case::Case;
 use crate::costs::Costs;
 use crate::figures;
 use crate::summary::Row;
+use crate::threads;
 use crate::verdict::{self, number};
 use crate::versions;
 
@@ -21,6 +22,7 @@ pub(crate) fn print(cases: &[&Case], rows: &[Row], machine: &[(&str, String)]) {
         let name = format!("{}/{}", case.suite, case.name);
         println!("\n{name}: {}, in {}", case.what, case.unit);
         let looked = verdict::of_case(case, rows).any(|row| row.costs.is_some());
+        let is_rate = verdict::of_case(case, rows).any(|row| row.rate.is_some());
         println!(
             "  {:<29} {:>7} {:>10} {:>10} {:>10} {:>10} {:>6} {:>9}{}",
             "contender",
@@ -31,7 +33,11 @@ pub(crate) fn print(cases: &[&Case], rows: &[Row], machine: &[(&str, String)]) {
             "max",
             "rounds",
             "of best",
-            if looked { COSTS } else { "" }
+            match (looked, is_rate) {
+                (true, _) => COSTS,
+                (false, true) => RATE,
+                (false, false) => "",
+            }
         );
         let verdicts = verdict::of(case, rows);
         for row in verdict::of_case(case, rows) {
@@ -62,13 +68,25 @@ pub(crate) fn print(cases: &[&Case], rows: &[Row], machine: &[(&str, String)]) {
 /// What is told beside time, where somebody looked.
 const COSTS: &str = "      ops/s   faults/op  peak MiB";
 
-/// What it took beside time, as [`COSTS`] names it: operations a second in millions.
+/// The first of them alone.
+const RATE: &str = "      ops/s";
+
+/// What it took beside time, as [`COSTS`] names it.
 pub(crate) fn costs(costs: &Costs) -> [String; 3] {
     [
-        format!("{} M", number(costs.operations_per_second / 1e6)),
+        rate(costs.operations_per_second),
         number(costs.minor_faults_per_operation),
         format!("{:.1}", costs.peak_kib as f64 / 1024.0),
     ]
+}
+
+/// Operations a second.
+pub(crate) fn rate(per_second: f64) -> String {
+    match per_second {
+        1e6.. => format!("{} M", number(per_second / 1e6)),
+        1e3.. => format!("{} k", number(per_second / 1e3)),
+        _ => number(per_second),
+    }
 }
 
 /// A contender's numbers, and its median as a multiple of the best peer's.
@@ -82,10 +100,14 @@ fn line(row: &Row, best_peer: Option<f64>) -> String {
         (Some(median), Some(best)) if best > 0.0 => format!("{:.2}", median / best),
         _ => String::new(),
     };
-    let costs = row.costs.as_ref().map_or_else(String::new, |taken| {
-        let [operations, faults, peak] = costs(taken);
-        format!(" {operations:>10} {faults:>11} {peak:>9}")
-    });
+    let costs = match (&row.costs, row.rate) {
+        (Some(taken), _) => {
+            let [operations, faults, peak] = costs(taken);
+            format!(" {operations:>10} {faults:>11} {peak:>9}")
+        }
+        (None, Some(per_second)) => format!(" {:>10}", rate(per_second)),
+        (None, None) => String::new(),
+    };
     format!(
         "{start} {:>10} {:>10} {:>10} {:>10} {:>6} {times:>9}{costs}",
         cell(row.median),
@@ -98,7 +120,7 @@ fn line(row: &Row, best_peer: Option<f64>) -> String {
 
 /// How many, in words, and whether they had to take turns.
 pub(crate) fn threads(number: usize) -> String {
-    let cpus = std::thread::available_parallelism().map_or(usize::MAX, usize::from);
+    let cpus = threads::cpus();
     match number {
         1 => "1 thread".to_owned(),
         more if more > cpus => {

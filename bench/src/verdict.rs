@@ -203,6 +203,7 @@ mod tests {
             max: median,
             rounds: 1,
             costs: None,
+            rate: None,
             note: None,
             figures: Default::default(),
             told: Vec::new(),

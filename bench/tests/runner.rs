@@ -46,12 +46,19 @@ fn a_quick_run_writes_a_summary_and_a_page_with_every_contender() {
         names,
         BTreeSet::from(["chili", "forte", "rayon", "reiver", "serial"])
     );
+    let cpus = std::thread::available_parallelism().unwrap().get();
     for row in &rows {
         assert_eq!(
             (&row["suite"], &row["case"]),
             (&"forkjoin".into(), &"tree".into())
         );
-        assert_eq!((&row["rounds"], &row["threads"]), (&1.into(), &2.into()));
+        assert_eq!((&row["rounds"], &row["threads"]), (&1.into(), &cpus.into()));
+        let (median, rate) = (&row["median"], &row["operations_per_second"]);
+        let (median, rate) = (median.as_f64().unwrap(), rate.as_f64().unwrap());
+        assert!(
+            (median * rate / 1e3 - 1.0).abs() < 1e-9,
+            "trees a second: {row}"
+        );
         assert!(
             row["median"].as_f64().is_some_and(|median| median > 0.0),
             "{row}"
@@ -242,8 +249,17 @@ fn loops_over_memory_are_told_with_their_shares() {
             assert_eq!(figure("stolen %"), Some(0.0), "{row}");
         }
     }
-    let ours = rows
-        .iter()
-        .filter(|row| row["contender"] == "reiver" && row["median"].is_f64());
-    assert!(ours.count() >= 3);
+    // At one thread, at as many as CPUs and at twice as many.
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let expected = BTreeSet::from([1, cpus, 2 * cpus]);
+    for case in ["triad", "touch", "mixed"] {
+        let ours = rows
+            .iter()
+            .filter(|row| row["case"] == case && row["contender"] == "reiver");
+        let told = ours.filter_map(|row| {
+            assert!(row["operations_per_second"].as_f64() > Some(0.0), "{row}");
+            usize::try_from(row["threads"].as_u64()?).ok()
+        });
+        assert_eq!(told.collect::<BTreeSet<_>>(), expected, "{case}");
+    }
 }

@@ -10,7 +10,8 @@ use cells::{OneWord, Ours, Packed, Padded, adds, adds_on_workers};
 use together::{pool_together, tally_together, tally_together_on_workers};
 
 use crate::case::{Case, Contender, floor, ours, peer};
-use crate::pools::{self, as_there_are_cpus, up_to_twice_the_cpus};
+use crate::pools;
+use crate::threads::{as_there_are_cpus, up_to_eight_or_more};
 
 const RATIO: &str = "times what one thread alone pays";
 
@@ -28,7 +29,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 peer("packed cells", adds::<Packed>),
                 floor("padded cells, known by number", adds::<Padded>),
             ],
-            &up_to_twice_the_cpus(),
+            &up_to_eight_or_more(),
         ),
         case(
             "together",

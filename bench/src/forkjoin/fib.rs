@@ -22,7 +22,8 @@ pub(super) fn cases() -> Vec<Case> {
             chain,
             "fib(38) (quick 30) on one worker, the others present and held busy, less bare calls",
             forkers!(alone),
-        ),
+        )
+        .no_rate(),
         case(
             "fib-t2",
             "ms",
@@ -35,7 +36,8 @@ pub(super) fn cases() -> Vec<Case> {
             "as fib, with a growing number of workers, which are held in jobs",
             forkers!(alone),
         )
-        .at(&[1, 2, 4, 8, 16]),
+        .at(&[1, 2, 4, 8, 16])
+        .no_rate(),
     ]
 }
 

@@ -14,9 +14,9 @@ use crate::case::{Case, Outcome, Task, Trouble, floor, ours, peer};
 use crate::forkjoin::case;
 use crate::forks::rayon_pool;
 use crate::thread_pools::tokio_runtime;
+use crate::threads;
 
 pub(super) fn cases() -> Vec<Case> {
-    let cpus = thread::available_parallelism().map_or(1, usize::from);
     vec![
         case(
             "cold-start",
@@ -30,7 +30,7 @@ pub(super) fn cases() -> Vec<Case> {
                 floor("threads, and the machine is read", cold_threads),
             ],
         )
-        .at(&[cpus]),
+        .at(&[threads::cpus()]),
         case(
             "build-256",
             "ms",

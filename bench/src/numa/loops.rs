@@ -18,6 +18,13 @@ pub(super) fn len(task: &Task) -> usize {
     task.size(16 << 20, 2 << 20)
 }
 
+/// Times passes over arrays of this task's length.
+fn per_element(task: &Task, pass: impl FnMut()) -> Vec<f64> {
+    let ns = 1e6 / len(task) as f64;
+    let samples = task.sample_ms(pass);
+    samples.into_iter().map(|ms| ms * ns).collect()
+}
+
 /// Who has parallel loops.
 pub(super) trait Loops: Sync {
     fn start(threads: usize) -> Self;
@@ -188,7 +195,7 @@ impl Triad {
             }
         };
         let a = &mut self.a;
-        let samples = task.sample_ms(|| pass(a, &body));
+        let samples = per_element(task, || pass(a, &body));
         for (i, a) in self.a.iter().enumerate() {
             assert_eq!(*a, from(i) + 3.0 * from(i + 1), "the triad at {i}");
         }
@@ -233,7 +240,7 @@ pub(super) fn touched<L: Loops>(task: &Task) -> Outcome {
     let fill = start.elapsed().as_secs_f64() * 1e3;
     let first = pieces.threads();
     let count = len.div_ceil(PIECE);
-    let samples = task.sample_ms(|| {
+    let samples = per_element(task, || {
         host.each(&mut data, |number, piece| {
             pieces.mark(number);
             for _ in 0..1 + 4 * number / count {

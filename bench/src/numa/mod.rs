@@ -13,6 +13,7 @@ use std::fs;
 use reiver::{NodeId, Topology};
 
 use crate::case::{Case, Contender, Outcome, Task, Trouble, floor, ours, peer};
+use crate::threads::{as_there_are_cpus, few};
 use crate::{outside, pools};
 use loops::{Rayon, Reiver, Serial, mixed, touched, triad};
 
@@ -30,30 +31,30 @@ macro_rules! contenders {
 }
 /// All of them, in the order in which they are told.
 pub(crate) fn cases() -> Vec<Case> {
-    let all = &[threads()];
+    const ELEMENT: &str = "ns an element, by the wall";
     let mut cases = vec![
         case(
             "triad",
-            "ms",
+            ELEMENT,
             "a = b + 3 c over 16M f64 each (quick 2M), each array laid by its contender's own means",
             contenders!(triad),
         )
-        .at(all),
+        .quickly_at(&few()),
         case(
             "touch",
-            "ms",
+            ELEMENT,
             "16M f64 (quick 2M) that a loop has touched first, then a loop with 1 pass over the first piece \
              and 4 over the last",
             contenders!(touched),
         )
-        .at(all),
+        .quickly_at(&few()),
         case(
             "mixed",
-            "ms",
+            ELEMENT,
             "the triad with eight tasks a thread that compute for 0.1 ms or so beside it",
             contenders!(mixed),
         )
-        .at(all),
+        .quickly_at(&few()),
     ];
     const BETWEEN: &str = "ns an object, by the wall";
     cases.extend([
@@ -64,14 +65,14 @@ pub(crate) fn cases() -> Vec<Case> {
              is what part of what is taken there in the end lies there",
             pools::between_nodes_of_this_machine::<false>(),
         )
-        .at(&[2]),
+        .at(&as_there_are_cpus()),
         case(
             "remote-far",
             BETWEEN,
             "as remote-near, to the node that is farthest away",
             pools::between_nodes_of_this_machine::<true>(),
         )
-        .at(&[2]),
+        .at(&as_there_are_cpus()),
     ]);
     cases
 }
@@ -111,11 +112,6 @@ fn case(
     contenders: Vec<Contender>,
 ) -> Case {
     Case::new("numa", (name, unit), what, contenders)
-}
-
-/// A thread for each CPU: with less, nodes may have none.
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Rayon with memory that is dealt to all nodes page by page.

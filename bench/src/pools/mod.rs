@@ -14,8 +14,6 @@ mod peers;
 mod same_thread;
 mod sync_pool;
 
-use std::thread;
-
 use handover::{RingAlone, between_nodes, between_own_nodes, between_threads, between_workers};
 use lender::{Plain, Zeroed};
 use memory::{Boxed, Costly, Inline};
@@ -24,6 +22,7 @@ use same_thread::{
 };
 
 use crate::case::{Case, Contender, Outcome, Task, floor, ours, peer};
+use crate::threads::{as_there_are_cpus, up_to_eight_or_more};
 
 pub(crate) use lender::Lender;
 
@@ -122,17 +121,21 @@ fn depths() -> Vec<Case> {
             "64 B taken, its first line written to, given back; one out at a time",
             same_thread!(Small, 1, LINE),
         )
-        .at(&up_to_twice_the_cpus()),
+        .at(&up_to_eight_or_more()),
         same_case(
             "depth-8",
             "as depth-1, eight out at once",
             same_thread!(Small, 8, LINE),
-        ),
+        )
+        .at(&up_to_eight_or_more())
+        .quickly_at(&[1]),
         same_case(
             "depth-64",
             "as depth-1, 64 out at once",
             same_thread!(Small, 64, LINE),
-        ),
+        )
+        .at(&up_to_eight_or_more())
+        .quickly_at(&[1]),
     ]
 }
 
@@ -297,7 +300,9 @@ fn others() -> Vec<Case> {
             "burst",
             "640 objects of 64 B taken at once (ten magazines), given back, then a millisecond idle",
             bursts,
-        ),
+        )
+        .at(&up_to_eight_or_more())
+        .quickly_at(&[1]),
         case(
             "handover",
             "ns an object, by the wall",
@@ -309,29 +314,12 @@ fn others() -> Vec<Case> {
         case(
             "remote",
             "ns an object, by the wall",
-            "as handover, between workers on two nodes that are only described: what it costs to send \
+            "as handover, between workers on nodes of their own that are only described: what it costs to send \
              home, not what memory far away costs",
             remote,
         )
-        .at(&[2]),
+        .at(&as_there_are_cpus()),
     ]
-}
-
-/// 1, 2, 4 and so on, to twice the CPUs of this process and no less than eight.
-pub(crate) fn up_to_twice_the_cpus() -> Vec<usize> {
-    let cpus = thread::available_parallelism().map_or(1, usize::from);
-    let doubled = std::iter::successors(Some(1), |threads| Some(2 * threads));
-    doubled
-        .take_while(|threads| *threads <= 8.max(2 * cpus))
-        .collect()
-}
-
-/// 2, 4 and so on, as far as each has a CPU: whoever wait for each other are measured at no more.
-pub(crate) fn as_there_are_cpus() -> Vec<usize> {
-    let cpus = thread::available_parallelism().map_or(1, usize::from);
-    let more = up_to_twice_the_cpus().into_iter();
-    more.filter(|threads| *threads == 2 || (3..=cpus).contains(threads))
-        .collect()
 }
 
 fn same_case(name: &'static str, what: &'static str, contenders: Vec<Contender>) -> Case {

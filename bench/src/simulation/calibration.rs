@@ -32,22 +32,15 @@ const PATIENCE: u32 = 5;
 const FEWEST: usize = 5;
 
 pub(super) fn cases() -> Vec<Case> {
-    let case = |(name, unit, what): (&'static str, &'static str, &str)| Case {
-        suite: "simulation",
-        name,
-        unit,
-        what: format!("{what}: the engine on two workers here, and what the simulation says")
-            .leak(),
-        threads: vec![WORKERS],
-        once: false,
-        bar: None,
-        slow: true,
-        contenders: [
+    let case = |(name, unit, what): (&'static str, &'static str, &str)| {
+        let what = format!("{what}: the engine on two workers here, and what the simulation says");
+        let contenders = [
             ("reiver", Role::Ours, real as fn(&Task) -> Outcome),
             ("simulation", Role::Floor, simulated),
         ]
-        .map(|(name, role, run)| Contender { name, role, run })
-        .into(),
+        .map(|(name, role, run)| Contender { name, role, run });
+        let case = Case::new("simulation", (name, unit), what.leak(), contenders.into());
+        case.at(&[WORKERS]).no_rate().slow()
     };
     [
         ("calibration-fib", "ms", "Fibonacci numbers"),

@@ -58,18 +58,18 @@ pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for machine in machine::NAMES {
         for (work, what) in scenario::WORK {
-            cases.extend(METRICS.map(|(ending, unit, _)| Case {
-                suite: "simulation",
+            cases.extend(METRICS.map(|(ending, unit, _)| {
                 // A few hundred bytes, once a process.
-                name: format!("{machine}-{work}{ending}").leak(),
-                unit,
-                what: format!("simulated: {what}, on {machine} CPUs").leak(),
-                threads: vec![Machine::named(machine).workers()],
-                once: false,
-                bar: None,
-                // The same run again, for another number of it; and the largest machine.
-                slow: !ending.is_empty() || machine == machine::LARGEST,
-                contenders: POLICIES.map(contender).into(),
+                let name = format!("{machine}-{work}{ending}").leak();
+                let what = format!("simulated: {what}, on {machine} CPUs").leak();
+                let contenders = POLICIES.map(contender).into();
+                let case = Case::new("simulation", (name, unit), what, contenders);
+                let case = case.at(&[Machine::named(machine).workers()]).no_rate();
+                Case {
+                    // The same run again, for another number of it; and the largest machine.
+                    slow: !ending.is_empty() || machine == machine::LARGEST,
+                    ..case
+                }
             }));
         }
     }

@@ -28,23 +28,17 @@ const CASES: [(&str, &str); 2] = [
 
 pub(super) fn cases() -> Vec<Case> {
     let comparisons = NAMES.len() * WORK.len() * (POLICIES.len() - 1);
-    let case = |(name, what): (&'static str, &str)| Case {
-        suite: "simulation",
-        name,
-        unit: format!("comparisons of {comparisons} that turn round").leak(),
-        what: format!("{what}, when a cost is halved or doubled").leak(),
-        threads: vec![1],
-        once: true,
-        bar: None,
-        slow: true,
-        contenders: CONSTANTS
-            .iter()
-            .map(|known| Contender {
-                name: known.name,
-                role: Role::Floor,
-                run,
-            })
-            .collect(),
+    let case = |(name, what): (&'static str, &str)| {
+        let unit = format!("comparisons of {comparisons} that turn round");
+        let what = format!("{what}, when a cost is halved or doubled");
+        let contenders = CONSTANTS.iter().map(|known| Contender {
+            name: known.name,
+            role: Role::Floor,
+            run,
+        });
+        let named = (name, &*unit.leak());
+        let case = Case::new("simulation", named, what.leak(), contenders.collect());
+        case.at(&[1]).once().slow()
     };
     CASES.map(case).into()
 }
