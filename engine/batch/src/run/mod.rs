@@ -239,7 +239,7 @@ pub fn run(
         sender,
         goes_on: room.attempts >= slots.saturating_mul(2),
     });
-    let (run, panic) = dispatch.coordinate(&engine, &receiver);
+    let (run, mut panic) = dispatch.coordinate(&engine, &receiver);
 
     let Run {
         tasks,
@@ -271,7 +271,9 @@ pub fn run(
         None => Settled::without(summary),
     };
     let summary = settled.summary;
-    let exit_of = |settled: &Settled, trouble: &Option<io::Error>| match (trouble, signal) {
+    let exit_of = |settled: &Settled, trouble: &Option<io::Error>, panic: &Option<String>| match (
+        trouble, signal,
+    ) {
         _ if panic.is_some() => REIVER_FAILED,
         (Some(error), _) if error.kind() == io::ErrorKind::BrokenPipe => by_signal(libc::SIGPIPE),
         (Some(_), _) => REIVER_FAILED,
@@ -284,19 +286,19 @@ pub fn run(
     };
     // What the journal and the sinks are told of the code is what it is, as far as anybody can know.
     reporter.catch_up();
-    note_trouble(&receiver, &mut trouble);
-    settled.record(exit_of(&settled, &trouble));
-    let told = exit_of(&settled, &trouble);
+    note_trouble(&receiver, &mut trouble, &mut panic);
+    settled.record(exit_of(&settled, &trouble, &panic));
+    let told = exit_of(&settled, &trouble, &panic);
     reporter.report.kind(EventKind::RunFinished {
         summary,
         exit: told,
     });
     reporter.finish();
-    note_trouble(&receiver, &mut trouble);
-    if exit_of(&settled, &trouble) != told {
-        settled.record(exit_of(&settled, &trouble));
+    note_trouble(&receiver, &mut trouble, &mut panic);
+    if exit_of(&settled, &trouble, &panic) != told {
+        settled.record(exit_of(&settled, &trouble, &panic));
     }
-    let (exit, unrecorded) = (exit_of(&settled, &trouble), settled.unrecorded);
+    let (exit, unrecorded) = (exit_of(&settled, &trouble, &panic), settled.unrecorded);
     settled.close();
     Ok(Outcome {
         summary,
@@ -312,11 +314,21 @@ fn by_signal(signal: i32) -> u8 {
     u8::try_from(128 + signal).expect("signals are small numbers")
 }
 
-/// The first trouble of a sink that there has been word of.
-fn note_trouble(messages: &Receiver<Message>, trouble: &mut Option<io::Error>) {
+/// The first trouble of a sink, and the first panic, that there has been word of.
+fn note_trouble(
+    messages: &Receiver<Message>,
+    trouble: &mut Option<io::Error>,
+    panic: &mut Option<String>,
+) {
     for message in messages.try_iter() {
-        if let Message::SinkFailed(error) = message {
-            trouble.get_or_insert(error);
+        match message {
+            Message::SinkFailed(error) => {
+                trouble.get_or_insert(error);
+            }
+            Message::Panicked(message) => {
+                panic.get_or_insert(message);
+            }
+            _ => {}
         }
     }
 }
