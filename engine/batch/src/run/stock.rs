@@ -6,6 +6,7 @@
 //! CPUs idle.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use reiver::Class;
@@ -43,9 +44,17 @@ pub(super) struct Stock {
     slots: [u32; 2],
     memory: u64,
     pools: Vec<u32>,
-    /// The indices that are free.
-    resources: Vec<BTreeSet<u32>>,
+    resources: Vec<Indices>,
     places: Places,
+}
+
+/// The indices of a resource that are free. There may be four billion, of which few are ever held.
+#[derive(Debug)]
+struct Indices {
+    /// Those that were held once.
+    returned: BTreeSet<u32>,
+    /// Those that never were.
+    fresh: Range<u32>,
 }
 
 /// What is kept for jobs that come first.
@@ -136,6 +145,23 @@ impl Kept {
     }
 }
 
+impl Indices {
+    fn new(count: u32) -> Indices {
+        Indices {
+            returned: BTreeSet::new(),
+            fresh: 0..count,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.returned.len() + self.fresh.len()
+    }
+
+    fn take_first(&mut self) -> Option<u32> {
+        self.returned.pop_first().or_else(|| self.fresh.next())
+    }
+}
+
 impl Stock {
     pub(super) fn new(plan: &Plan) -> Stock {
         let limits = plan.limits();
@@ -146,7 +172,7 @@ impl Stock {
             resources: plan
                 .resources()
                 .iter()
-                .map(|(_, count)| (0..*count).collect())
+                .map(|(_, count)| Indices::new(*count))
                 .collect(),
             places: Places::new(Arc::clone(plan.topology())),
         }
@@ -190,7 +216,7 @@ impl Stock {
         }
         let indices = demand.resources.iter().map(|&(resource, count)| {
             let free = &mut self.resources[resource];
-            let taken = (0..count).filter_map(|_| free.pop_first()).collect();
+            let taken = (0..count).filter_map(|_| free.take_first()).collect();
             (resource, taken)
         });
         let indices = indices.collect();
@@ -242,7 +268,7 @@ impl Stock {
             self.pools[pool] += 1;
         }
         for (resource, indices) in held.indices {
-            self.resources[resource].extend(indices);
+            self.resources[resource].returned.extend(indices);
         }
         if let Some(given) = &held.given {
             self.places.give_back(given);

@@ -83,6 +83,17 @@ fn a_job_that_holds_nothing_of_a_resource_has_no_indices_of_another_run() {
 }
 
 #[test]
+fn limits_may_be_as_large_as_their_numbers() {
+    let case = Case::toml(
+        "[resources]\ngpu = 4294967295\n[pools]\np = 4294967295\n\
+         [limits]\ncpus = 4294967295\nio = 4294967295\n[defaults]\npool = 'p'\n\
+         [[job]]\nname = 'first'\nresources = { gpu = 2 }\nrun = 'echo $REIVER_GPU'\n\
+         [[job]]\nneeds = ['first']\nresources = { gpu = 3 }\nrun = 'echo $REIVER_GPU'\n",
+    );
+    assert_eq!(case.run().expect(0).stdout, "0,1\n0,1,2\n");
+}
+
+#[test]
 fn options_win_over_the_file_and_stand_in_what_is_pasted() {
     let case = Case::toml(
         "[pools]\ndb = 1\n[resources]\ngpu = 1\n[[job]]\nname = 'a b'\nrun = 'exit 3'\npool = 'db'\n\
