@@ -331,10 +331,11 @@ fn background_jobs_are_at_the_idle_class_and_end_like_all_others() {
 fn background_jobs_of_a_killed_run_are_ended_before_they_run_again() {
     let case = Case::toml(
         "[[job]]\nname = 'once'\npriority = 'P2'\n\
-         run = 'if [ -e second ]; then echo $$ >> pids; else echo $$ >> pids; env -i sleep 300; fi'\n",
+         run = 'if [ -e second ]; then echo $$ >> pids; else echo $$ >> pids; : > told; \
+         env -i sleep 300; fi'\n",
     );
     let mut child = case.start(&["run", "jobs.toml"]);
-    case.wait_for("pids");
+    case.wait_for("told");
     child.kill().expect("it runs");
     child.wait().expect("it has ended");
     case.write("second", "");
