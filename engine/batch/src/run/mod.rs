@@ -85,8 +85,8 @@ pub struct Outcome {
     /// How many jobs ended how.
     pub summary: Summary,
     /// The exit code that says so: 0, 1 (or how many failed), 3 where output of jobs was lost, their ends
-    /// could not be recorded, a sink had trouble or the engine panicked, or 128 and the number of the signal that ended it: of
-    /// SIGPIPE, where what a sink writes to is gone.
+    /// could not be recorded, a sink had trouble or the engine panicked, or 128 and the number of the signal
+    /// that ended it: of SIGPIPE, where what a sink writes to is gone.
     pub exit: u8,
     /// The first sink's trouble, where one had any.
     pub trouble: Option<io::Error>,
