@@ -100,10 +100,14 @@ impl Rules {
         if limit.is_none() && of_class.is_none() && gate.is_none() {
             return None;
         }
+        // In one order for all: else of two jobs whose name and class have the same two limits the other way
+        // round, each would have a place at one and wait for the other.
+        let mut limits = [limit, of_class];
+        limits.sort_by_key(|limit| limit.as_ref().map(Arc::as_ptr));
         Some(Arc::new(Pass {
             gate,
             round: AtomicU64::new(NO_ROUND),
-            limits: [limit, of_class],
+            limits,
             weight,
             held: AtomicU8::new(0),
         }))
@@ -116,7 +120,7 @@ pub(crate) struct Pass {
     gate: Option<Arc<Gate>>,
     /// In which the breaker took it. Written as `held` is.
     round: AtomicU64,
-    /// Of its name, and of its class.
+    /// Of its name and of its class, by where they lie.
     limits: [Option<Arc<HybridLimiter>>; 2],
     weight: u32,
     /// A bit for each limit that it has a place at. Written by who submits it, then by who ends it.

@@ -93,6 +93,37 @@ fn a_limiter_of_both_its_class_and_its_name_counts_a_job_once() {
     both.join().unwrap();
 }
 
+/// The limit of the name of each is that of the class of the other.
+#[test]
+fn jobs_whose_two_limits_cross_do_not_wait_for_each_other() {
+    watched();
+    let (one, other) = (at_once(1), at_once(1));
+    let builder = Engine::builder().cpu_workers(2);
+    let builder = builder.limit(Class::Cpu, Arc::clone(&one));
+    let builder = builder.limit_name("io", Arc::clone(&one));
+    let builder = builder.limit(Class::Io, Arc::clone(&other));
+    let builder = builder.limit_name("cpu", Arc::clone(&other));
+    let builder = builder.when_full(Class::Cpu, WhenFull::Block);
+    let engine = builder
+        .when_full(Class::Io, WhenFull::Block)
+        .build()
+        .unwrap();
+    thread::scope(|scope| {
+        for (class, name) in [(Class::Cpu, "cpu"), (Class::Io, "io")].repeat(2) {
+            let engine = &engine;
+            scope.spawn(move || {
+                for _ in 0..2_000 {
+                    let job = engine.job().class(class).name(name);
+                    drop(job.submit(|_| ()).unwrap());
+                }
+            });
+        }
+    });
+    assert!(engine.shutdown(Duration::MAX).is_clean());
+    assert_eq!((one.in_use(), other.in_use()), (0, 0));
+    assert_eq!(engine.metrics().total().completed, 8_000);
+}
+
 #[test]
 fn what_a_job_has_of_one_limit_it_gives_back_where_the_other_refuses() {
     watched();
