@@ -43,6 +43,9 @@ impl Engine {
     /// | `breaker_opened_total` | name | |
     /// | `utilisation_ratio` | | see [`Metrics::utilisation`] |
     /// | `cpu_seconds_total` | | see [`Metrics::cpu_time`] |
+    /// | `cgroup_throttled_total` | | see [`Metrics::nr_throttled`]; left out where there is no quota |
+    /// | `hybrid_threads`, `hybrid_blocked` | | see [`Metrics::hybrid_threads`] |
+    /// | `auto_placed_total` | placed | jobs of class Auto: cpu, io, hybrid |
     /// | `steals_total` | distance | |
     /// | `workers`, `wakes_total`, `parks_total`, `promotions_total` | | |
     ///
@@ -351,6 +354,14 @@ fn workers(metrics: &Metrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resul
     encoder
         .encode_descriptor("reiver_cpu", help, unit, MetricType::Counter)?
         .encode_counter::<NoLabelSet, _, u64>(&metrics.cpu_time().as_secs_f64(), None)?;
+    if let Some(throttled) = metrics.nr_throttled() {
+        let help = "How often the kernel stopped the cgroup for its CPU quota";
+        let name = "reiver_cgroup_throttled";
+        counter(
+            throttled,
+            encoder.encode_descriptor(name, help, None, MetricType::Counter)?,
+        )?;
+    }
     let help = "Share of the workers' CPUs that was used since the engine was built";
     encoder
         .encode_descriptor("reiver_utilisation_ratio", help, None, MetricType::Gauge)?

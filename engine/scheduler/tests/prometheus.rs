@@ -108,6 +108,13 @@ fn all_that_is_counted_is_given_by_class_and_priority() {
     assert!(get("reiver_cpu_seconds_total") > 0.0);
     assert!((0.0..=1.5).contains(&get("reiver_utilisation_ratio")));
     assert!(!text.contains("priority=\"p2\""), "there was none");
+    let throttled = read(&text).get("reiver_cgroup_throttled_total").copied();
+    // What is there to be read goes on growing, if at all.
+    match (throttled, engine.metrics().nr_throttled()) {
+        (None, None) => {}
+        (Some(before), Some(now)) => assert!(before <= now as f64),
+        other => panic!("{other:?} in {text}"),
+    }
 
     // Cumulative buckets, the last of which is the count.
     let metrics = engine.metrics();
