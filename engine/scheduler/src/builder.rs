@@ -159,7 +159,9 @@ impl EngineBuilder {
     }
 
     /// How many threads run jobs of class [`Io`](Class::Io), in all: at least the first number once
-    /// they have been started, at most the second. They start as jobs come. Default: 0 to 512.
+    /// they have been started, at most the second, not counting those that wait for what this engine does,
+    /// in [`JobHandle::join`](crate::JobHandle::join) say: others take their places, up to 256. They start
+    /// as jobs come. Default: 0 to 512.
     pub fn io_workers(mut self, workers: RangeInclusive<usize>) -> Self {
         self.io_workers = workers;
         self

@@ -24,6 +24,7 @@ use crate::panics::NoUnwind;
 use crate::parker::Unparker;
 use crate::protocol::latch::{Latch, Waits};
 use crate::queues::Task;
+use crate::room::Stands;
 use crate::shared::Shared;
 use crate::worker::{Takes, Worker, run};
 
@@ -343,6 +344,7 @@ fn from_outside<R: Send>(
     let mut on_worker = Some(on_worker);
     let mut fork: Option<Box<StackFork<_, R, Waker>>> = None;
     let pointed_to = NoUnwind;
+    let stands = Stands::while_waiting();
     // The waker of whoever waits is known only inside the wait, so the fork is made there.
     block_until(None, |waker| {
         if let Some(body) = on_worker.take() {
@@ -355,6 +357,7 @@ fn from_outside<R: Send>(
         }
         fork.as_ref().is_some_and(|fork| fork.latch.is_set())
     });
+    drop(stands);
     pointed_to.release();
     match fork.expect("the wait made it").into_result() {
         Ok(value) => value,

@@ -23,6 +23,7 @@ use crate::many::{Many, Outcomes};
 use crate::panics::contain;
 use crate::protocol::refs::Ref;
 use crate::protocol::sync::{AtomicBool, AtomicU8, Ordering};
+use crate::room::Stands;
 #[cfg(feature = "tokio")]
 use crate::shared::Shared;
 use crate::slot::{Ended, Slot};
@@ -348,6 +349,7 @@ impl<T: 'static> JobHandle<T> {
         Current::with(|current| current.into_iter().for_each(|here| job.run_if_queued(here)));
         let mut outcome = job.take(None);
         if outcome.is_none() {
+            let _stands = Stands::while_waiting();
             block_until(None, |waker| {
                 outcome = outcome.take().or_else(|| job.take(Some(waker)));
                 outcome.is_some() || job.is_ended()

@@ -20,6 +20,7 @@ use governor::{Quota, RateLimiter};
 use crate::current::{block_until, unstopped, unstopped_later};
 use crate::protocol::permits::{Permits, Waiter};
 use crate::protocol::sync::{AtomicUsize, Ordering};
+use crate::room::Stands;
 
 /// Limits a rate by a token bucket, and concurrency by a weighted semaphore.
 ///
@@ -173,6 +174,7 @@ impl HybridLimiter {
     pub fn acquire_timeout(&self, weight: u32, timeout: Duration) -> Result<Permit<'_>, Refused> {
         // What is further away than a clock can say is never reached.
         let until = Instant::now().checked_add(timeout);
+        let _stands = Stands::while_waiting();
         self.take_until(weight, until, |_| false)?;
         Ok(Permit {
             limiter: self,

@@ -267,6 +267,13 @@ impl Stands {
         })
     }
 
+    /// The same, for who waits in any case. Threads of class Hybrid hand nothing on: those that wait are
+    /// seen to be blocked.
+    pub(crate) fn while_waiting() -> Option<Stands> {
+        let is_io = |current: &Current| current.worker().is_none() && current.pool() == Pool::Io;
+        Current::with(|current| current.is_some_and(is_io)).then(Stands::by)?
+    }
+
     /// `None` where nobody is left who could take the place: then the thread must do itself what it
     /// waits for.
     pub(crate) fn by() -> Option<Stands> {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel, sync_channel};
+use std::time::Duration;
 
+use reiver::limit::HybridLimiter;
 use reiver::{Class, Engine, JobContext, NodeId, Priority, Topology};
 
 use crate::engine;
@@ -121,6 +123,47 @@ fn one_io_thread_runs_what_it_waits_for_on_any_node() {
         (ctx.node(), inner.join().unwrap())
     });
     assert_eq!(nodes.unwrap().join().unwrap(), (NodeId(0), NodeId(1)));
+}
+
+/// Whatever it is that an I/O thread waits for in the engine, somebody else takes its place meanwhile.
+#[test]
+fn what_io_threads_wait_for_may_want_io_threads() {
+    watched();
+    fn in_io(engine: &Engine, body: impl FnOnce(&Engine) + Send + 'static) {
+        let io = engine.job().class(Class::Io);
+        io.submit(move |ctx| body(ctx.engine()))
+            .unwrap()
+            .join()
+            .unwrap();
+    }
+    for threads in [1, 4] {
+        for priority in [Priority::P0, Priority::P1, Priority::P2] {
+            let engine = Engine::builder().io_workers(0..=threads);
+            let engine = Arc::new(engine.cpu_workers(2).build().unwrap());
+            let limiter = Arc::new(HybridLimiter::new(u32::MAX, u32::MAX, 1));
+            let jobs = (0..4 * threads).map(|_| {
+                let limiter = Arc::clone(&limiter);
+                let io = engine.job().class(Class::Io);
+                let job = io.submit(move |ctx| {
+                    let compute = ctx.engine().job().priority(priority);
+                    let compute = compute.submit(|ctx| in_io(ctx.engine(), |_| ()));
+                    compute.unwrap().join().unwrap();
+                    ctx.engine().install(|| {
+                        reiver::join(|| in_io(ctx.engine(), |_| ()), || ());
+                    });
+                    // Whoever has the permit wants a thread.
+                    let permit = limiter.acquire_timeout(1, Duration::from_secs(200));
+                    let permit = permit.unwrap();
+                    ctx.engine()
+                        .install_at(priority, || in_io(ctx.engine(), |_| ()));
+                    drop(permit);
+                });
+                job.unwrap()
+            });
+            let jobs: Vec<_> = jobs.collect();
+            jobs.into_iter().for_each(|job| job.join().unwrap());
+        }
+    }
 }
 
 /// Runs some jobs, and gives how many of them were run by spare threads.
