@@ -156,12 +156,10 @@ fn flush_all() {
             };
             // SAFETY: it is the current thread's, and lives as long as the pool.
             let cache = unsafe { entry.cache.as_ref() };
-            if !cache.away.is_shut() {
-                // SAFETY: it is the current thread's.
-                let is_done = unsafe { core.store.flush(cache) };
-                if !is_done {
-                    HAS_AWAY.set(true);
-                }
+            // SAFETY: as above.
+            let is_done = unsafe { core.store.flush(cache) };
+            if !is_done {
+                HAS_AWAY.set(true);
             }
             last.push(core);
         }

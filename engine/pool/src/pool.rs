@@ -395,3 +395,41 @@ impl<T> fmt::Debug for PoolBuilder<T> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use reiver_topology::NodeId;
+    use reiver_topology::here::{self, Here};
+
+    use super::*;
+
+    #[test]
+    fn what_is_away_goes_home_though_an_epoch_has_ended() {
+        let machine = Topology::synthetic("NUMANode:2 PU:1").expect("it is well described");
+        let pool = Pool::builder(|| 0_u64).topology(machine).build();
+        let store = &pool.core.store;
+        let works_for = |node| {
+            let node = NodeId(node);
+            here::set(Some(Here { node, worker: 0 }));
+        };
+        thread::scope(|scope| {
+            let first = scope.spawn(|| {
+                works_for(0);
+                (0..50).map(|_| pool.get()).collect::<Vec<_>>()
+            });
+            let held = first.join().expect("it does not panic");
+            scope.spawn(|| {
+                works_for(1);
+                drop(pool.get());
+                drop(held);
+                store.probe();
+                drop(pool.get());
+                crate::park_hook();
+                let home = store.node(0).expect("the machine has it");
+                assert_eq!(home.depot.cached(), 50);
+            });
+        });
+    }
+}

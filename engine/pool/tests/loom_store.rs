@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use loom::thread;
 use reiver_pool::model::{Object, fails_without, refused, refused_late};
-use things::{Things, bounded, number};
+use things::{Mine, Things, bounded, number};
 
 /// All that is left when the threads are done: nothing is in use, and each is cached once.
 fn all_is_there(things: &Things, live: usize) {
@@ -53,6 +53,15 @@ fn what_goes_through_the_depot_has_one_user_at_a_time() {
     exchange();
 }
 
+/// Sends home what is away, as a worker does that is about to sleep. Unless it has to come again, nothing is
+/// away then, and the owner comes to the lock with the next object that is.
+fn flush(things: &Things, away: Mine) {
+    // SAFETY: the caller owns it.
+    let is_done = unsafe { things.store.flush(away.cache()) };
+    let stack = &away.cache().away;
+    assert!(!is_done || stack.is_shut() && stack.seems_empty());
+}
+
 /// An object goes home from another node, while its home takes what has come.
 fn comes_home() {
     bounded(3, || {
@@ -61,10 +70,7 @@ fn comes_home() {
         let object = things.get(home, 0);
         let other = spawned(&things, move |things| {
             things.put(away, object);
-            // SAFETY: this is its owner.
-            assert!(
-                unsafe { things.store.flush(away.cache()) } || !away.cache().away.seems_empty()
-            );
+            flush(things, away);
         });
         let got = things.try_get(home, 0);
         if let Some(got) = got {
@@ -91,8 +97,7 @@ fn comes_home_together() {
         let held: Vec<Object> = (0..3).map(|_| things.get(home, 0)).collect();
         let other = spawned(&things, move |things| {
             held.into_iter().for_each(|object| things.put(away, object));
-            // SAFETY: this is its owner. Where it may not, somebody else has sent them.
-            let _ = unsafe { things.store.flush(away.cache()) };
+            flush(things, away);
         });
         let got = things.get(home, 0);
         things.put(home, got);
@@ -106,6 +111,26 @@ fn comes_home_together() {
 #[test]
 fn what_comes_home_together_is_all_there() {
     comes_home_together();
+}
+
+/// An epoch ends while one has something that is away, goes on with objects of its own, and is about to sleep.
+fn flushes_against_an_epoch() {
+    bounded(3, || {
+        let things = Things::shared(2, 1);
+        let (home, away) = (things.join(0), things.join(1));
+        let object = things.get(home, 0);
+        let ager = spawned(&things, |things| things.store.probe());
+        things.put(away, object);
+        let own = things.get(away, 1);
+        things.put(away, own);
+        flush(&things, away);
+        ager.join().unwrap();
+    });
+}
+
+#[test]
+fn what_is_away_goes_home_though_an_epoch_has_ended() {
+    flushes_against_an_epoch();
 }
 
 /// One gets and returns, while another one trims.
@@ -214,6 +239,14 @@ fn who_waits_is_woken_where_there_is_no_barrier() {
     refused(waits);
     refused(robs);
     refused(trim_against_get);
+}
+
+#[test]
+fn an_object_comes_home_where_there_is_no_barrier() {
+    refused(comes_home);
+    refused_late(comes_home);
+    refused(comes_home_together);
+    refused(flushes_against_an_epoch);
 }
 
 /// All is in use; one returns it into a cache that it opens with that, and at once wants it back, while

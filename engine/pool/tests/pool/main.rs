@@ -6,5 +6,6 @@ mod history;
 mod limits;
 mod nodes;
 mod objects;
+mod refusal;
 mod threads;
 mod watchdog;

@@ -1,13 +1,17 @@
 //! Objects belong to nodes, and go home. The nodes are described ones: what the kernel says of real ones is
 //! in `numa-tests`.
 
+use std::io::ErrorKind;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::mpsc;
-use std::thread;
+use std::{env, mem, thread};
 
 use reiver_pool::{Pool, Pooled, park_hook};
 use reiver_topology::here::{self, Here};
 use reiver_topology::{NodeId, Topology};
 
+use crate::refusal::refuse_the_barrier;
 use crate::watchdog::watched;
 
 /// Runs on a thread that works for a node.
@@ -118,6 +122,40 @@ fn batches_are_not_stranded_with_who_sleeps() {
         // Without the hook nobody has asked for what was on its way: there was room for others elsewhere.
         assert!(pool.stats().created <= 20);
     }
+}
+
+#[test]
+fn what_is_away_goes_home_when_its_worker_parks() {
+    let pool = described(100);
+    let held: Vec<_> = at(0, || (0..50).map(|_| pool.get()).collect());
+    at(1, || {
+        drop(held);
+        park_hook();
+        at(0, || (0..50).map(|_| pool.get()).for_each(mem::forget));
+        assert_eq!(pool.stats().created, 50);
+    });
+}
+
+#[test]
+fn where_the_kernel_has_no_barrier_all_this_is_so_too() {
+    watched();
+    let name = "where_the_kernel_has_no_barrier";
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["nodes::", "--skip", name]);
+    // SAFETY: it makes two system calls, of numbers and of what lies on its stack.
+    unsafe {
+        command.pre_exec(|| {
+            refuse_the_barrier()
+                .then_some(())
+                .ok_or(ErrorKind::Other.into())
+        })
+    };
+    let Ok(output) = command.output() else {
+        return println!("skipped: no filter for system calls may be set here");
+    };
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(!said.contains(" 0 passed"), "{said}");
 }
 
 #[test]
