@@ -2,14 +2,16 @@
 //! pages of our own; where no node has a place, in the allocator's. It is given back when all of it goes.
 
 use std::alloc::{Layout, handle_alloc_error};
+use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::sync::{Mutex, PoisonError};
 
 use reiver_topology::NodeId;
 use reiver_topology::place::Region;
 
-/// What is mapped at once, in bytes, unless more is wanted.
-const CHUNK: usize = 16 << 10;
+/// What is mapped at once, in bytes, unless more is wanted: three caches of threads, and the first magazines.
+/// Pages of it that nobody writes take no memory.
+const CHUNK: usize = 64 << 10;
 
 #[derive(Debug, Default)]
 pub(crate) struct Arena {
@@ -50,6 +52,18 @@ impl Arena {
             unsafe { start.as_ptr().wrapping_add(at).write(value) };
         }
         start
+    }
+
+    /// Places one that `make` makes there.
+    pub(crate) fn place_one<T>(&self, make: impl FnOnce(&mut MaybeUninit<T>)) -> NonNull<T> {
+        let mut room = if self.is_placed() {
+            self.allocate(Layout::new::<T>()).cast()
+        } else {
+            NonNull::from(Box::leak(Box::<T>::new_uninit()))
+        };
+        // SAFETY: there is room, and nobody else has it.
+        make(unsafe { room.as_mut() });
+        room.cast()
     }
 
     fn allocate(&self, layout: Layout) -> NonNull<u8> {

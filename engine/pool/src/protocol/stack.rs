@@ -23,6 +23,7 @@
 //! After Cilk's THE protocol ("The Implementation of the Cilk-5 Multithreaded Language", Frigo,
 //! Leiserson, Randall, 1998), with the fence made asymmetric.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 #[cfg(not(reiver_loom))]
 use std::ptr;
@@ -39,7 +40,7 @@ pub struct Object(pub *mut u8);
 unsafe impl Send for Object {}
 
 impl Object {
-    /// What an empty place holds.
+    /// What an empty place of a magazine holds.
     pub const NONE: Object = Object(std::ptr::null_mut());
 
     /// It is about to be used here, after others may have used it elsewhere: has its first line fetched, to
@@ -64,7 +65,7 @@ const FULL: isize = -1;
 /// to the lock anyway, and does so rarely.
 #[derive(Debug)]
 #[repr(C)]
-pub struct Stack<const N: usize> {
+struct Gates {
     /// Written by the owner alone.
     len: AtomicIsize,
     /// Gate of pops. Written under the lock.
@@ -73,7 +74,27 @@ pub struct Stack<const N: usize> {
     limit: AtomicIsize,
     /// Where the lowest object lies. Read and written under the lock.
     base: AtomicIsize,
-    slots: [UnsafeCell<Object>; N],
+}
+
+impl Gates {
+    /// Of one that is empty, and shut.
+    fn new() -> Gates {
+        Gates {
+            len: AtomicIsize::new(0),
+            floor: AtomicIsize::new(SHUT),
+            limit: AtomicIsize::new(FULL),
+            base: AtomicIsize::new(0),
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Stack<const N: usize> {
+    gates: Gates,
+    /// From the base to the length there are objects.
+    slots: [UnsafeCell<MaybeUninit<Object>>; N],
 }
 
 // SAFETY: a slot is used by the owner at or above the length, and by whoever has the lock below it,
@@ -87,18 +108,33 @@ unsafe impl<const N: usize> Sync for Stack<N> {}
 )]
 impl<const N: usize> Stack<N> {
     /// Empty, and shut.
+    #[cfg(reiver_loom)]
     pub fn new() -> Stack<N> {
         Stack {
-            len: AtomicIsize::new(0),
-            floor: AtomicIsize::new(SHUT),
-            limit: AtomicIsize::new(FULL),
-            base: AtomicIsize::new(0),
-            slots: std::array::from_fn(|_| UnsafeCell::new(Object::NONE)),
+            gates: Gates::new(),
+            slots: std::array::from_fn(|_| UnsafeCell::new(MaybeUninit::uninit())),
         }
     }
 
+    /// Makes one there, empty and shut. Its slots are not written, so that pages of them appear as they are used.
+    ///
+    /// # Safety
+    /// There is room for it, which nobody else uses.
+    pub unsafe fn place(at: *mut Stack<N>) {
+        #[cfg(not(reiver_loom))]
+        // SAFETY: as the caller says; the gates come first.
+        unsafe {
+            at.cast::<Gates>().write(Gates::new());
+        };
+        #[cfg(reiver_loom)]
+        // SAFETY: as the caller says.
+        unsafe {
+            at.write(Stack::new());
+        };
+    }
+
     #[inline(always)]
-    fn slot(&self, at: isize) -> &UnsafeCell<Object> {
+    fn slot(&self, at: isize) -> &UnsafeCell<MaybeUninit<Object>> {
         debug_assert!((0..N as isize).contains(&at));
         // SAFETY: positions are below a limit, which is at most `N`.
         unsafe { self.slots.get_unchecked(at as usize) }
@@ -106,14 +142,15 @@ impl<const N: usize> Stack<N> {
 
     #[inline(always)]
     fn read(&self, at: isize) -> Object {
-        // SAFETY: nobody writes it meanwhile, as the module says.
-        self.slot(at).with(|slot| unsafe { *slot })
+        // SAFETY: there is an object, and nobody writes it meanwhile, as the module says.
+        self.slot(at).with(|slot| unsafe { *slot.cast::<Object>() })
     }
 
     #[inline(always)]
     fn write(&self, at: isize, object: Object) {
         // SAFETY: nobody else uses it meanwhile, as the module says.
-        self.slot(at).with_mut(|slot| unsafe { *slot = object });
+        self.slot(at)
+            .with_mut(|slot| unsafe { *slot = MaybeUninit::new(object) });
     }
 
     /// Takes the newest object; `None` where there is none, or the gate is shut: look under the lock.
@@ -123,19 +160,21 @@ impl<const N: usize> Stack<N> {
     #[inline(always)]
     pub unsafe fn pop(&self) -> Option<Object> {
         // ORDERING: relaxed: only the owner writes it.
-        let top = self.len.load(Ordering::Relaxed) - 1;
+        let top = self.gates.len.load(Ordering::Relaxed) - 1;
         // ORDERING: release, with the acquire in `look`: whoever finds this length sees the objects
         // below it.
-        self.len.store(top, needed("stack pop", Ordering::Release));
+        self.gates
+            .len
+            .store(top, needed("stack pop", Ordering::Release));
         // ORDERING: with the dear fence in `look`, see the module.
         barrier::light("stack pop fence");
         // ORDERING: relaxed: the fence orders it, and slots below it are used again under the lock
         // alone.
-        if top >= self.floor.load(Ordering::Relaxed) {
+        if top >= self.gates.floor.load(Ordering::Relaxed) {
             return Some(self.read(top));
         }
         // ORDERING: release, as above; where the fence is a full one, it would do.
-        self.len.store(top + 1, Ordering::Release);
+        self.gates.len.store(top + 1, Ordering::Release);
         None
     }
 
@@ -147,15 +186,16 @@ impl<const N: usize> Stack<N> {
     #[inline(always)]
     pub unsafe fn push(&self, object: Object) -> Result<(), Object> {
         // ORDERING: relaxed: only the owner writes it.
-        let len = self.len.load(Ordering::Relaxed);
+        let len = self.gates.len.load(Ordering::Relaxed);
         // ORDERING: relaxed: a push that comes late for a gate that was just shut writes where nobody
         // looks; that the slots are the owner's again it knows by the lock.
-        if len >= self.limit.load(Ordering::Relaxed) {
+        if len >= self.gates.limit.load(Ordering::Relaxed) {
             return Err(object);
         }
         self.write(len, object);
         // ORDERING: release, with the acquire in `look`: the object is seen with it.
-        self.len
+        self.gates
+            .len
             .store(len + 1, needed("stack push", Ordering::Release));
         Ok(())
     }
@@ -163,8 +203,8 @@ impl<const N: usize> Stack<N> {
     /// How many there are, as a guess. Exact while the owner is at rest.
     pub fn len(&self) -> usize {
         // ORDERING: relaxed: a guess.
-        let len = self.len.load(Ordering::Relaxed);
-        let base = self.base.load(Ordering::Relaxed);
+        let len = self.gates.len.load(Ordering::Relaxed);
+        let base = self.gates.base.load(Ordering::Relaxed);
         (len - base).max(0) as usize
     }
 }
@@ -180,48 +220,48 @@ impl<const N: usize> Stack<N> {
     /// succeed, unless a dear fence comes next.
     pub fn shut(&self) {
         // ORDERING: relaxed, both: the dear fence orders what has to be ordered.
-        self.floor.store(SHUT, Ordering::Relaxed);
-        self.limit.store(FULL, Ordering::Relaxed);
+        self.gates.floor.store(SHUT, Ordering::Relaxed);
+        self.gates.limit.store(FULL, Ordering::Relaxed);
     }
 
     /// True if nobody has opened the gates since they were shut.
     pub fn is_shut(&self) -> bool {
         // ORDERING: relaxed: written under the lock.
-        self.floor.load(Ordering::Relaxed) == SHUT
+        self.gates.floor.load(Ordering::Relaxed) == SHUT
     }
 
     /// Opens the gates, for up to so many objects. By the owner only, for whom all that lies there is.
     pub fn open(&self, most: usize) {
         debug_assert!(most <= N);
         // ORDERING: relaxed, all: the owner reads them.
-        let base = self.base.load(Ordering::Relaxed);
-        self.floor.store(base, Ordering::Relaxed);
-        self.limit.store(most as isize, Ordering::Relaxed);
+        let base = self.gates.base.load(Ordering::Relaxed);
+        self.gates.floor.store(base, Ordering::Relaxed);
+        self.gates.limit.store(most as isize, Ordering::Relaxed);
     }
 
     /// Lowers the floor again after a theft, unless the gates had been shut for longer.
     pub fn reopen_floor(&self) {
         // ORDERING: relaxed, both, see `open`.
-        let base = self.base.load(Ordering::Relaxed);
-        self.floor.store(base, Ordering::Relaxed);
+        let base = self.gates.base.load(Ordering::Relaxed);
+        self.gates.floor.store(base, Ordering::Relaxed);
     }
 
     /// Raises the floor alone: pops come to the lock, pushes do not.
     pub fn raise_floor(&self) {
         // ORDERING: relaxed: the dear fence orders it.
-        self.floor.store(SHUT, Ordering::Relaxed);
+        self.gates.floor.store(SHUT, Ordering::Relaxed);
     }
 
     /// How many may be taken: all that the owner has not popped by now.
     fn look(&self) -> isize {
         // ORDERING: acquire, with the releases of the owner: the objects are visible.
-        self.len.load(needed("stack look", Ordering::Acquire))
+        self.gates.len.load(needed("stack look", Ordering::Acquire))
     }
 
     /// True if there seems to be something. By others, without a fence.
     pub fn seems_empty(&self) -> bool {
         // ORDERING: relaxed, both: whoever acts on it looks again.
-        self.len.load(Ordering::Relaxed) <= self.base.load(Ordering::Relaxed)
+        self.gates.len.load(Ordering::Relaxed) <= self.gates.base.load(Ordering::Relaxed)
     }
 
     /// Takes up to so many of the oldest objects. By the owner, or by a thief after the floor was raised
@@ -229,27 +269,27 @@ impl<const N: usize> Stack<N> {
     pub fn take(&self, most: usize, see: impl FnOnce(Taken<'_, N>)) -> usize {
         let len = self.look();
         // ORDERING: relaxed, here and below: written under the lock alone.
-        let base = self.base.load(Ordering::Relaxed);
+        let base = self.gates.base.load(Ordering::Relaxed);
         let count = (len - base).clamp(0, most as isize);
         see(Taken {
             stack: self,
             left: base..base + count,
         });
-        self.base.store(base + count, Ordering::Relaxed);
+        self.gates.base.store(base + count, Ordering::Relaxed);
         count as usize
     }
 
     /// Takes the newest. By the owner.
     pub fn take_newest(&self) -> Option<Object> {
         // ORDERING: relaxed: only the owner writes it.
-        let top = self.len.load(Ordering::Relaxed) - 1;
+        let top = self.gates.len.load(Ordering::Relaxed) - 1;
         // ORDERING: relaxed: written under the lock alone.
-        if top < self.base.load(Ordering::Relaxed) {
+        if top < self.gates.base.load(Ordering::Relaxed) {
             return None;
         }
         let object = self.read(top);
         // ORDERING: relaxed: others read it under the lock.
-        self.len.store(top, Ordering::Relaxed);
+        self.gates.len.store(top, Ordering::Relaxed);
         Some(object)
     }
 
@@ -258,15 +298,15 @@ impl<const N: usize> Stack<N> {
     pub fn settle(&self) {
         // ORDERING: relaxed, all: others read and write them under the lock.
         let (len, base) = (
-            self.len.load(Ordering::Relaxed),
-            self.base.load(Ordering::Relaxed),
+            self.gates.len.load(Ordering::Relaxed),
+            self.gates.base.load(Ordering::Relaxed),
         );
         if base == 0 {
             return;
         }
         self.move_down(base, len - base);
-        self.base.store(0, Ordering::Relaxed);
-        self.len.store(len - base, Ordering::Relaxed);
+        self.gates.base.store(0, Ordering::Relaxed);
+        self.gates.len.store(len - base, Ordering::Relaxed);
     }
 
     /// Moves so many objects from this position to the bottom: all at once, for there are many.
@@ -288,11 +328,12 @@ impl<const N: usize> Stack<N> {
     /// Adds objects on top. By the owner, after [`settle`](Self::settle); there is room for them.
     pub fn fill(&self, objects: &[Object]) {
         // ORDERING: relaxed, both: others read it under the lock.
-        let len = self.len.load(Ordering::Relaxed);
+        let len = self.gates.len.load(Ordering::Relaxed);
         for (at, &object) in (len..).zip(objects) {
             self.write(at, object);
         }
-        self.len
+        self.gates
+            .len
             .store(len + objects.len() as isize, Ordering::Relaxed);
     }
 }

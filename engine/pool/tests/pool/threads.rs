@@ -140,3 +140,11 @@ fn trimming_while_others_work_loses_nothing() {
     assert_eq!((stats.outstanding, stats.cached), (0, 0));
     assert_eq!(live.load(Ordering::SeqCst), 0);
 }
+
+#[test]
+fn a_thread_with_a_small_stack_uses_a_pool() {
+    let pool = Pool::builder(|| 0_u64).build();
+    let small = thread::Builder::new().stack_size(64 << 10);
+    let thread = small.spawn(move || drop(pool.get())).unwrap();
+    thread.join().unwrap();
+}

@@ -13,6 +13,7 @@ mod scarcity;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, PoisonError};
 
@@ -33,16 +34,11 @@ use crate::protocol::sync::{
 const MAGAZINES: usize = if cfg!(reiver_loom) { 2 } else { 16 };
 const KEPT: usize = MAGAZINES * MOST;
 
-/// What one thread caches. Its owner alone pushes and pops; the lock is for all else.
+/// What one thread caches. Its owner alone pushes and pops; the lock is for all else. The slots of its stacks
+/// come last, but for the gates of the second: of one that caches little, two pages are ever written.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Cache {
-    /// The node of its owner, which alone writes it.
-    home: AtomicUsize,
-    /// Objects of that node.
-    pub own: Stack<{ KEPT }>,
-    /// Objects on their way home, which nobody pops.
-    pub away: Stack<{ KEPT }>,
     /// How many have gone home from here. Written under the lock.
     sent: AtomicU64,
     /// It lies in pages of the store's own.
@@ -50,18 +46,31 @@ pub struct Cache {
     /// Nobody has come to the lock since this was set. Written under the lock.
     is_probed: AtomicBool,
     lock: CachePadded<Mutex<()>>,
+    /// The node of its owner, which alone writes it.
+    home: AtomicUsize,
+    /// Objects of that node.
+    pub own: Stack<{ KEPT }>,
+    /// Objects on their way home, which nobody pops.
+    pub away: Stack<{ KEPT }>,
 }
 
 impl Cache {
-    fn new(home: usize, is_placed: bool) -> Cache {
-        Cache {
-            home: AtomicUsize::new(home),
-            own: Stack::new(),
-            away: Stack::new(),
-            sent: AtomicU64::new(0),
-            is_placed,
-            is_probed: AtomicBool::new(false),
-            lock: CachePadded::new(Mutex::new(())),
+    /// Makes one in its place, for it is too large for the stacks of some threads.
+    #[expect(
+        clippy::multiple_unsafe_ops_per_block,
+        reason = "the address of a field, and its write, for all of them"
+    )]
+    fn place(room: &mut MaybeUninit<Cache>, home: usize, is_placed: bool) {
+        let at = room.as_mut_ptr();
+        // SAFETY: there is room for all of it.
+        unsafe {
+            (&raw mut (*at).sent).write(AtomicU64::new(0));
+            (&raw mut (*at).is_placed).write(is_placed);
+            (&raw mut (*at).is_probed).write(AtomicBool::new(false));
+            (&raw mut (*at).lock).write(CachePadded::new(Mutex::new(())));
+            (&raw mut (*at).home).write(AtomicUsize::new(home));
+            Stack::place(&raw mut (*at).own);
+            Stack::place(&raw mut (*at).away);
         }
     }
 
@@ -286,7 +295,7 @@ impl Store {
         let cache = match state.unused.pop() {
             None => {
                 let arena = &self.depot(home).arena;
-                arena.place(vec![Cache::new(home, arena.is_placed())])
+                arena.place_one(|room| Cache::place(room, home, arena.is_placed()))
             }
             Some(cache) => {
                 // SAFETY: it lives as long as the store.
@@ -409,6 +418,32 @@ impl Drop for Store {
             if !node.is_null() {
                 // SAFETY: it was made by `add_node`, and nobody uses it any more.
                 drop(unsafe { Box::from_raw(node) });
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(reiver_loom)))]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    #[test]
+    fn a_new_cache_leaves_the_slots_of_its_stacks_alone() {
+        const BYTE: u8 = 0xA5;
+        let mut room = Box::<Cache>::new_uninit();
+        let start = room.as_mut_ptr().cast::<u8>();
+        // SAFETY: they are its bytes.
+        unsafe { start.write_bytes(BYTE, size_of::<Cache>()) };
+        Cache::place(&mut room, 0, false);
+        let stacks = [offset_of!(Cache, own), offset_of!(Cache, away)];
+        for stack in stacks {
+            let behind = stack + size_of::<Stack<KEPT>>();
+            let slots = behind - KEPT * size_of::<Object>()..behind;
+            for at in slots {
+                // SAFETY: it is one of the bytes that were written above.
+                assert_eq!(unsafe { start.wrapping_add(at).read() }, BYTE);
             }
         }
     }
