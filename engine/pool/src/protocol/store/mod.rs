@@ -180,8 +180,7 @@ pub struct Counts {
 
 impl Store {
     /// A store for nodes numbered from 0, of which `near` lists the nearest for each, itself first;
-    /// `spare` more may come to be known. A magazine holds `few` objects, if that is not too many, and a thread
-    /// keeps two magazines of objects, or more as long as it is no more than `few`. `home_of` says to which node
+    /// `spare` more may come to be known. What `few` objects are for magazines and caches `amounts` says. `home_of` says to which node
     /// an object belongs, `memory` where what belongs to a node is to lie.
     pub fn new(
         near: Box<[Box<[usize]>]>,
@@ -192,14 +191,13 @@ impl Store {
         memory: Box<dyn Fn(usize) -> Option<NodeId> + Send + Sync>,
     ) -> Store {
         let known = near.len();
-        let magazine = few.clamp(1, MOST);
+        let [magazine, kept, batch] = amounts(few, capacity);
         let store = Store {
             is_scarce: AtomicBool::new(false),
             is_eager: AtomicBool::new(!barrier::register()),
             magazine,
-            // What some keep others have to look for, where there is a limit.
-            kept: few.min(capacity / 8).clamp(2 * magazine, KEPT),
-            batch: few.min(capacity / 8).clamp(magazine, KEPT),
+            kept,
+            batch,
             capacity,
             nodes: (0..known + spare)
                 .map(|_| AtomicPtr::new(ptr::null_mut()))
@@ -392,6 +390,25 @@ impl Store {
     }
 }
 
+/// How many objects a magazine holds, a thread keeps of its own node's, and of others', if so few take
+/// `FEW_BYTES` and a node may have `capacity`. A magazine holds `few`, if that is not too many; a thread keeps two
+/// of them, or more as long as it is no more than `few` and an eighth of the capacity, for what some keep others
+/// have to look for. Half of what it keeps, and all that it sends home, are whole magazines. Without limit:
+///
+/// | an object of | few | magazine | kept | batch |
+/// | --- | --- | --- | --- | --- |
+/// | up to 64 B | 1024 or more | 64 | 1024 | 1024 |
+/// | 256 B | 256 | 64 | 256 | 256 |
+/// | 1 KiB | 64 | 64 | 128 | 64 |
+/// | 4 KiB | 16 | 16 | 32 | 16 |
+/// | 64 KiB and more | 1 or 0 | 1 | 2 | 1 |
+fn amounts(few: usize, capacity: usize) -> [usize; 3] {
+    let magazine = few.clamp(1, MOST);
+    let most = few.min(capacity / 8).min(KEPT);
+    let whole = |magazines: usize| (most - most % magazines).max(magazines);
+    [magazine, whole(2 * magazine), whole(magazine)]
+}
+
 /// What threads cache.
 fn caches(state: &State) -> impl Iterator<Item = &Cache> {
     // SAFETY: they live as long as the store.
@@ -428,6 +445,31 @@ mod tests {
     use std::mem::offset_of;
 
     use super::*;
+
+    #[test]
+    fn half_of_what_is_kept_and_all_that_is_sent_are_whole_magazines() {
+        for (few, magazine, kept, batch) in [
+            (65_536, 64, 1024, 1024),
+            (1024, 64, 1024, 1024),
+            (1000, 64, 896, 960),
+            (256, 64, 256, 256),
+            (64, 64, 128, 64),
+            (16, 16, 32, 16),
+            (1, 1, 2, 1),
+            (0, 1, 2, 1),
+        ] {
+            assert_eq!(amounts(few, usize::MAX), [magazine, kept, batch], "{few}");
+        }
+        assert_eq!(amounts(1024, 1040), [64, 128, 128]);
+        assert_eq!(amounts(1024, 0), [64, 128, 64]);
+        for few in 0..1100 {
+            for capacity in (0..10_000).step_by(13) {
+                let [magazine, kept, batch] = amounts(few, capacity);
+                assert_eq!((kept % (2 * magazine), batch % magazine), (0, 0));
+                assert!(kept <= KEPT && batch <= KEPT);
+            }
+        }
+    }
 
     #[test]
     fn a_new_cache_leaves_the_slots_of_its_stacks_alone() {
