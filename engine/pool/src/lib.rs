@@ -89,7 +89,7 @@ pub fn move_hook() {
 #[doc(hidden)]
 pub mod model {
     pub use crate::protocol::barrier::heavy;
-    pub use crate::protocol::depot::{Depot, MOST};
+    pub use crate::protocol::depot::{Depot, Load, MOST};
     pub use crate::protocol::stack::{Object, Stack};
     pub use crate::protocol::store::{Cache, Counts, Got, Node, Store};
     pub use crate::protocol::sync::weak::{fails_without, refused, refused_late};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use loom::cell::UnsafeCell;
 use loom::sync::Mutex;
 use loom::thread;
-use reiver_pool::model::{Depot, Object, Stack, fails_without, heavy};
+use reiver_pool::model::{Depot, Load, Object, Stack, fails_without, heavy};
 
 /// A stack, its lock, and the memory of its objects, which loom watches.
 struct Owned {
@@ -191,14 +191,22 @@ impl Depots {
         self.bring_all(&[number]);
     }
 
-    /// In magazines of one.
     fn bring_all(&self, numbers: &[usize]) {
+        self.load(numbers).bring();
+    }
+
+    fn put_all(&self, numbers: &[usize]) {
+        self.load(numbers).put();
+    }
+
+    /// In magazines of one.
+    fn load(&self, numbers: &[usize]) -> Load<'_> {
         let mut load = self.depot.load();
         for &number in numbers {
             self.touch(object(number));
             load.extend(1, std::iter::once(object(number)));
         }
-        load.bring();
+        load
     }
 
     fn take(&self) -> Option<usize> {
@@ -242,6 +250,67 @@ fn racks() {
 #[test]
 fn a_magazine_that_was_put_back_is_not_taken_for_the_one_that_was_there() {
     racks();
+}
+
+/// One takes two magazines, puts both at once in another order, and takes the first again, while another one
+/// takes.
+fn puts_together() {
+    loom::model(|| {
+        let depots = Depots::new();
+        depots.put(0);
+        depots.put(1);
+        let other = {
+            let depots = Arc::clone(&depots);
+            thread::spawn(move || depots.take())
+        };
+        let mut all = Vec::new();
+        let held = [(); 2].map(|()| depots.depot.take());
+        for mut held in held.into_iter().flatten().rev() {
+            all.extend(held.pop().map(|object| depots.touch(object)));
+            depots.depot.put(held);
+        }
+        depots.put_all(&[2, 3]);
+        if let Some(mut held) = depots.depot.take() {
+            all.extend(held.pop().map(|object| depots.touch(object)));
+            // It stays in our hands: nobody may find it on the rack.
+            std::mem::forget(held);
+        }
+        all.extend(other.join().unwrap());
+        all.extend(std::iter::from_fn(|| depots.take()));
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2, 3], "each goes to one");
+        assert_eq!(depots.depot.cached(), 0);
+    });
+}
+
+#[test]
+fn magazines_that_were_put_back_together_are_not_taken_for_those_that_were_there() {
+    puts_together();
+}
+
+/// Two are put at once, while another one puts one, and takes one.
+fn puts_together_beside_others() {
+    loom::model(|| {
+        let depots = Depots::new();
+        let other = {
+            let depots = Arc::clone(&depots);
+            thread::spawn(move || {
+                depots.put(2);
+                depots.take()
+            })
+        };
+        depots.put_all(&[0, 1]);
+        let mut all: Vec<usize> = other.join().unwrap().into_iter().collect();
+        assert_eq!(all.len(), 1);
+        all.extend(std::iter::from_fn(|| depots.take()));
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2]);
+    });
+}
+
+#[test]
+fn what_is_put_together_and_what_others_put_is_all_there() {
+    puts_together_beside_others();
 }
 
 /// What one puts another one takes. (Loom remembers one access to a word: that a thread reads what it then
@@ -360,6 +429,8 @@ fn two_who_make_the_first_magazines_get_different_ones() {
 #[test]
 fn a_depot_needs_each_of_its_orderings() {
     fails_without("rack tag", racks);
+    fails_without("rack tag", puts_together);
+    fails_without("rack push", puts_together_beside_others);
     fails_without("rack push", hands_on);
     fails_without("rack pop", hands_on);
     fails_without("rack swap", comes_home);
