@@ -89,18 +89,19 @@ fn an_object_comes_home() {
     comes_home();
 }
 
-/// A magazine of two and one of one go home at once, while their home, where nothing is left, wants one.
+/// A magazine of two and one of one go home at once, while their home, where nothing is left, wants one. (Who
+/// puts begins, as in `hands_on` of the other models: else loom overlooks that the list may be there.)
 fn comes_home_together() {
     bounded(3, || {
         let things = Arc::new(Things::with_magazines(4, 2, 32));
         let (home, away) = (things.join(0), things.join(1));
         let held: Vec<Object> = (0..3).map(|_| things.get(home, 0)).collect();
         let other = spawned(&things, move |things| {
-            held.into_iter().for_each(|object| things.put(away, object));
-            flush(things, away);
+            let got = things.get(home, 0);
+            things.put(home, got);
         });
-        let got = things.get(home, 0);
-        things.put(home, got);
+        held.into_iter().for_each(|object| things.put(away, object));
+        flush(&things, away);
         other.join().unwrap();
         things.store.shake_out();
         let cached = things.store.node(0).unwrap().depot.cached();
@@ -550,6 +551,8 @@ fn a_store_needs_each_of_its_fences_and_orderings() {
     fails_without("trim again fence", trim_against_get);
     fails_without("probe fence", ages_against_get);
     fails_without("evacuation fence", evacuates);
+    fails_without("rack push", comes_home_together);
+    fails_without("rack swap", comes_home_together);
     fails_without("movers fence", takes_directly);
     fails_without("movers done", takes_directly);
     fails_without("movers seen", takes_directly);
