@@ -27,8 +27,8 @@ use crate::stats::{Exhausted, PoolStats};
 /// one. A `T` that owns memory of its own (a `Vec`) has that from the allocator, wherever that is.
 ///
 /// A thread that uses a pool has a cache of it, for up to 1024 objects of its own node and 1024 of others: 16 KiB,
-/// of which pages become memory as they are used, two or so with the first object. A cache stays until the pool goes; a
-/// thread that comes takes that of one that has ended.
+/// of which pages become memory as they are used, two or so with the first object. A cache stays until the pool
+/// goes; a thread that comes takes that of one that has ended.
 ///
 /// What `T`'s destructor panics with, when the pool drops an object, ends in the pool.
 pub struct Pool<T> {
@@ -202,7 +202,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
 
     /// How long an epoch is; 10 s unless this is said. An object that nobody has used for one whole epoch is
     /// dropped at the end of the next at the latest, and its memory goes back to the system; but those at
-    /// the bottom of a cache that its thread uses. Less than a millisecond is one.
+    /// the bottom of a cache that its thread uses, and those of other nodes in it. Less than a millisecond is one.
     #[must_use]
     pub fn epoch(mut self, epoch: Duration) -> PoolBuilder<T> {
         self.epoch = epoch.max(Duration::from_millis(1));

@@ -19,7 +19,8 @@ use crate::stats::PoolStats;
 
 /// So many nodes that the machine does not have may come to be known.
 const SPARE: usize = 64;
-/// A magazine, and all that a thread keeps on its way to other nodes, is at most so many bytes of objects.
+/// A magazine is at most so many bytes of objects, and so is what a thread keeps of its own node's, and of others'
+/// on their way home; or it is one object, and two of its own node's magazines. `Store` has a table.
 const FEW_BYTES: usize = 64 << 10;
 
 type Make = dyn Fn(*mut u8) + Send + Sync;

@@ -104,7 +104,8 @@ impl Held<'_> {
     }
 }
 
-/// Magazines of a depot in somebody's hands, that come home together.
+/// Magazines of a depot in somebody's hands, that are put there together: they come home, or are what a thread
+/// of that node has too much of.
 #[derive(Debug)]
 pub struct Load<'a> {
     depot: &'a Depot,
@@ -128,13 +129,15 @@ impl<'a> Load<'a> {
 
     /// Puts them on the rack of magazines with objects.
     pub fn put(self) {
+        debug_assert!(self.count > 0, "only magazines with objects stand there");
         let (first, last) = linked(self.last, self.list);
         self.depot.count(self.count);
         self.depot.racks.full.push_list(first, last);
     }
 
-    /// Brings them home.
+    /// Brings them home from another node.
     pub fn bring(self) {
+        debug_assert!(self.count > 0, "only magazines with objects stand there");
         let (first, last) = linked(self.last, self.list);
         self.depot.count(self.count);
         self.depot.racks.inbound.push_list(first, last);
@@ -402,7 +405,7 @@ impl Depot {
         self.racks.aged.push(held);
     }
 
-    /// Begins what is brought home from another node.
+    /// Begins what is put there together. Objects are to follow.
     pub fn load(&self) -> Load<'_> {
         Load {
             depot: self,

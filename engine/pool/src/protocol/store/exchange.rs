@@ -228,9 +228,9 @@ impl Store {
                 let run = left.clone().take(self.magazine);
                 let run = run.take_while(is_the_same).count();
                 let load = || (home, self.depot(home).load());
-                let known = first.get_or_insert_with(load);
-                let known = if known.0 == home {
-                    known
+                let first = first.get_or_insert_with(load);
+                let known = if first.0 == home {
+                    first
                 } else {
                     let at = others.iter().position(|(other, _)| *other == home);
                     let at = at.unwrap_or_else(|| {

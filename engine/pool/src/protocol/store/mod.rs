@@ -180,8 +180,8 @@ pub struct Counts {
 
 impl Store {
     /// A store for nodes numbered from 0, of which `near` lists the nearest for each, itself first;
-    /// `spare` more may come to be known. What `few` objects are for magazines and caches `amounts` says. `home_of` says to which node
-    /// an object belongs, `memory` where what belongs to a node is to lie.
+    /// `spare` more may come to be known. What `few` and the capacity make of magazines and caches `amounts` says.
+    /// `home_of` says to which node an object belongs, `memory` where what belongs to a node is to lie.
     pub fn new(
         near: Box<[Box<[usize]>]>,
         spare: usize,
