@@ -4,6 +4,7 @@
 
 mod jsonl;
 mod keys;
+mod kinds;
 mod size;
 mod text;
 mod toml;
