@@ -154,19 +154,18 @@ impl Terminal {
 
     /// What a job came to, in one line.
     fn what_follows(&self, headline: &str, follows: Follows) -> String {
-        let (tone, word) = match follows {
-            Follows::Retry(_) => (Tone::Note, "retrying"),
-            Follows::Nothing => (Tone::Bad, "failed"),
-            Follows::Resume => (Tone::Bad, "not recorded"),
-        };
-        let word = self.console.paint(tone, word);
-        match follows {
-            Follows::Retry(delay) => format!("{word}: {headline}; again in {}", Pretty(delay)),
-            Follows::Nothing => format!("{word}: {headline}"),
-            Follows::Resume => {
-                format!("{word}: {headline}; it counts as cancelled, and runs again with --resume")
+        let (tone, word, then) = match follows {
+            Follows::Retry(delay) => {
+                let then = format!("; again in {}", Pretty(delay));
+                (Tone::Note, "retrying", then)
             }
-        }
+            Follows::Nothing => (Tone::Bad, "failed", String::new()),
+            Follows::Resume => {
+                let then = "; it counts as cancelled, and runs again with --resume";
+                (Tone::Bad, "not recorded", then.to_owned())
+            }
+        };
+        format!("{}: {headline}{then}", self.console.paint(tone, word))
     }
 
     /// What went wrong, with what helps to see why.
@@ -416,9 +415,8 @@ impl Sink for Terminal {
                 if let Status::Failed(reason) = end.status {
                     let headline = headline(plan, *job, *attempt, reason, Some(end));
                     let follows = Follows::Retry(*delay);
-                    let failure =
-                        self.failure(plan, (*job, *attempt), &headline, end, follows, false);
-                    self.say(&failure);
+                    let attempt = (*job, *attempt);
+                    self.say_failure(plan, attempt, &headline, Some(end), follows, false);
                 }
             }
             EventKind::JobFinished {
