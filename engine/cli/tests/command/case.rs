@@ -127,6 +127,11 @@ impl Case {
         (events(&done.stdout), done)
     }
 
+    /// What a process of the test has written of its own number.
+    pub(crate) fn pid(&self, name: &str) -> u32 {
+        self.read(name).trim().parse().expect("a number")
+    }
+
     /// Waits until a file of the test is there.
     pub(crate) fn wait_for(&self, name: &str) {
         while !self.has(name) {
@@ -158,6 +163,15 @@ impl Done {
         assert_eq!(self.code, code, "{self:#?}");
         self
     }
+}
+
+/// A line that starts a daemon which leaves its session, and keeps neither what it was given open nor its
+/// environment. Its number is in a file, once it is there.
+pub(crate) fn daemon_that_keeps_nothing(file: &str) -> String {
+    format!(
+        "setsid -f env -i /bin/sh -c 'echo $$ > {file}.number; mv {file}.number {file}; \
+         exec sleep 1000' >/dev/null 2>&1 </dev/null"
+    )
 }
 
 /// True while a process lives, the zombies not among them.

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 
-use crate::case::{Case, Done, lives, marked};
+use crate::case::{Case, Done, daemon_that_keeps_nothing, lives, marked};
 
 fn signal(child: &std::process::Child, signal: i32) {
     let pid = i32::try_from(child.id()).unwrap();
@@ -164,7 +164,7 @@ fn a_background_child_outlives_a_normal_end_and_may_write() {
     );
     let done = case.run().expect(0);
     assert_eq!(done.stdout, "out\n");
-    let child: u32 = case.read("child").trim().parse().unwrap();
+    let child = case.pid("child");
     assert!(lives(child), "it was not ended with its job");
     case.write("go", "");
     case.wait_for("wrote");
@@ -268,7 +268,7 @@ fn reivers_own_death_is_no_jobs_affair_until_it_ends() {
     case.wait_for("started");
     child.kill().unwrap();
     child.wait().unwrap();
-    let pid: u32 = case.read("pid").trim().parse().unwrap();
+    let pid = case.pid("pid");
     assert!(lives(pid));
     case.write("go", "");
     case.wait_for("ended");
@@ -308,30 +308,23 @@ fn a_daemon_that_drops_its_environment_is_ended_with_its_attempt() {
          run = 'env -i setsid -f sh -c \"echo \\$\\$ > pid; exec sleep 1000\"; sleep 1000'",
     );
     case.run().expect(1);
-    let pid: u32 = case.read("pid").trim().parse().unwrap();
+    let pid = case.pid("pid");
     assert!(!lives(pid));
 }
 
 #[test]
 fn a_daemon_that_keeps_nothing_that_it_was_given_is_ended_with_its_job() {
     for priority in ["P1", "P2"] {
-        let daemon = |file| {
-            format!(
-                "setsid -f env -i /bin/sh -c 'echo $$ > {file}.number; mv {file}.number {file}; \
-                 exec sleep 100' >/dev/null 2>&1 </dev/null"
-            )
-        };
         let case = Case::toml(&format!(
             "[defaults]\npriority = '{priority}'\n[[job]]\nname = 'before'\nrun = \"{}\"\n\
              [[job]]\nneeds = ['before']\nrun = \"{}; sleep 100\"\n",
-            daemon("other"),
-            daemon("daemon"),
+            daemon_that_keeps_nothing("other"),
+            daemon_that_keeps_nothing("daemon"),
         ));
         let child = case.start(&["run", "jobs.toml"]);
         case.wait_for("daemon");
         case.wait_for("other");
-        let number = |name: &str| case.read(name).trim().parse::<u32>().expect("a number");
-        let (daemon, other) = (number("daemon"), number("other"));
+        let (daemon, other) = (case.pid("daemon"), case.pid("other"));
         let pid = i32::try_from(child.id()).expect("a small number");
         // SAFETY: no pointers; the child has not been waited for.
         assert_eq!(unsafe { libc::kill(pid, libc::SIGINT) }, 0);

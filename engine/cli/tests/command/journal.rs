@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::case::{Case, Done, events, lives, marked};
+use crate::case::{Case, Done, daemon_that_keeps_nothing, events, lives, marked};
 
 const JOURNAL: &str = ".reiver/jobs.toml/journal";
 
@@ -603,7 +603,7 @@ fn what_a_killed_run_left_behind_is_ended_before_its_jobs_run_again() {
             done.stderr
         );
         // What a job left behind that had ended is nobody's.
-        let kept: u32 = case.read("kept").trim().parse().unwrap();
+        let kept = case.pid("kept");
         let left = marked(&mark);
         assert!(lives(kept));
         if !options.is_empty() {
@@ -619,27 +619,23 @@ fn what_a_killed_run_left_behind_is_ended_before_its_jobs_run_again() {
 #[test]
 fn a_daemon_of_a_killed_run_that_keeps_nothing_that_it_was_given_is_ended_too() {
     for (priority, resume) in [("P1", true), ("P2", true), ("P1", false)] {
-        let daemon = |file| {
-            format!(
-                "setsid -f env -i /bin/sh -c 'echo $$ > {file}.number; mv {file}.number {file}; \
-                 exec sleep 1000' >/dev/null 2>&1 </dev/null"
-            )
-        };
         let case = Case::toml(&format!(
             "[defaults]\npriority = '{priority}'\n[[job]]\nname = 'before'\nrun = \"{}\"\n\
              [[job]]\nname = 'killed'\nneeds = ['before']\nrun = \"[ -e again ] || {{ {}; touch again; \
              exec sleep 1000; }}\"\n",
-            daemon("other"),
-            daemon("daemon"),
+            daemon_that_keeps_nothing("other"),
+            daemon_that_keeps_nothing("daemon"),
         ));
         let mut child = case.start(&["run", "jobs.toml"]);
         for file in ["other", "daemon", "again"] {
             case.wait_for(file);
         }
+        // The end of the first job is recorded within some milliseconds.
+        let shown = || case.reiver(&["journal", "show", "jobs.toml"]).stdout;
+        while !shown().contains("1 succeeded") {}
         child.kill().unwrap();
         child.wait().unwrap();
-        let number = |name: &str| case.read(name).trim().parse::<u32>().expect("a number");
-        let (daemon, other) = (number("daemon"), number("other"));
+        let (daemon, other) = (case.pid("daemon"), case.pid("other"));
         assert!(lives(daemon) && lives(other));
         let options: &[&str] = if resume { &["--resume"] } else { &[] };
         let done = case
@@ -650,7 +646,7 @@ fn a_daemon_of_a_killed_run_that_keeps_nothing_that_it_was_given_is_ended_too() 
         assert!(!lives(daemon), "{priority}");
         assert!(lives(other), "{priority}: it is of a job that had ended");
         // Without the journal of before, the first job has left another one.
-        for pid in [other, number("other")] {
+        for pid in [other, case.pid("other")] {
             // SAFETY: no pointers; it is ours.
             unsafe { libc::kill(i32::try_from(pid).unwrap(), libc::SIGKILL) };
         }
