@@ -1,4 +1,5 @@
-//! The floor: `posix_spawn` with a session of its own for each child, so many in flight, and nothing else.
+//! The floor: `posix_spawn` with a session of its own for each child, so many in flight,
+//! and what it writes read where that is asked for.
 
 use std::ffi::CString;
 use std::io::{self, PipeReader, Read};

@@ -270,7 +270,8 @@ impl Engine {
     }
 
     /// Runs `body` on a worker of this engine and waits for its value; on such a worker, simply
-    /// runs it. A worker of another engine does that engine's work while it waits.
+    /// runs it. A worker of another engine does that engine's work while it waits; the place of an I/O
+    /// thread of this engine is taken by another meanwhile.
     ///
     /// # Panics
     /// If `body` panics.

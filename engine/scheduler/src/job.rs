@@ -337,7 +337,8 @@ impl<T: 'static> JobHandle<T> {
     /// Waits for the job's end.
     ///
     /// On a worker of an engine it does not only wait: a job that is still queued is run here, and
-    /// while one runs elsewhere, another thread takes the worker's place.
+    /// while one runs elsewhere, another thread takes the worker's place. So it does an I/O thread's, see
+    /// [`io_workers`](crate::EngineBuilder::io_workers).
     ///
     /// # Errors
     /// Why there is no value.
