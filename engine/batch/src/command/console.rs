@@ -9,8 +9,10 @@ use reiver_topology::{CpuId, CpuSet};
 
 use super::args::Color;
 use super::streams;
+use crate::Plan;
 use crate::event::Placement;
 use crate::job_file::MemoryPolicy;
+use crate::plan::JobIndex;
 use crate::shell::quote;
 
 /// How text for one stream looks.
@@ -74,6 +76,25 @@ pub(crate) fn plain(text: &str) -> String {
         }
     }
     plain
+}
+
+/// Characters of a line that are shown: what is binary, or one line of all, would bury the rest.
+const MOST_OF_A_LINE: usize = 500;
+
+/// The beginning of a line, and what stands for the rest.
+pub(crate) fn beginning(line: &str) -> (&str, &'static str) {
+    match line.char_indices().nth(MOST_OF_A_LINE) {
+        Some((at, _)) => (&line[..at], "..."),
+        None => (line, ""),
+    }
+}
+
+/// What a job runs, on one line.
+pub(crate) fn shown_command(plan: &Plan, job: JobIndex) -> String {
+    let command = plan.command_text(job);
+    let command = command.to_string_lossy();
+    let (command, more) = beginning(&command);
+    plain(command) + more
 }
 
 /// A word as one pastes it into a shell. What cannot be shown as it is, bytes that are no text among

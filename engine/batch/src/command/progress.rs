@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use indicatif::ProgressBar;
 
-use super::console::{Pretty, plain};
+use super::console::{Pretty, plain, shown_command};
 use crate::Plan;
 use crate::plan::JobIndex;
 
@@ -94,7 +94,6 @@ impl Progress {
             let attempts = plan.settings(job).retries.count.saturating_add(1);
             // A clock that was set back tells nothing.
             let age = now.since.elapsed().unwrap_or_default();
-            let command = plan.command_text(job);
             // Text in memory takes all that is written.
             let _ = write!(
                 text,
@@ -103,7 +102,7 @@ impl Progress {
                 now.attempt,
                 now.pid,
                 Pretty(age),
-                plain(&command.to_string_lossy()),
+                shown_command(plan, job),
             );
         }
         match running.len().saturating_sub(MOST_LISTED) {

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::bar::Bar;
-use super::console::{Console, Pretty, Tone, count, plain, say, to_paste};
+use super::console::{
+    Console, Pretty, Tone, beginning, count, plain, say, shown_command, to_paste,
+};
 use super::in_order::{InOrder, Output, Part};
 use super::progress::Progress;
 use super::{signals, streams};
@@ -26,8 +28,6 @@ use crate::plan::{JobIndex, Stderr, Stdout};
 const STATE: Duration = Duration::from_secs(10);
 /// Lines of each stream that a failure shows.
 const TAIL_LINES: usize = 20;
-/// Characters of such a line: what is binary, or one line of all, would bury the rest.
-const MOST_OF_A_LINE: usize = 500;
 /// Failures that the end repeats; a million would bury the sum.
 const MOST_REPEATED: usize = 50;
 /// Names that are said to have been moved to io slots.
@@ -179,10 +179,7 @@ impl Terminal {
         was_printed: bool,
     ) -> String {
         let mut text = self.what_follows(headline, follows);
-        text += &format!(
-            "\n  command: {}",
-            plain(&plan.command_text(job).to_string_lossy())
-        );
+        text += &format!("\n  command: {}", shown_command(plan, job));
         // What was just printed whole to the same place is not shown twice.
         if let LeaderEnd::Returned(Err(message)) | LeaderEnd::Panicked(message) = &end.leader
             && message.trim_end().contains('\n')
@@ -544,14 +541,10 @@ fn tail(what: &str, stream: &Captured) -> String {
 fn lines(what: &str, said: &str) -> String {
     let mut text = format!("\n  {what}:");
     for line in said.lines() {
-        let (line, left_out) = match line.char_indices().nth(MOST_OF_A_LINE) {
-            Some((at, _)) => line.split_at(at),
-            None => (line, ""),
-        };
+        let (line, more) = beginning(line);
         // Tabs are layout, not control.
         let line: Vec<String> = line.split('\t').map(plain).collect();
-        text += &format!("\n  | {}", line.join("\t"));
-        text += if left_out.is_empty() { "" } else { "..." };
+        text += &format!("\n  | {}{more}", line.join("\t"));
     }
     text
 }

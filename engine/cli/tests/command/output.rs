@@ -350,6 +350,23 @@ fn no_log_is_written_over_a_job_file_or_another_log() {
 }
 
 #[test]
+fn of_a_command_that_is_very_long_a_failure_shows_a_part_and_the_report_all() {
+    let words = "word ".repeat(20_000);
+    let case = Case::new();
+    case.write("lines", format!("echo {words} >/dev/null; exit 1\n"));
+    let logs = ["--report", "page.html", "--joblog", "log"];
+    let done = case
+        .reiver(&[&["run", "lines"], &logs[..]].concat())
+        .expect(1);
+    let shown = format!("  command: echo {}...\n", "word ".repeat(99));
+    assert!(done.stderr.contains(&shown), "{}", done.stderr);
+    assert!(done.stderr.len() < 3000, "{}", done.stderr);
+    for whole in ["page.html", "log"] {
+        assert!(case.read(whole).contains(&words), "{whole}");
+    }
+}
+
+#[test]
 fn of_a_line_that_is_very_long_a_failure_shows_a_part() {
     let case = Case::toml(
         "[[job]]\nrun = 'head -c 300000 /dev/zero | tr \"\\\\0\" x; echo; echo short; exit 1'\n",
