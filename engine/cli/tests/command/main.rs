@@ -8,6 +8,7 @@ mod examples;
 mod help;
 mod jobserver;
 mod journal;
+mod large;
 mod machine;
 mod memory;
 mod mistakes;
