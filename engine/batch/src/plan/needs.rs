@@ -102,7 +102,7 @@ impl Resolver<'_, '_> {
             let glob = Glob::new(text);
             if !glob.is_pattern() {
                 if !self.left_out.iter().any(|(_, name)| name.matches(text)) {
-                    self.refuse_unknown(text, need);
+                    self.refuse_unknown(text, need, &users);
                 }
                 continue;
             }
@@ -150,20 +150,21 @@ impl Resolver<'_, '_> {
         jobs
     }
 
-    fn refuse_unknown(&mut self, text: &str, need: &DraftNeed) {
+    fn refuse_unknown(&mut self, text: &str, need: &DraftNeed, users: &Range<u32>) {
         let mut error = need.place.error(format!("no job is called `{text}`"));
         error.help = self
-            .nearest(text)
+            .nearest(text, users)
             .map(|name| format!("did you mean `{name}`?"));
         self.findings.push(error);
     }
 
-    /// The name that is nearest to a text, if it is near enough to have been meant.
-    fn nearest(&mut self, text: &str) -> Option<String> {
+    /// The name of another job that is nearest to a text, if it is near enough to have been meant.
+    fn nearest(&mut self, text: &str, users: &Range<u32>) -> Option<String> {
         let far = (text.chars().count() / 3).max(1) + 1;
         let mut nearest = None;
         let mut least = far;
-        for job in self.plan.jobs() {
+        let others = self.plan.jobs().filter(|job| !users.contains(&job.0));
+        for job in others {
             if self.comparisons == COMPARISONS_MAX {
                 break;
             }

@@ -56,6 +56,19 @@ fn a_need_that_names_nothing_is_refused_with_the_nearest_name() {
 }
 
 #[test]
+fn nobody_is_told_to_need_itself() {
+    let mut maker = Maker::new(0);
+    maker.needing("build", &["biuld"]);
+    maker.needing("build-1", &["build-12"]);
+    maker.needing("build-123", &["build-13"]);
+    let (plan, _) = plan_files(vec![("jobs.toml", maker)], &Overrides::default());
+    let errors = plan.expect_err("three needs name nothing");
+    let help: Vec<_> = errors.iter().map(|error| error.help.as_deref()).collect();
+    let others = ["build-123", "build-1"].map(|name| format!("did you mean `{name}`?"));
+    assert_eq!(help, [None, Some(&*others[0]), Some(&*others[1])]);
+}
+
+#[test]
 fn a_job_needed_under_two_conditions_is_there_twice_and_under_one_once() {
     let plan = planned(|m| {
         m.needing("f-1", &[]);
