@@ -7,7 +7,8 @@
 //! Where somebody has set it to less it is left as it is, and nothing is branded.
 //!
 //! The number is made of the run's id, the job's number and the attempt's: whoever knows the run, by its
-//! journal, knows after its end whose a process is. So how it is made never changes.
+//! journal, knows after its end whose a process is. So how it is made never changes. It has room for 511
+//! attempts; those after them have what the run had been made into anew, once for each 512.
 
 use std::hash::Hasher;
 use std::mem::size_of;
@@ -24,14 +25,15 @@ pub(crate) struct Brand(u64);
 
 /// All brands are larger, of whatever run.
 const LEAST: u64 = 1 << 62;
-/// Bits of the attempt and of the job; the rest are the run's. Beyond those there is no brand.
+/// Bits of the attempt, of those that belong together, and of the job; the rest are the run's. A job beyond
+/// those has no brand.
 const ATTEMPT: u32 = 9;
 const JOB: u32 = 27;
 
 /// The brands of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Brands {
-    /// What all of them have in common.
+    /// What those of the first 511 attempts of each job have in common.
     first: u64,
 }
 
@@ -47,11 +49,16 @@ const NONE: u64 = u64::MAX;
 impl Brands {
     /// Those of the run of this id, be it over.
     pub(super) fn of_run(run_id: &str) -> Brands {
-        let mut hasher = SipHasher24::new_with_keys(0x7265_6976_6572_2062, 0x7261_6e64_7320_2031);
-        hasher.write(run_id.as_bytes());
-        let within = JOB + ATTEMPT;
         Brands {
-            first: LEAST | (hasher.finish() >> (2 + within) << within),
+            first: made_of(run_id.as_bytes()),
+        }
+    }
+
+    /// What the brands of an attempt, and of those that belong together with it, have in common.
+    fn first_of(self, attempt: u32) -> u64 {
+        match attempt >> ATTEMPT {
+            0 => self.first,
+            later => made_of(&[self.first, later.into()].map(u64::to_le_bytes).concat()),
         }
     }
 
@@ -65,18 +72,31 @@ impl Brands {
 
     /// That of an attempt, counted from 1.
     pub(super) fn brand(self, job: JobIndex, attempt: u32) -> Option<Brand> {
-        let (job, attempt) = (u64::from(job.0), u64::from(attempt));
-        let is_small = job >> JOB == 0 && attempt >> ATTEMPT == 0;
-        is_small.then_some(Brand(self.first | job << ATTEMPT | attempt))
+        let job = u64::from(job.0);
+        let among = u64::from(attempt) & ((1 << ATTEMPT) - 1);
+        let brand = || Brand(self.first_of(attempt) | job << ATTEMPT | among);
+        (job >> JOB == 0).then(brand)
     }
 
-    /// Whose a brand is, if it is one of these: the job and the attempt.
-    pub(super) fn attempt_of(self, brand: Brand) -> Option<(JobIndex, u32)> {
+    /// Whose a brand is, if it is one of these: the job and the attempt. No job has had more attempts than
+    /// `most`, and some hundreds.
+    pub(super) fn attempt_of(self, brand: Brand, most: u32) -> Option<(JobIndex, u32)> {
         let within = JOB + ATTEMPT;
         let job = u32::try_from(brand.0 >> ATTEMPT & ((1 << JOB) - 1)).expect("it is 27 bits");
-        let attempt = u32::try_from(brand.0 & ((1 << ATTEMPT) - 1)).expect("it is 9 bits");
-        (brand.0 >> within == self.first >> within).then_some((JobIndex(job), attempt))
+        let among = u32::try_from(brand.0 & ((1 << ATTEMPT) - 1)).expect("it is 9 bits");
+        let last = (most >> ATTEMPT).saturating_add(1).min(u32::MAX >> ATTEMPT);
+        let mut attempts = (0..=last).map(|those| those << ATTEMPT | among);
+        let is_it = |attempt: &u32| brand.0 >> within == self.first_of(*attempt) >> within;
+        attempts.find(is_it).map(|attempt| (JobIndex(job), attempt))
     }
+}
+
+/// The bits of a brand that are the run's, and those that all brands have.
+fn made_of(bytes: &[u8]) -> u64 {
+    let mut hasher = SipHasher24::new_with_keys(0x7265_6976_6572_2062, 0x7261_6e64_7320_2031);
+    hasher.write(bytes);
+    let within = JOB + ATTEMPT;
+    LEAST | (hasher.finish() >> (2 + within) << within)
 }
 
 impl Brand {
@@ -132,6 +152,8 @@ fn limit_of(pid: Pid) -> Option<Limit> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
@@ -141,13 +163,29 @@ mod tests {
             Brands::of_run("another"),
         );
         let brand = |job, attempt| run.brand(JobIndex(job), attempt);
-        for (job, attempt) in [(0, 1), (1, 1), (0, 2), ((1 << JOB) - 1, (1 << ATTEMPT) - 1)] {
+        let last = (1 << JOB) - 1;
+        for (job, attempt) in [
+            (0, 1),
+            (1, 1),
+            (0, 2),
+            (last, 511),
+            (0, 512),
+            (last, 513),
+            (1, 100_000),
+        ] {
             let brand = brand(job, attempt).expect("there is room");
-            assert_eq!(run.attempt_of(brand), Some((JobIndex(job), attempt)));
-            assert_eq!(other.attempt_of(brand), None);
+            assert_eq!(
+                run.attempt_of(brand, attempt),
+                Some((JobIndex(job), attempt))
+            );
+            assert_eq!(other.attempt_of(brand, attempt), None);
             assert_eq!(Brand::from_number(brand.to_number()), Some(brand));
         }
-        assert_eq!((brand(1 << JOB, 1), brand(0, 1 << ATTEMPT)), (None, None));
+        assert_eq!(brand(1 << JOB, 1), None);
+        let all: HashSet<u64> = (1..=5000)
+            .filter_map(|attempt| Some(brand(0, attempt)?.0))
+            .collect();
+        assert_eq!(all.len(), 5000, "no two attempts have one");
         assert_eq!(brand(5, 3), Some(Brand(5_879_638_841_849_022_979)));
         for none in [0, 1 << 40, NONE] {
             assert_eq!(Brand::from_number(none), None);

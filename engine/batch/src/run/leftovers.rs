@@ -133,7 +133,8 @@ fn left(
             left.extend(session.into_iter().map(|pid| (pid, job.clone())));
         }
     }
-    let attempt_of = |pid| Brand::of(pid).and_then(|brand| brands.attempt_of(brand));
+    let most = unended.ended.values().copied().max().unwrap_or(0);
+    let attempt_of = |pid| Brand::of(pid).and_then(|brand| brands.attempt_of(brand, most));
     let mut names: HashMap<JobIndex, String> = HashMap::new();
     for (pid, environment) in snapshot.environments() {
         let word = |key: &str| {

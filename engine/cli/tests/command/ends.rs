@@ -1,6 +1,7 @@
 //! How jobs and runs end: by themselves, by time, by signals from outside.
 
 use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 use crate::case::{Case, Done, daemon_that_keeps_nothing, lives, marked};
 
@@ -310,6 +311,41 @@ fn a_daemon_that_drops_its_environment_is_ended_with_its_attempt() {
     case.run().expect(1);
     let pid = case.pid("pid");
     assert!(!lives(pid));
+}
+
+/// A line that starts what is known by nothing but its brand, with its number in `file`.
+fn daemon(file: &str) -> String {
+    format!(
+        "setsid -f env -i /bin/sh -c 'echo $$ > {file}.number; mv {file}.number {file}; \
+         exec sleep 100' >/dev/null 2>&1 </dev/null"
+    )
+}
+
+/// Of attempt 512, where the numbers of attempts in brands begin anew; by the run, or once it was killed.
+#[test]
+fn a_daemon_of_a_late_attempt_is_ended_with_it() {
+    for was_killed in [false, true] {
+        let case = Case::toml(&format!(
+            "[[job]]\nname = 'job'\nretries = 600\n\
+             run = \"[ $REIVER_ATTEMPT = 512 ] || exit 1; {}; sleep 100\"\n",
+            daemon("daemon"),
+        ));
+        let mut command = case.command(["run", "jobs.toml"]);
+        let mut child = command.stderr(Stdio::null()).spawn().expect("it starts");
+        case.wait_for("daemon");
+        let daemon = case.read("daemon").trim().parse().expect("a number");
+        if was_killed {
+            child.kill().expect("it is ours");
+            child.wait().expect("it is ours");
+            assert!(lives(daemon));
+            case.write("jobs.toml", "[[job]]\nname = 'job'\nrun = 'true'\n");
+            case.reiver(&["run", "jobs.toml", "--resume"]).expect(0);
+        } else {
+            signal(&child, libc::SIGINT);
+            Done::of(child).expect(130);
+        }
+        assert!(!lives(daemon), "killed: {was_killed}");
+    }
 }
 
 #[test]
