@@ -26,6 +26,7 @@ mod terminal;
 mod warnings;
 
 use std::io::{self, IsTerminal, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use args::{Cli, Command, JournalCommand};
@@ -93,7 +94,11 @@ fn started_with_warnings(program: &Program) -> ExitCode {
         }
     };
     let code = match cli.command {
-        Command::Run(args) => run::run(&args, program),
+        Command::Run(args) => {
+            // What a panic is about has been said.
+            let ran = catch_unwind(AssertUnwindSafe(|| run::run(&args, program)));
+            ran.unwrap_or(exit::ENGINE_FAILED)
+        }
         Command::Check(args) => {
             let color = args.look.color;
             answer(|out| {

@@ -253,6 +253,9 @@ pub fn run(
     } = run;
     // The reporter ends with the last one.
     drop(report);
+    // Threads of attempts have something to do after they have told how these ended: a panic there is told
+    // in time, too.
+    drop(engine);
     if tasks.as_ref().is_none_or(Tasks::are_over) {
         attempts.reap_orphans();
     }

@@ -1,5 +1,6 @@
 //! One trial's folder, and the program started in it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
@@ -50,8 +51,19 @@ impl Case {
     }
 
     pub(crate) fn start(&self, arguments: &[&str]) -> Child {
-        Command::new(std::env::current_exe().expect("this program"))
+        let this = std::env::current_exe().expect("this program");
+        self.start_program(this.as_os_str(), arguments)
+    }
+
+    /// What comes of a line of a shell that knows where `$THIS` program is.
+    pub(crate) fn shell(&self, line: &str) -> Done {
+        Done::of(self.start_program("sh".as_ref(), &["-c", line]))
+    }
+
+    fn start_program(&self, program: &OsStr, arguments: &[&str]) -> Child {
+        Command::new(program)
             .args(arguments)
+            .env("THIS", std::env::current_exe().expect("this program"))
             .current_dir(self.folder.path())
             .env(PROGRAM, "1")
             .env_remove("NO_COLOR")

@@ -27,6 +27,7 @@ pub(crate) const TRIALS: &[Named] = &[
     ("a_second_ctrl_c_waits_for_no_task", twice),
     ("needs_and_max_fails_hold_for_tasks", needs),
     ("an_exit_count_counts_tasks", exit_count),
+    ("a_panic_of_the_program_itself_is_told_apart", bug),
 ];
 
 fn finished<'e>(events: &'e [Value], job: &str) -> &'e Value {
@@ -245,4 +246,15 @@ fn exit_count() {
         "[[job]]\nmatrix = { n = [1, 2, 3] }\ntask = \"fails\"\nargs = { text = \"{n}\" }\n",
     );
     case.run(&["--exit-count"]).expect(3);
+}
+
+/// On the thread of `main`, before the run has begun: its warning of few descriptors panics.
+fn bug() {
+    let cells: Vec<String> = (0..100).map(|cell| cell.to_string()).collect();
+    let cells = cells.join(", ");
+    let case = Case::toml(&format!(
+        "[[job]]\nmatrix = {{ i = [{cells}] }}\nrun = 'true'\n"
+    ));
+    let done = case.shell("ulimit -n 64; REIVER_TEST_PANICS=1 exec $THIS jobs.toml -j100");
+    done.expect(3).says("a bug");
 }

@@ -21,8 +21,15 @@ use libtest_mimic::{Arguments, Trial};
 /// Says that this is to be the program with tasks.
 const PROGRAM: &str = "REIVER_TEST_PROGRAM";
 
+/// Says that it is to panic where it would warn.
+const PANICS: &str = "REIVER_TEST_PANICS";
+
 fn main() -> ExitCode {
     if std::env::var_os(PROGRAM).is_some() {
+        if std::env::var_os(PANICS).is_some() {
+            let panics = || -> std::io::Stderr { panic!("a bug") };
+            tracing_subscriber::fmt().with_writer(panics).init();
+        }
         let mut registry = example::registry();
         trials::add(&mut registry);
         return reiver_batch::main(registry);
