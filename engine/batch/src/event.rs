@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use reiver::{Class, NodeId};
 use reiver_topology::CpuSet;
@@ -16,9 +16,27 @@ use crate::plan::JobIndex;
 #[derive(Debug, Clone)]
 pub struct Event {
     /// When it happened.
-    pub time: SystemTime,
+    pub time: Moment,
     /// What happened.
     pub kind: EventKind,
+}
+
+/// A moment by two clocks: by one it is told, by the other measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// By the one on the wall, which somebody may set at any time.
+    pub wall: SystemTime,
+    /// By one that only goes on: how long it is between two moments.
+    pub steady: Instant,
+}
+
+impl Moment {
+    pub(crate) fn now() -> Moment {
+        Moment {
+            wall: SystemTime::now(),
+            steady: Instant::now(),
+        }
+    }
 }
 
 /// What happened.

@@ -18,9 +18,8 @@ const HEADER: &str = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\t
 /// Writes each row as its job ends.
 pub struct JobLog<W> {
     target: W,
-    /// Of jobs that wait for their next attempt, the last one, and when that ended: it is theirs if there is
-    /// no other.
-    waiting: HashMap<JobIndex, (u32, SystemTime)>,
+    /// Of jobs that are not over, the last attempt and when it started.
+    started: HashMap<JobIndex, (u32, SystemTime)>,
 }
 
 impl<W: Write + Send> JobLog<W> {
@@ -30,16 +29,23 @@ impl<W: Write + Send> JobLog<W> {
     /// Those of `target`.
     pub fn new(mut target: W) -> io::Result<JobLog<W>> {
         target.write_all(HEADER.as_bytes())?;
-        let waiting = HashMap::new();
-        Ok(JobLog { target, waiting })
+        let started = HashMap::new();
+        Ok(JobLog { target, started })
     }
 }
 
 impl<W: Write + Send> Sink for JobLog<W> {
     fn event(&mut self, plan: &Plan, event: &Event) -> io::Result<()> {
         let (job, attempt, status, end) = match &event.kind {
-            EventKind::JobRetried { job, attempt, .. } => {
-                self.waiting.insert(*job, (*attempt, event.time));
+            EventKind::JobStarted { job, attempt, .. } => {
+                self.started.insert(*job, (*attempt, event.time.wall));
+                return Ok(());
+            }
+            EventKind::JobRetried {
+                job, attempt, end, ..
+            } => {
+                let started = self.started(*job, *attempt, end, event);
+                self.started.insert(*job, (*attempt, started));
                 return Ok(());
             }
             EventKind::JobFinished {
@@ -56,12 +62,9 @@ impl<W: Write + Send> Sink for JobLog<W> {
             } => (job, attempt, Status::Cancelled, end),
             _ => return Ok(()),
         };
-        let ended = match self.waiting.remove(job) {
-            Some((last, at)) if last == *attempt => at,
-            _ => event.time,
-        };
-        let ended = ended.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let started = ended.saturating_sub(end.duration).as_secs_f64();
+        let started = self.started(*job, *attempt, end, event);
+        let started = started.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let started = started.as_secs_f64();
         let (runtime, received) = (end.duration.as_secs_f64(), end.stdout.len());
         let (exit, signal) = exit_and_signal(status, end);
         let number = u64::from(job.0) + 1;
@@ -79,6 +82,26 @@ impl<W: Write + Send> Sink for JobLog<W> {
         row.push(b'\n');
         self.target.write_all(&row)?;
         self.target.flush()
+    }
+}
+
+impl<W> JobLog<W> {
+    /// When an attempt that has ended started. One that got no process has never been told to.
+    fn started(
+        &mut self,
+        job: JobIndex,
+        attempt: u32,
+        end: &AttemptEnd,
+        told: &Event,
+    ) -> SystemTime {
+        match self.started.remove(&job) {
+            Some((last, at)) if last == attempt => at,
+            _ => told
+                .time
+                .wall
+                .checked_sub(end.duration)
+                .unwrap_or(UNIX_EPOCH),
+        }
     }
 }
 

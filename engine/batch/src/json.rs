@@ -35,7 +35,7 @@ impl<W: Write + Send> Sink for JsonLines<W> {
         let mut set = |key: &str, value: Value| line.insert(key.to_owned(), value);
         let name = |job: JobIndex| Value::from(plan.name(job));
         set("event", kind.into());
-        set("time", rfc3339(event.time).into());
+        set("time", rfc3339(event.time.wall).into());
         set("run", self.run_id.as_str().into());
         match &event.kind {
             EventKind::RunStarted { jobs, .. } => {

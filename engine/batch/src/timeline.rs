@@ -5,7 +5,7 @@
 //! they are [arranged](arrange) by nodes, in as few as possible.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use reiver::{Class, NodeId};
 
@@ -54,9 +54,10 @@ impl Bar {
 }
 
 /// Watches events go by.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Timeline {
-    began: SystemTime,
+    /// None before it has.
+    began: Option<Instant>,
     running: HashMap<JobIndex, Bar>,
     lanes: [Rows; 2],
 }
@@ -111,22 +112,12 @@ impl Rows {
     }
 }
 
-impl Default for Timeline {
-    fn default() -> Timeline {
-        Timeline {
-            began: SystemTime::UNIX_EPOCH,
-            running: HashMap::new(),
-            lanes: Default::default(),
-        }
-    }
-}
-
 impl Timeline {
     /// Takes note of an event; the attempt that has ended by it, if one has.
     pub(crate) fn event(&mut self, event: &Event) -> Option<Bar> {
         match &event.kind {
             EventKind::RunStarted { .. } => {
-                self.began = event.time;
+                self.began = Some(event.time.steady);
                 None
             }
             EventKind::JobStarted {
@@ -140,7 +131,7 @@ impl Timeline {
                     Class::Io => Lane::Io,
                     _ => Lane::Cpu,
                 };
-                let start = self.since_start(event.time);
+                let start = self.since_start(event.time.steady);
                 let bar = Bar {
                     job: *job,
                     attempt: *attempt,
@@ -160,12 +151,12 @@ impl Timeline {
                 job,
                 end: Some(end),
                 ..
-            } => self.ended(*job, event.time, end.status, end),
+            } => self.ended(*job, event.time.steady, end.status, end),
             EventKind::JobUnrecorded {
                 job,
                 end: Some(end),
                 ..
-            } => self.ended(*job, event.time, Status::Cancelled, end),
+            } => self.ended(*job, event.time.steady, Status::Cancelled, end),
             EventKind::JobFinished { end: None, .. }
             | EventKind::JobUnrecorded { end: None, .. }
             | EventKind::JobSkipped { .. }
@@ -173,9 +164,9 @@ impl Timeline {
         }
     }
 
-    /// How long after the start of the run; a clock that was set back tells nothing.
-    pub(crate) fn since_start(&self, time: SystemTime) -> Duration {
-        time.duration_since(self.began).unwrap_or_default()
+    fn since_start(&self, time: Instant) -> Duration {
+        let began = self.began.unwrap_or(time);
+        time.saturating_duration_since(began)
     }
 
     /// How many rows a lane has had.
@@ -186,7 +177,7 @@ impl Timeline {
     fn ended(
         &mut self,
         job: JobIndex,
-        time: SystemTime,
+        time: Instant,
         status: Status,
         end: &AttemptEnd,
     ) -> Option<Bar> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::SystemTime;
+use std::time::Instant;
 
 use indicatif::ProgressBar;
 
@@ -34,11 +34,11 @@ pub(crate) struct State {
 struct Running {
     attempt: u32,
     pid: u32,
-    since: SystemTime,
+    since: Instant,
 }
 
 impl State {
-    pub(crate) fn started(&mut self, job: JobIndex, attempt: u32, pid: u32, since: SystemTime) {
+    pub(crate) fn started(&mut self, job: JobIndex, attempt: u32, pid: u32, since: Instant) {
         let running = Running {
             attempt,
             pid,
@@ -92,8 +92,7 @@ impl Progress {
         );
         for (&job, now) in running.iter().take(MOST_LISTED) {
             let attempts = plan.settings(job).retries.count.saturating_add(1);
-            // A clock that was set back tells nothing.
-            let age = now.since.elapsed().unwrap_or_default();
+            let age = now.since.elapsed();
             // Text in memory takes all that is written.
             let _ = write!(
                 text,

@@ -393,7 +393,7 @@ impl Sink for Terminal {
                 job, attempt, pid, ..
             } => {
                 let mut state = self.progress.state();
-                state.started(*job, *attempt, *pid, event.time);
+                state.started(*job, *attempt, *pid, event.time.steady);
                 drop(state);
                 if let Some(bar) = &self.bar {
                     bar.started(*job, &plan.name(*job));

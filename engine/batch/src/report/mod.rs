@@ -248,7 +248,11 @@ impl<W: Write + Send> Sink for Report<W> {
             EventKind::RunStarted {
                 succeeded_before, ..
             } => {
-                self.started = event.time.duration_since(UNIX_EPOCH).unwrap_or_default();
+                self.started = event
+                    .time
+                    .wall
+                    .duration_since(UNIX_EPOCH)
+                    .unwrap_or_default();
                 self.succeeded_before = *succeeded_before;
             }
             EventKind::JobFinished {

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, RwLock, TryLockError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::brand::Brands;
 use super::cgroups::{Group, Groups};
@@ -23,7 +23,7 @@ use reiver::Priority;
 
 use crate::Plan;
 use crate::capture::Captured;
-use crate::event::{AttemptEnd, LeaderEnd, Reason, Status};
+use crate::event::{AttemptEnd, LeaderEnd, Moment, Reason, Status};
 use crate::journal::Born;
 use crate::plan::{Attempt, JobIndex, Settings, variable_of};
 
@@ -55,7 +55,7 @@ pub(crate) struct Start {
     pub(super) pid: u32,
     pub(super) born: Born,
     /// When that was.
-    pub(super) time: SystemTime,
+    pub(super) time: Moment,
 }
 
 /// What an attempt came to.
@@ -169,7 +169,7 @@ impl Attempts {
                 let start = Start {
                     pid: u32::try_from(launched.pid).expect("a process number is positive"),
                     born,
-                    time: SystemTime::now(),
+                    time: Moment::now(),
                 };
                 let group = group.as_ref();
                 Watch::new(

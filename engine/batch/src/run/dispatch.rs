@@ -5,7 +5,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use reiver::{Class, Engine};
 
@@ -21,7 +21,7 @@ use super::tasks::{Heard, Tasks};
 use super::tokens::Tokens;
 use crate::Plan;
 use crate::capture::Captured;
-use crate::event::{AttemptEnd, Event, EventKind, LeaderEnd, Reason, Status, Summary};
+use crate::event::{AttemptEnd, Event, EventKind, LeaderEnd, Moment, Reason, Status, Summary};
 use crate::journal::Born;
 use crate::plan::JobIndex;
 use crate::task::message_of;
@@ -469,7 +469,7 @@ impl Run {
     }
 
     pub(super) fn report(&self, kind: EventKind) {
-        let time = SystemTime::now();
+        let time = Moment::now();
         self.report_born(Event { time, kind }, Born::default());
     }
 

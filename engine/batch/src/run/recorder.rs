@@ -283,7 +283,7 @@ impl Desk {
                         code,
                         signal,
                         duration: end.duration,
-                        time: event.time,
+                        time: event.time.wall,
                     },
                 });
                 self.needs_sync = true;
@@ -303,7 +303,7 @@ impl Desk {
                         code: None,
                         signal: None,
                         duration: Duration::ZERO,
-                        time: event.time,
+                        time: event.time.wall,
                     },
                 });
                 self.needs_sync = true;

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::Message;
 use crate::Plan;
-use crate::event::{Event, EventKind, Sink};
+use crate::event::{Event, EventKind, Moment, Sink};
 
 /// Events that wait for slow sinks before no more attempts are started.
 const MOST_UNREPORTED: usize = 256;
@@ -104,7 +104,7 @@ impl Report {
     }
 
     pub(super) fn kind(&self, kind: EventKind) {
-        let time = SystemTime::now();
+        let time = Moment::now();
         self.report(Event { time, kind });
     }
 

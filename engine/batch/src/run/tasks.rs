@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use reiver::{CancellationToken, Class, Engine, JobContext};
 
@@ -23,7 +23,7 @@ use super::control::Control;
 use super::stock::Held;
 use super::watch::earlier_limit;
 use crate::Plan;
-use crate::event::{AttemptEnd, LeaderEnd, Reason, Status, Usage};
+use crate::event::{AttemptEnd, LeaderEnd, Moment, Reason, Status, Usage};
 use crate::journal::Born;
 use crate::plan::JobIndex;
 use crate::task::{ArgError, Args, Task, TaskContext, Told, message_of};
@@ -233,7 +233,7 @@ impl Tasks {
                     pid: std::process::id(),
                     // Nobody looks for it once this process is gone.
                     born: Born::default(),
-                    time: SystemTime::now(),
+                    time: Moment::now(),
                 })
             }
             TaskNews::Ended(end) => {

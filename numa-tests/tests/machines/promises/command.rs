@@ -14,7 +14,7 @@ use crate::HERE;
 use crate::here::REPORT;
 
 /// This very program, by its other name.
-fn reiver() -> Command {
+pub(super) fn reiver() -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("reiver");
     command

@@ -4,6 +4,7 @@
 //! threads run and memory lies, never by the engine's alone; [`Ground`] is what it stands on, [`pages`]
 //! is memory to look at. What it measures it prints, for the reports of those who have such a machine.
 
+mod clock;
 mod command;
 mod faults;
 mod ground;
@@ -29,6 +30,8 @@ pub(crate) struct Promise {
 enum Need {
     /// So many nodes that have workers.
     Nodes(usize),
+    /// One node with workers and no other: nodes make no difference, so it is held where there are none.
+    OneNode,
     /// So many nodes that have memory.
     Memories(usize),
     /// The kernel places memory, and says where it lies.
@@ -53,7 +56,7 @@ macro_rules! promises {
     };
 }
 
-use Need::{Memories, NoPlacement, Nodes, OwnMachine, Placement, Root};
+use Need::{Memories, NoPlacement, Nodes, OneNode, OwnMachine, Placement, Root};
 
 promises! {
     machine::it_is_what_it_was_told_to_be [OwnMachine];
@@ -90,6 +93,8 @@ promises! {
     faults::the_cpuset_shrinks_under_an_engine [OwnMachine];
     faults::a_full_node_spills [Root, Placement, Memories(2)];
     faults::cpus_go_offline_under_an_engine [Root];
+    clock::a_clock_that_is_set_moves_no_limit_and_no_duration [Root, OneNode];
+    clock::a_clock_that_was_set_disturbs_no_resume [Root, OneNode];
 }
 
 /// The promise of this name.
@@ -104,6 +109,9 @@ impl Promise {
             Nodes(count) if site.worker_nodes < *count => {
                 Some(format!("there are fewer than {count} nodes with workers"))
             }
+            OneNode if site.worker_nodes != 1 => {
+                Some("nodes make no difference to it, and here are some".to_owned())
+            }
             Memories(count) if site.memory_nodes < *count => {
                 Some(format!("there are fewer than {count} nodes with memory"))
             }
@@ -113,7 +121,7 @@ impl Promise {
             Root if !(site.is_own && site.is_root) => {
                 Some("it takes an emulated machine, and root".to_owned())
             }
-            Nodes(_) | Memories(_) | Placement | NoPlacement | OwnMachine | Root => None,
+            Nodes(_) | OneNode | Memories(_) | Placement | NoPlacement | OwnMachine | Root => None,
         };
         self.needs.iter().find_map(lack)
     }
