@@ -26,7 +26,7 @@ pub(crate) const HANGS_AFTER: Duration = Duration::from_secs(60);
 /// How a trial ends that found that it cannot be held.
 const NOT_HELD: u8 = 99;
 /// An ordinary user.
-const USER: u32 = 1000;
+pub(crate) const USER: u32 = 1000;
 
 /// How a trial came out.
 #[derive(Debug)]

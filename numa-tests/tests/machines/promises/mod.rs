@@ -4,6 +4,7 @@
 //! threads run and memory lies, never by the engine's alone; [`Ground`] is what it stands on, [`pages`]
 //! is memory to look at. What it measures it prints, for the reports of those who have such a machine.
 
+mod background;
 mod clock;
 mod command;
 mod faults;
@@ -95,6 +96,8 @@ promises! {
     faults::cpus_go_offline_under_an_engine [Root];
     clock::a_clock_that_is_set_moves_no_limit_and_no_duration [Root, OneNode];
     clock::a_clock_that_was_set_disturbs_no_resume [Root, OneNode];
+    background::the_background_gets_a_twentieth_at_most [Root, OneNode];
+    background::it_does_so_where_the_kernel_groups_by_session [Root, OneNode];
 }
 
 /// The promise of this name.
