@@ -54,13 +54,12 @@ pub fn plan_with(
     machine: &Machine,
     registry: &Registry,
 ) -> (Option<Plan>, Vec<Diagnostic>) {
-    let (plan, _, found) = plan_files(sources, files, Lines::AreRead, overrides, machine, registry);
+    let (plan, _, found) = plan_files(sources, files, Jobs::AreRead, overrides, machine, registry);
     (plan, found)
 }
 
 /// Reads files and plans them: as [`read`](read::read) and [`plan_with`] one after the other, and the
-/// diagnostics are of both. What is read of a line, be it JSON or text, is gone once that is planned, for
-/// there may be millions.
+/// diagnostics are of both. What is read of a job is gone once that is planned, for there may be millions.
 pub fn read_and_plan(
     sources: Vec<Arc<Source>>,
     overrides: &Overrides,
@@ -74,7 +73,7 @@ pub fn read_and_plan(
     let (plan, read, found) = plan_files(
         sources,
         files,
-        Lines::AreUnread,
+        Jobs::AreUnread,
         overrides,
         machine,
         registry,
@@ -86,18 +85,18 @@ pub fn read_and_plan(
     (plan.filter(|_| !has_errors), diagnostics)
 }
 
-/// Whether the lines of files that have one job a line are among their entries.
+/// Whether the jobs of files are among their entries.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Lines {
+enum Jobs {
     AreRead,
     AreUnread,
 }
 
-/// The plan, what reading found in lines that were unread, and what planning found.
+/// The plan, what reading found in jobs that were unread, and what planning found.
 fn plan_files(
     sources: Vec<Arc<Source>>,
     files: Vec<JobFile>,
-    lines: Lines,
+    jobs: Jobs,
     overrides: &Overrides,
     machine: &Machine,
     registry: &Registry,
@@ -130,22 +129,24 @@ fn plan_files(
             plain: None,
         },
     };
-    let mut found_in_lines = Vec::new();
+    let mut found_in_jobs = Vec::new();
     for mut file in files {
         let is_planned = !is_repeated[file.source.0 as usize];
-        if is_planned {
-            builder.reserve(&file, lines);
-        }
+        let source = source_of(&sources, file.source);
         let entries = std::mem::take(&mut file.entries);
+        let unread = Some(source).filter(|_| jobs == Jobs::AreUnread && entries.is_empty());
+        if is_planned {
+            let unread = unread.map_or(0, |source| read::jobs_at_most(source));
+            builder.reserve(source.form, entries.len() + unread);
+        }
         let mut take = |entry| {
             if is_planned {
                 builder.entry(&file, entry);
             }
         };
         entries.into_iter().for_each(&mut take);
-        if lines == Lines::AreUnread {
-            let source = source_of(&sources, file.source);
-            found_in_lines.extend(read::read_lines(file.source, source, take));
+        if let Some(source) = unread {
+            found_in_jobs.extend(read::read_jobs(file.source, source, take));
         }
         builder.state = None;
         builder.known.plain = None;
@@ -184,7 +185,7 @@ fn plan_files(
     let is_sound = is_complete && !findings.has_errors();
     (
         is_sound.then_some(plan),
-        found_in_lines,
+        found_in_jobs,
         findings.into_sorted(),
     )
 }
@@ -283,15 +284,9 @@ impl Known {
 
 impl Builder<'_> {
     /// Makes room for a file's jobs, so that what they are kept in is not copied as it grows.
-    fn reserve(&mut self, file: &JobFile, lines: Lines) {
-        let source = source_of(self.sources, file.source);
-        let unread = match lines {
-            Lines::AreRead => 0,
-            Lines::AreUnread => read::lines_at_most(source),
-        };
-        let entries = file.entries.len().max(unread);
+    fn reserve(&mut self, form: Form, entries: usize) {
         self.jobs.reserve(entries);
-        if source.form != Form::Text {
+        if form != Form::Text {
             self.tables.reserve(entries);
             self.drafts.reserve(entries);
         }

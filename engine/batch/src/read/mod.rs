@@ -5,6 +5,7 @@
 mod jsonl;
 mod keys;
 mod kinds;
+mod sections;
 mod size;
 mod text;
 mod toml;
@@ -25,12 +26,14 @@ use crate::source::{Form, Source, SourceId, Span};
 /// diagnostics must not be run.
 pub fn read(id: SourceId, source: &Source) -> (JobFile, Vec<Diagnostic>) {
     let (mut file, mut diagnostics) = read_head(id, source);
-    diagnostics.extend(read_lines(id, source, |entry| file.entries.push(entry)));
+    if file.entries.is_empty() {
+        diagnostics.extend(read_jobs(id, source, |entry| file.entries.push(entry)));
+    }
     (file, diagnostics)
 }
 
-/// All of a file but jobs that stand in lines of their own: whoever wants those as they are read, and not
-/// all at once, asks [`read_lines`] for them.
+/// All of a file but its jobs: whoever wants those as they are read, and not all at once, asks
+/// [`read_jobs`] for them. Where there are entries, they are all of them.
 pub(crate) fn read_head(id: SourceId, source: &Source) -> (JobFile, Vec<Diagnostic>) {
     let mut findings = Findings::of(id);
     let mut file = JobFile {
@@ -46,15 +49,15 @@ pub(crate) fn read_head(id: SourceId, source: &Source) -> (JobFile, Vec<Diagnost
     };
     if source.form == Form::Toml {
         match utf8_body(source, &mut findings) {
-            Some(body) => toml::read(body, source.body_start(), &mut file, &mut findings),
+            Some(body) => toml::head(body, source.body_start(), &mut file, &mut findings),
             None => file.nothing_was_read(),
         }
     }
     (file, findings.list)
 }
 
-/// The jobs of a file that has one a line, each told as it is read; of another file none.
-pub(crate) fn read_lines(
+/// The jobs of a file whose head has none, each told as it is read.
+pub(crate) fn read_jobs(
     id: SourceId,
     source: &Source,
     mut take: impl FnMut(Entry),
@@ -62,27 +65,30 @@ pub(crate) fn read_lines(
     let mut findings = Findings::of(id);
     let start = source.body_start();
     match source.form {
-        Form::Toml => {}
         Form::Text => text::read(&source.text, start, &mut take, &mut findings),
-        Form::JsonLines => match utf8_body(source, &mut findings) {
-            Some(body) => jsonl::read(body, start, &mut take, &mut findings),
-            None => take(Entry::Unread),
+        form => match (utf8_body(source, &mut findings), form) {
+            (Some(body), Form::Toml) => toml::jobs(body, start, &mut take, &mut findings),
+            (Some(body), _) => jsonl::read(body, start, &mut take, &mut findings),
+            (None, _) => take(Entry::Unread),
         },
     }
     findings.list
 }
 
-/// How many jobs [`read_lines`] tells of at the most.
-pub(crate) fn lines_at_most(source: &Source) -> usize {
+/// How many jobs [`read_jobs`] tells of at the most.
+pub(crate) fn jobs_at_most(source: &Source) -> usize {
     /// `{"run":"a"}` and the line's end.
     const SHORTEST_JSON: usize = 12;
-    let ends = source.text.windows(2);
-    let ends = ends.filter(|pair| pair[0] != b'\n' && pair[1] == b'\n');
-    let lines = ends.count() + 1;
+    let is_header = |line: &[u8]| line.trim_ascii_start().starts_with(b"[[");
+    let lines = source.text.split(|&byte| byte == b'\n');
+    let filled = |line: &&[u8]| !line.is_empty();
     match source.form {
-        Form::Toml => 0,
-        Form::Text => lines,
-        Form::JsonLines => lines.min(source.text.len() / SHORTEST_JSON + 1),
+        Form::Toml => lines.filter(|line| is_header(line)).count(),
+        Form::Text => lines.filter(filled).count(),
+        Form::JsonLines => {
+            let lines = lines.filter(filled).count();
+            lines.min(source.text.len() / SHORTEST_JSON + 1)
+        }
     }
 }
 

@@ -1,29 +1,133 @@
-//! TOML to a tree.
+//! TOML to trees: one for each `[[job]]`, gone before the next is read, and one for all else.
 
 use toml::de::{DeTable, DeValue};
 
+use super::Findings;
 use super::keys::Keys;
+use super::sections::{Section, sections};
 use super::tree::{Kind, Table, Value};
-use super::{Findings, jsonl};
 use crate::diagnostic::Diagnostic;
 use crate::job_file::{Entry, JobFile, Refused};
 use crate::source::{Span, Spanned};
 
-pub(super) fn read(body: &str, start: usize, file: &mut JobFile, findings: &mut Findings) {
-    let (document, errors) = DeTable::parse_recoverable(body);
-    for error in &errors {
+/// All of a file but its jobs, which [`jobs`] reads one after the other; or those too, where some are
+/// written otherwise than as `[[job]]`, and so depend on more than themselves.
+pub(super) fn head(body: &str, start: usize, file: &mut JobFile, findings: &mut Findings) {
+    let (mut text, mut parts) = (String::new(), Vec::new());
+    let mut has_jobs = false;
+    for (section, span) in sections(body) {
+        match section {
+            Section::Job => has_jobs = true,
+            Section::Rest => {
+                parts.push((text.len(), start + span.start));
+                text.push_str(&body[span]);
+            }
+        }
+    }
+    let rest = Excerpt {
+        text: &text,
+        parts: &parts,
+    };
+    let parsed = DeTable::parse_recoverable(rest.text);
+    let mut keys = parsed.0.get_ref().keys();
+    if has_jobs && keys.any(|key| key.get_ref() == "job") {
+        return whole(body, start, file, findings);
+    }
+    let is_read = tables(&parsed, rest, file, findings);
+    if has_jobs && !is_read {
+        // What they mean depends on what could not be read, but not what is wrong with each.
+        jobs(body, start, &mut |_| {}, findings);
+    }
+}
+
+/// All of a file at once.
+fn whole(body: &str, start: usize, file: &mut JobFile, findings: &mut Findings) {
+    let excerpt = Excerpt {
+        text: body,
+        parts: &[(0, start)],
+    };
+    tables(&DeTable::parse_recoverable(body), excerpt, file, findings);
+}
+
+/// The jobs of a file whose [`head`] has none.
+pub(super) fn jobs(
+    body: &str,
+    start: usize,
+    take: &mut impl FnMut(Entry),
+    findings: &mut Findings,
+) {
+    let mut keys = Keys { findings };
+    let spans = sections(body).filter(|(section, _)| *section == Section::Job);
+    for (place, (_, span)) in (1..).zip(spans) {
+        let excerpt = Excerpt {
+            text: &body[span.clone()],
+            parts: &[(0, start + span.start)],
+        };
+        let parsed = DeTable::parse_recoverable(excerpt.text);
+        if has_errors(&parsed, excerpt, keys.findings) {
+            take(Entry::Unread);
+            continue;
+        }
+        for (_, job) in table(parsed.0.get_ref(), excerpt) {
+            entries(&job, place, excerpt, take, &mut keys);
+        }
+    }
+}
+
+type Parsed<'b> = (toml::Spanned<DeTable<'b>>, Vec<toml::de::Error>);
+
+/// A part of a file, or several without what stands between them.
+#[derive(Clone, Copy)]
+struct Excerpt<'b> {
+    text: &'b str,
+    /// Where each part begins: in the text, and in the file.
+    parts: &'b [(usize, usize)],
+}
+
+impl Excerpt<'_> {
+    /// Where in the file something stands; what is missing between two parts, at the end of the first.
+    fn place(&self, span: Span) -> Span {
+        let parts = self.parts.partition_point(|(here, _)| *here < span.end);
+        let (here, in_file) = self.parts[parts.saturating_sub(1)];
+        in_file + span.start - here..in_file + span.end - here
+    }
+
+    /// Of something in the file its first line: all of a table underlined would help nobody.
+    fn first_line(&self, span: &Span) -> Span {
+        let parts = self
+            .parts
+            .partition_point(|(_, in_file)| *in_file <= span.start);
+        let (here, in_file) = self.parts[parts - 1];
+        let text = &self.text[span.start - in_file + here..span.end - in_file + here];
+        let first = text.lines().next().unwrap_or_default().trim_end();
+        span.start..span.start + first.len()
+    }
+}
+
+/// Whether a text is not TOML, and says why.
+fn has_errors((_, errors): &Parsed<'_>, excerpt: Excerpt<'_>, findings: &mut Findings) -> bool {
+    for error in errors {
         let span = error.span().unwrap_or(0..0);
         let message = error.message().lines().collect::<Vec<_>>().join("; ");
-        findings.error(shifted(span, start), message);
+        findings.error(excerpt.place(span), message);
     }
-    if !errors.is_empty() {
+    !errors.is_empty()
+}
+
+/// What the tables of a file say, jobs among them; false if they cannot be read.
+fn tables(
+    parsed: &Parsed<'_>,
+    excerpt: Excerpt<'_>,
+    file: &mut JobFile,
+    findings: &mut Findings,
+) -> bool {
+    if has_errors(parsed, excerpt, findings) {
         // What was recovered may mean something else than what was meant.
         file.nothing_was_read();
-        return;
+        return false;
     }
-    let table = table(document.get_ref(), body, start);
     let mut keys = Keys { findings };
-    for (key, value) in table {
+    for (key, value) in table(parsed.0.get_ref(), excerpt) {
         let found_before = keys.findings.list.len();
         match key.value.as_str() {
             "name" => file.name = keys.run_name(&value),
@@ -36,7 +140,10 @@ pub(super) fn read(body: &str, start: usize, file: &mut JobFile, findings: &mut 
                     file.defaults = keys.defaults(table, "[defaults]");
                 }
             }
-            "job" => jobs(&value, body, start, file, &mut keys),
+            "job" => {
+                let mut take = |entry| file.entries.push(entry);
+                entries(&value, 1, excerpt, &mut take, &mut keys);
+            }
             _ => keys.unknown(
                 &key,
                 &[
@@ -59,25 +166,33 @@ pub(super) fn read(body: &str, start: usize, file: &mut JobFile, findings: &mut 
             );
         }
     }
+    true
 }
 
-fn jobs(value: &Value, body: &str, start: usize, file: &mut JobFile, keys: &mut Keys<'_>) {
+/// The jobs of an array of tables, the first of which has this place among those of its file.
+fn entries(
+    value: &Value,
+    first: u32,
+    excerpt: Excerpt<'_>,
+    take: &mut impl FnMut(Entry),
+    keys: &mut Keys<'_>,
+) {
     let Kind::Array(jobs) = &value.kind else {
         let message = format!("`job` is {}, not an array of tables", value.noun());
         keys.findings
             .error(value.span.clone(), message)
             .help("write `[[job]]` above each job");
-        file.entries.push(Entry::Unread);
+        take(Entry::Unread);
         return;
     };
-    for (place, job) in (1..).zip(jobs) {
+    for (place, job) in (first..).zip(jobs) {
         let Some(table) = keys.table(job) else {
-            file.entries.push(Entry::Unread);
+            take(Entry::Unread);
             continue;
         };
-        let span = header(body, start, &job.span);
-        let keys = Box::new(keys.job(table, &span, &mut |entry| file.entries.push(entry)));
-        file.entries.push(Entry::Table { place, span, keys });
+        let span = excerpt.first_line(&job.span);
+        let keys = Box::new(keys.job(table, &span, take));
+        take(Entry::Table { place, span, keys });
     }
 }
 
@@ -95,40 +210,37 @@ fn note_refused(shared: &Value, found: &[Diagnostic], refused: &mut Refused) {
     }
 }
 
-/// Of a table its first line: all of it underlined would help nobody.
-fn header(body: &str, start: usize, span: &Span) -> Span {
-    let text = &body[span.start - start..span.end - start];
-    let first = text.lines().next().unwrap_or_default().trim_end();
-    span.start..span.start + first.len()
-}
-
 /// A single value, for `#JOB`.
 pub(super) fn value_of(text: &str, start: usize) -> Result<Value, String> {
     match DeValue::parse(text) {
-        Ok(parsed) => Ok(value(&parsed, text, start)),
+        Ok(parsed) => {
+            let parts = &[(0, start)];
+            Ok(value(&parsed, Excerpt { text, parts }))
+        }
         Err(error) => Err(error.message().to_owned()),
     }
 }
 
-fn table(table: &DeTable<'_>, body: &str, start: usize) -> Table {
+fn table(table: &DeTable<'_>, excerpt: Excerpt<'_>) -> Table {
     let entry = |(key, item): (&toml::Spanned<_>, &toml::Spanned<DeValue<'_>>)| {
         let name: &std::borrow::Cow<'_, str> = key.get_ref();
         let key = Spanned {
             value: name.to_string(),
-            span: shifted(key.span(), start),
+            span: excerpt.place(key.span()),
         };
-        (key, value(item, body, start))
+        (key, value(item, excerpt))
     };
     table.iter().map(entry).collect()
 }
 
-/// `start` is where `body` begins in its file.
-fn value(parsed: &toml::Spanned<DeValue<'_>>, body: &str, start: usize) -> Value {
+fn value(parsed: &toml::Spanned<DeValue<'_>>, excerpt: Excerpt<'_>) -> Value {
     let kind = match parsed.get_ref() {
-        DeValue::String(text) => Kind::Text(match with_plain_line_ends(&body[parsed.span()]) {
-            Some(text) => text,
-            None => text.to_string(),
-        }),
+        DeValue::String(text) => {
+            Kind::Text(match with_plain_line_ends(&excerpt.text[parsed.span()]) {
+                Some(text) => text,
+                None => text.to_string(),
+            })
+        }
         DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
             Ok(number) => Kind::Integer(number),
             Err(_) => Kind::Number(number.as_str().to_owned()),
@@ -137,12 +249,12 @@ fn value(parsed: &toml::Spanned<DeValue<'_>>, body: &str, start: usize) -> Value
         DeValue::Boolean(value) => Kind::Bool(*value),
         DeValue::Datetime(_) => Kind::Other("a date"),
         DeValue::Array(values) => {
-            Kind::Array(values.iter().map(|item| value(item, body, start)).collect())
+            Kind::Array(values.iter().map(|item| value(item, excerpt)).collect())
         }
-        DeValue::Table(inner) => Kind::Table(table(inner, body, start)),
+        DeValue::Table(inner) => Kind::Table(table(inner, excerpt)),
     };
     Value {
-        span: shifted(parsed.span(), start),
+        span: excerpt.place(parsed.span()),
         kind,
         bare: None,
     }
@@ -160,4 +272,5 @@ fn with_plain_line_ends(written: &str) -> Option<String> {
     }
 }
 
-use jsonl::shifted;
+#[cfg(test)]
+mod tests;
