@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread;
+use std::{iter, thread};
 
 use reiver::{Class, Priority};
 
@@ -180,30 +180,84 @@ impl Host for Tokio {
     }
 }
 
-/// Threads that take jobs from one channel.
+/// Starts threads that do one job after the other. Each asks the kernel for what its number stands for.
+fn start_threads(
+    threads: usize,
+    ask: impl Fn(usize) -> Ask,
+    next: impl Fn() -> Option<Job> + Clone + Send + 'static,
+) -> Result<(), Trouble> {
+    let (say, said) = mpsc::channel();
+    for number in 0..threads {
+        let (next, say, ask) = (next.clone(), say.clone(), ask(number));
+        thread::spawn(move || {
+            let granted = ask.apply();
+            let is_granted = granted.is_ok();
+            let _ = say.send(granted);
+            if is_granted {
+                iter::from_fn(next).for_each(|job| job());
+            }
+        });
+    }
+    for granted in said.iter().take(threads) {
+        granted.map_err(|error| Trouble::Skipped(format!("the system refuses: {error}")))?;
+    }
+    Ok(())
+}
+
+/// Threads that take jobs from one queue behind a lock. Nobody spins there, as one does in a channel until
+/// the other side has written: a real-time thread would, for most of a second, and keep the other side from
+/// the CPU.
 #[derive(Debug)]
-pub(super) struct Plain(crossbeam_channel::Sender<Job>);
+pub(super) struct Plain(Arc<Queue>);
+
+#[derive(Default)]
+struct Queue {
+    jobs: Mutex<VecDeque<Job>>,
+    some: Condvar,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").finish_non_exhaustive()
+    }
+}
 
 impl Plain {
-    /// Each asks the kernel for what its number stands for.
     pub(super) fn start(threads: usize, ask: impl Fn(usize) -> Ask) -> Result<Plain, Trouble> {
+        let queue = Arc::new(Queue::default());
+        let of_threads = Arc::clone(&queue);
+        start_threads(threads, ask, move || Some(of_threads.take()))?;
+        Ok(Plain(queue))
+    }
+
+    fn give(&self, job: Job) {
+        self.0.jobs().push_back(job);
+        self.0.some.notify_one();
+    }
+}
+
+impl Queue {
+    fn jobs(&self) -> MutexGuard<'_, VecDeque<Job>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Job {
+        let waited = self.some.wait_while(self.jobs(), |jobs| jobs.is_empty());
+        let mut jobs = waited.unwrap_or_else(PoisonError::into_inner);
+        jobs.pop_front().expect("it is not empty")
+    }
+}
+
+/// Threads at a lower rank that take jobs from a channel: a lock would be held by one that does not get a
+/// CPU while whoever submits wants it.
+#[derive(Debug)]
+struct Below(crossbeam_channel::Sender<Job>);
+
+impl Below {
+    fn start(threads: usize, ask: Ask) -> Result<Below, Trouble> {
         let (give, take) = crossbeam_channel::unbounded::<Job>();
-        let (say, said) = mpsc::channel();
-        for number in 0..threads {
-            let (take, say, ask) = (take.clone(), say.clone(), ask(number));
-            thread::spawn(move || {
-                let granted = ask.apply();
-                let is_granted = granted.is_ok();
-                let _ = say.send(granted);
-                if is_granted {
-                    take.iter().for_each(|job| job());
-                }
-            });
-        }
-        for granted in said.iter().take(threads) {
-            granted.map_err(|error| Trouble::Skipped(format!("the system refuses: {error}")))?;
-        }
-        Ok(Plain(give))
+        start_threads(threads, |_| ask, move || take.recv().ok())?;
+        Ok(Below(give))
     }
 
     fn give(&self, job: Job) {
@@ -215,7 +269,7 @@ impl Plain {
 #[derive(Debug)]
 pub(super) struct Apart {
     urgent: Plain,
-    bulk: Plain,
+    bulk: Below,
     blocking: Plain,
 }
 
@@ -227,7 +281,7 @@ impl Apart {
     ) -> Result<Apart, Trouble> {
         Ok(Apart {
             urgent: Plain::start(task.threads, urgent)?,
-            bulk: Plain::start(task.threads, |_| bulk)?,
+            bulk: Below::start(task.threads, bulk)?,
             blocking: Plain::start(BLOCKING, |_| Ask::ORDINARY)?,
         })
     }
