@@ -13,6 +13,8 @@ const HELD: usize = 4;
 /// What starting one, or looking through `/proc`, takes for a moment besides: the other ends of the
 /// pipes, a file for each stream.
 const FOR_A_MOMENT: usize = 5;
+/// What not even one attempt can do without: its leader, and both ends of its pipes.
+const LEAST: usize = 5;
 /// More at once start nothing sooner.
 const MOST_TURNS: usize = 16;
 /// For the run itself and whoever reports.
@@ -33,6 +35,9 @@ pub(super) struct Room {
 
 impl Room {
     /// The room that this process has.
+    ///
+    /// # Errors
+    /// Where that is none.
     pub(super) fn of_process() -> io::Result<Room> {
         let mut limit = libc::rlimit {
             rlim_cur: 0,
@@ -43,8 +48,16 @@ impl Room {
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
+        // One is open to look.
         let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        let open = open.saturating_sub(1);
         let limit = usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX);
+        if limit < open.saturating_add(LEAST) {
+            return Err(io::Error::other(format!(
+                "the limit on open files is {limit}, which leaves no room for a job; raise it with \
+                 `ulimit -n`"
+            )));
+        }
         Ok(Room::within(limit, open))
     }
 

@@ -396,6 +396,27 @@ fn more_jobs_at_once_than_open_files_allow_run_all_the_same() {
     }
 }
 
+/// Jobs that reiver has no descriptors for have not failed: they have not been tried.
+#[test]
+fn where_open_files_allow_no_job_nothing_is_run() {
+    let mut last = 0;
+    let journals = ["", "--no-journal"];
+    for (limit, journal) in (4..=24).flat_map(|limit| journals.map(|journal| (limit, journal))) {
+        let case = Case::new();
+        case.write("lines.txt", "echo 1\necho 2\n");
+        let line =
+            format!("ulimit -n {limit}; exec $REIVER run lines.txt -j2 --output json {journal}");
+        let done = case.through_shell(&line);
+        if done.code == 0 {
+            continue;
+        }
+        assert!([2, 3].contains(&done.code), "{limit}: {done:?}");
+        assert_eq!(done.stdout, "", "{limit}");
+        last = limit;
+    }
+    assert!((8..20).contains(&last), "{last}");
+}
+
 #[test]
 fn line_ends_of_another_system_are_taken_off_within_texts_too() {
     let case = Case::toml(
