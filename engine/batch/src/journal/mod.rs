@@ -280,6 +280,11 @@ impl Journal {
         self.writer.sync()
     }
 
+    /// True while what is written can be found again: nobody has removed it.
+    pub(crate) fn is_there(&self) -> bool {
+        self.folder.join(self.writer.file_name()).exists()
+    }
+
     /// The run has come to its end, and nothing of it is left running.
     pub(crate) fn close(self) {
         self.lock.release();

@@ -105,6 +105,11 @@ impl Writer {
         })
     }
 
+    /// The name of the file that is written to.
+    pub(super) fn file_name(&self) -> String {
+        Name::segment(self.segment).text()
+    }
+
     /// Writes that a run begins, durably.
     pub(super) fn start(&mut self, run: RunStarted) -> io::Result<()> {
         self.append(&[Record::RunStarted(run)])?;

@@ -149,6 +149,12 @@ impl Settled {
                 "cannot write the journal {folder}: {error}; it does not know that the run ended with {exit}"
             );
             self.has_failed = true;
+        } else if !journal.is_there() {
+            let folder = journal.folder().display();
+            tracing::error!(
+                "somebody has removed the journal {folder} while the run went on: --resume knows nothing of it"
+            );
+            self.has_failed = true;
         }
     }
 

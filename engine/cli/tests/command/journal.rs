@@ -799,3 +799,15 @@ fn killed_run(seed: &mut u64, most: usize) -> usize {
         }
     }
 }
+
+/// As `git clean` does that a job runs.
+#[test]
+fn a_journal_that_a_job_removes_is_missed() {
+    let case = Case::new();
+    case.write("lines", "rm -r .reiver\necho well\n");
+    let done = case.reiver(&["run", "lines", "-j1"]).expect(3);
+    assert_eq!(done.stdout, "well\n");
+    let said = "somebody has removed the journal";
+    assert!(done.stderr.contains(said), "{}", done.stderr);
+    assert!(done.stderr.contains("2 succeeded"), "{}", done.stderr);
+}
