@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::args::{CheckArgs, Files};
@@ -10,7 +11,7 @@ use super::overrides::overrides;
 use super::{exit, machine, mistakes};
 use crate::plan::{Machine, Overrides, read_and_plan};
 use crate::source::Lines;
-use crate::{Diagnostic, Plan, Registry, Severity, Source, SourceId, read};
+use crate::{Diagnostic, Form, Plan, Registry, Severity, Source, SourceId, read};
 
 /// What reading and planning came to.
 pub(crate) struct Planned {
@@ -41,7 +42,11 @@ pub(crate) fn planned(
     let machine = &Machine::new(topology, memory_budget());
     let (sources, unreadable) = read::open_all(&files.files, files.format.map(Into::into));
     if unreadable.is_empty() {
-        let planned = planned_from(sources, overrides, machine, registry, console);
+        let misleading = match files.format {
+            Some(_) => Vec::new(),
+            None => misleading_names(&sources),
+        };
+        let planned = planned_from(sources, misleading, overrides, machine, registry, console);
         return match planned.unused_set_keys() {
             None => Ok(planned),
             Some(unused) => {
@@ -66,9 +71,34 @@ pub(crate) fn planned(
     Err(exit::REFUSED)
 }
 
-/// As [`planned`], of sources that are in memory.
+/// Files whose names promise more than lines for a shell, which they are all the same.
+fn misleading_names(sources: &[Source]) -> Vec<Diagnostic> {
+    let warning = |(id, source): (SourceId, &Source)| {
+        let extension = Path::new(&source.given).extension()?.to_str()?;
+        let extension = extension.to_ascii_lowercase();
+        let is_misleading = ["json", "ndjson", "jsonl", "yaml", "yml", "toml"];
+        let is_misleading = is_misleading.contains(&extension.as_str());
+        (is_misleading && source.form == Form::Text && !source.is_stream).then(|| Diagnostic {
+            severity: Severity::Warning,
+            source: id,
+            span: source.line_from(source.body_start()),
+            message: "this file is read as text: each line is run by /bin/sh".to_owned(),
+            label: None,
+            help: Some(
+                "call it `.toml` or `.jsonl`, or say with --format toml, jsonl or text what it is"
+                    .into(),
+            ),
+            related: Vec::new(),
+        })
+    };
+    let sources = (0..).map(SourceId).zip(sources);
+    sources.filter_map(warning).collect()
+}
+
+/// As [`planned`], of sources that are in memory, with what was found of them before.
 pub(crate) fn planned_from(
     sources: Vec<Source>,
+    found: Vec<Diagnostic>,
     overrides: &Overrides,
     machine: &Machine,
     registry: &Registry,
@@ -76,6 +106,7 @@ pub(crate) fn planned_from(
 ) -> Planned {
     let sources: Vec<Arc<Source>> = sources.into_iter().map(Arc::new).collect();
     let (plan, mut findings) = read_and_plan(sources.clone(), overrides, machine, registry);
+    findings.extend(found);
     let shown = show(&mut findings, &sources, console);
     let is_error = |finding: &&Diagnostic| finding.severity == Severity::Error;
     let errors = findings.iter().filter(is_error).count();

@@ -131,6 +131,7 @@ pub fn check(source: Source) -> (String, Option<Plan>) {
     let registry = Registry::new();
     let planned = files::planned_from(
         vec![source],
+        Vec::new(),
         &Overrides::default(),
         &machine,
         &registry,

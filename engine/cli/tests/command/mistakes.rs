@@ -429,3 +429,19 @@ fn what_follows_from_a_mistake_is_no_second_one() {
         one_mistake(&[("jobs.toml", text)], &format!("jobs.toml:{only}"));
     }
 }
+
+#[test]
+fn a_name_that_promises_more_than_lines_for_a_shell_is_pointed_out() {
+    for (name, is_warned_of) in [("jobs.json", true), ("jobs.YML", true), ("jobs.sh", false)] {
+        let case = Case::new();
+        case.write(name, "# jobs\necho 1\n");
+        let done = case.reiver(&["check", name]).expect(0);
+        let said = format!("{name}:1:1: this file is read as text: each line is run by /bin/sh");
+        assert_eq!(done.stdout.contains(&said), is_warned_of, "{done:?}");
+        let done = case.reiver(&["run", name]).expect(0);
+        assert_eq!(done.stdout, "1\n");
+        assert_eq!(done.stderr.contains(&said), is_warned_of, "{done:?}");
+        let done = case.reiver(&["check", name, "--format", "text"]).expect(0);
+        assert!(!done.stdout.contains(&said), "{done:?}");
+    }
+}
