@@ -151,10 +151,11 @@ impl Locked {
     /// Locks the journal in this folder, which need not be there yet.
     ///
     /// # Errors
-    /// Where another run has it, or no folder can be made there.
+    /// Where another run has it, no folder can be made there, or what is there is no journal.
     pub fn take(folder: &Path) -> Result<Locked, JournalError> {
         // However one has come to it, it is one folder, with one lock.
         let real = real(folder).map_err(JournalError::system(folder))?;
+        refuse_others(&real)?;
         let lock = Lock::take(&real).map_err(|not| match not {
             NotLocked::Held(process) => JournalError::InUse {
                 folder: real.clone(),
@@ -304,6 +305,25 @@ fn read(folder: &Path, salvages: bool) -> Result<Option<Known>, JournalError> {
         damage: read.damage.clone(),
         read,
     }))
+}
+
+/// A folder of somebody else, in which there is no journal, gets no lock beside it either.
+fn refuse_others(folder: &Path) -> Result<(), JournalError> {
+    let mut other = None;
+    for entry in fs::read_dir(folder).map_err(JournalError::system(folder))? {
+        let name = entry.map_err(JournalError::system(folder))?.file_name();
+        if header::is_journals(&name) {
+            return Ok(());
+        }
+        other = Some(name);
+    }
+    match other {
+        None => Ok(()),
+        Some(name) => Err(JournalError::NoJournal {
+            folder: folder.to_owned(),
+            name: name.to_string_lossy().into_owned(),
+        }),
+    }
 }
 
 /// The folder itself, made if need be, whatever links lead to it.

@@ -811,3 +811,22 @@ fn a_journal_that_a_job_removes_is_missed() {
     assert!(done.stderr.contains(said), "{}", done.stderr);
     assert!(done.stderr.contains("2 succeeded"), "{}", done.stderr);
 }
+
+#[test]
+fn a_folder_that_is_no_journals_is_left_as_it_is() {
+    let case = Case::new();
+    case.write("lines", "touch ran\n");
+    fs::create_dir(case.path("mine")).unwrap();
+    case.write("mine/own", "");
+    for resume in [&[][..], &["--resume"]] {
+        let journal = ["run", "lines", "--journal", "mine"];
+        let done = case.reiver(&[&journal[..], resume].concat()).expect(2);
+        let said = "holds what is no journal's, `own` for one";
+        assert!(done.stderr.contains(said), "{}", done.stderr);
+    }
+    assert!(!case.has("ran"));
+    let mut left: Vec<_> = fs::read_dir(case.folder()).unwrap().flatten().collect();
+    left.sort_by_key(|entry| entry.file_name());
+    let left: Vec<_> = left.iter().map(|entry| entry.file_name()).collect();
+    assert_eq!(left, ["lines", "mine"], "no lock is left beside it");
+}
