@@ -2,6 +2,7 @@
 
 mod auto;
 mod case;
+mod disk;
 mod ends;
 mod events;
 mod examples;
