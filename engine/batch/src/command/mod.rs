@@ -27,11 +27,13 @@ mod warnings;
 
 use std::io::{self, IsTerminal, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::ExitCode;
 
 use args::{Cli, Command, JournalCommand};
 use clap::FromArgMatches;
-use console::Console;
+use clap::error::{ContextKind, ContextValue};
+use console::{Console, say, to_paste};
 use program::Program;
 use reiver_topology::Topology;
 
@@ -86,6 +88,15 @@ fn started_with_warnings(program: &Program) -> ExitCode {
         Err(error) => {
             // Where it goes is clap's to say: help to standard output, mistakes to the other.
             let printed = error.print().and_then(|()| io::stdout().flush());
+            if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand)
+                && Path::new(word).is_file()
+            {
+                let file = to_paste(word.as_bytes());
+                say(&format!(
+                    "\nTo run this file: {} run {file}",
+                    program.to_paste()
+                ));
+            }
             return ExitCode::from(match printed {
                 _ if error.use_stderr() => exit::REFUSED,
                 Ok(()) => exit::OK,

@@ -126,3 +126,18 @@ fn what_was_asked_for_and_has_no_place_is_a_failure() {
         );
     }
 }
+
+#[test]
+fn who_names_a_file_and_no_command_is_told_how_to_run_it() {
+    let case = Case::new();
+    case.write("my jobs", "echo 1\n");
+    let done = case.reiver(&["my jobs"]).expect(2);
+    assert!(
+        done.stderr
+            .ends_with("\nTo run this file: reiver run 'my jobs'\n"),
+        "{}",
+        done.stderr
+    );
+    let done = case.reiver(&["my job"]).expect(2);
+    assert!(!done.stderr.contains("To run"), "{}", done.stderr);
+}
