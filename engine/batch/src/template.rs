@@ -16,11 +16,11 @@ pub(crate) struct Template<K> {
     pieces: Pieces<K>,
 }
 
-/// Most texts have no placeholder, and a plan may hold millions.
+/// Most texts have no placeholder, and a plan may hold millions: in two boxes, the others make those no larger.
 #[derive(Debug, Clone)]
 enum Pieces<K> {
     Plain(Box<str>),
-    Several(Box<[Piece<K>]>),
+    Several(Box<Box<[Piece<K>]>>),
 }
 
 #[derive(Debug, Clone)]
@@ -58,7 +58,7 @@ impl<K> Pieces<K> {
             (Some(Piece::Text(text)), true) => Self::Plain(text),
             (Some(last), _) => {
                 pieces.push(last);
-                Self::Several(pieces.into())
+                Self::Several(Box::new(pieces.into()))
             }
         }
     }
@@ -121,7 +121,7 @@ impl<K: Copy> Template<K> {
             Pieces::Several(pieces) => pieces,
         };
         let mut text = String::new();
-        for piece in pieces {
+        for piece in &**pieces {
             match piece {
                 Piece::Text(piece) => text.push_str(piece),
                 Piece::Value { key, quoting } => quoting.write(&value_of(*key), &mut text),

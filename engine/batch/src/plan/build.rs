@@ -6,19 +6,19 @@ use std::sync::Arc;
 
 use reiver::{Class, NodeId, Topology};
 
-use super::draft::{Draft, DraftNeed};
+use super::draft::Draft;
 use super::findings::{Findings, Place, place_of, source_of};
 use super::limits::Settled;
 use super::matrix::Matrix;
 use super::merged::Merged;
 use super::names::{self, NameIndex};
 use super::set::SetKeys;
-use super::table::{Action, Around, Common, Job, Join, Key, Offset, Table, TableName};
+use super::table::{Action, Around, Base, Common, Files, Job, Join, Key, Offset, Table, TableName};
 use super::texts::Texts;
 use super::{Machine, Overrides, Plan, Settings, limits, needs, tasks};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::glob::Glob;
-use crate::job_file::{Affinity, Entry, JobFile, JobKeys, NeedKey, When};
+use crate::job_file::{Affinity, Entry, JobFile, JobKeys, When};
 use crate::read::{self, nearest};
 use crate::source::{Form, Source, SourceId, Span, Spanned};
 use crate::task::Registry;
@@ -123,8 +123,6 @@ fn plan_files(
         is_complete: true,
         state: None,
         known: Known {
-            single: Arc::new(Matrix::single()),
-            around: Arc::default(),
             last: None,
             plain: None,
         },
@@ -235,8 +233,6 @@ struct Builder<'s> {
 
 /// What tables may have in common, so that they share it.
 struct Known {
-    single: Arc<Matrix>,
-    around: Arc<Around>,
     /// Of the last table: those beside each other are mostly alike.
     last: Option<Arc<Common>>,
     /// Of this file's tables that state no [`OtherKeys`](crate::job_file::OtherKeys) and no needs: all of
@@ -251,34 +247,25 @@ impl Known {
         (settings, around): (Settings, Around),
         matrix: Matrix,
     ) -> Arc<Common> {
-        let last = self.last.take().filter(|last| last.source == source);
-        let same = last.as_ref().map(|last| &last.settings);
-        let same = same.filter(|last| ***last == settings).cloned();
-        let settings = same.unwrap_or_else(|| Arc::new(settings));
-        let around = match around.is_empty() {
-            true => Arc::clone(&self.around),
-            false => Arc::new(around),
-        };
-        let is_single = matrix.cells() == 1 && matrix.keys().next().is_none();
-        let matrix = match is_single {
-            true => Arc::clone(&self.single),
-            false => Arc::new(matrix),
-        };
-        let is_same = |last: &Arc<Common>| {
-            Arc::ptr_eq(&last.settings, &settings)
-                && Arc::ptr_eq(&last.around, &around)
-                && Arc::ptr_eq(&last.matrix, &matrix)
-        };
-        let common = match last.filter(is_same) {
-            Some(last) => last,
-            None => Arc::new(Common {
+        let base = self.base(source, settings, matrix);
+        let last = self.last.take().filter(|last| {
+            Arc::ptr_eq(&last.base, &base) && last.around.is_empty() && around.is_empty()
+        });
+        let common = last.unwrap_or_else(|| Arc::new(Common { base, around }));
+        Arc::clone(self.last.insert(common))
+    }
+
+    fn base(&self, source: SourceId, settings: Settings, matrix: Matrix) -> Arc<Base> {
+        let last = self.last.as_ref().map(|last| &last.base);
+        let last = last.filter(|last| last.source == source && *last.settings == settings);
+        match last {
+            Some(last) if last.matrix.is_single() && matrix.is_single() => Arc::clone(last),
+            last => Arc::new(Base {
                 source,
-                settings,
-                around,
+                settings: last.map_or_else(|| Arc::new(settings), |last| last.settings.clone()),
                 matrix,
             }),
-        };
-        Arc::clone(self.last.insert(common))
+        }
     }
 }
 
@@ -360,11 +347,14 @@ impl Builder<'_> {
             Some(name) => TableName::Given(texts.of_columns(name, "`name`")),
         };
         let has_sound_name = texts.is_sound;
-        let needs: Vec<DraftNeed> = keys
+        let needs: Needs = keys
             .own
             .needs
             .iter()
-            .map(|need| draft_need(&mut texts, &need.value))
+            .map(|need| {
+                let job = texts.of_columns(&need.value.job, "this need");
+                (job, need.value.when)
+            })
             .collect();
         let action = action(&mut texts, keys.own, self.registry);
         self.is_complete &= action.is_some();
@@ -373,8 +363,7 @@ impl Builder<'_> {
         let common = match &self.known.plain {
             Some(plain) if is_plain => Arc::clone(plain),
             _ => {
-                let written = needs.iter().map(|need| (need.job.clone(), need.when));
-                let stated = stated(&mut texts, self.fit, written.collect(), keys);
+                let stated = stated(&mut texts, self.fit, needs, keys);
                 self.known.common(source, stated, matrix)
             }
         };
@@ -386,12 +375,10 @@ impl Builder<'_> {
             action,
             common,
         });
-        let name = keys.own.name.as_ref().map(|name| name.span.clone());
-        self.drafts.push(Draft {
-            name: name.unwrap_or(entry),
-            has_sound_name,
-            needs: needs.into(),
-        });
+        let name = keys.own.name.as_ref().map_or(&entry, |name| &name.span);
+        let needs = keys.own.needs.iter();
+        let needs = needs.map(|need| need.value.job.span.clone()).collect();
+        self.drafts.push(Draft::new(name, has_sound_name, needs));
     }
 
     /// There would be jobs with such names, were it not for what has been said.
@@ -423,11 +410,7 @@ impl Builder<'_> {
             action: Action::Argv(Box::default()),
             common: self.known.common(source, stated, Matrix::single()),
         });
-        self.drafts.push(Draft {
-            name: first,
-            has_sound_name: true,
-            needs: Box::default(),
-        });
+        self.drafts.push(Draft::new(&first, true, Box::default()));
     }
 
     fn line(&mut self, source: SourceId, line: u32, span: Span) {
@@ -627,10 +610,7 @@ fn stated(
     let settings = keys.settings(texts.id, texts.findings);
     fit.check(texts, keys, &settings);
     let around = match settings.is_task {
-        true => Around {
-            needs,
-            ..Around::default()
-        },
+        true => Around::new(Box::default(), needs, Files::default()),
         false => around(texts, needs, keys),
     };
     (settings, around)
@@ -638,13 +618,8 @@ fn stated(
 
 /// What a process has around it.
 fn around(texts: &mut Texts<'_>, needs: Needs, keys: &Merged<'_>) -> Around {
-    Around {
+    let files = Files {
         cwd: keys.get(|keys| &keys.cwd).map(|cwd| texts.text(cwd)),
-        env: keys
-            .env()
-            .map(|(key, value)| (key.into(), texts.text(value)))
-            .collect(),
-        needs,
         stdin: keys
             .get(|keys| &keys.stdin)
             .map(|file| texts.filled(file, "`stdin`")),
@@ -657,7 +632,10 @@ fn around(texts: &mut Texts<'_>, needs: Needs, keys: &Merged<'_>) -> Around {
                 "stdout" => Join::Stdout,
                 _ => Join::File(texts.filled(file, "`stderr`")),
             }),
-    }
+    };
+    let variables = keys.env();
+    let env = variables.map(|(key, value)| (key.into(), texts.text(value)));
+    Around::new(env.collect(), needs, files)
 }
 
 /// What a table's jobs execute; `None` where reading has found nothing it could be.
@@ -692,12 +670,4 @@ fn joined(words: &[Spanned<String>]) -> Option<Box<str>> {
         joined.extend(["\0", &word.value]);
     }
     Some(joined.into())
-}
-
-fn draft_need(texts: &mut Texts<'_>, need: &NeedKey) -> DraftNeed {
-    DraftNeed {
-        job: texts.of_columns(&need.job, "this need"),
-        place: place_of(texts.id, &need.job),
-        when: need.when,
-    }
 }

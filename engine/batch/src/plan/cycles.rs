@@ -7,9 +7,9 @@
 use super::{JobIndex, Need};
 
 /// Neither the job, or list, nor what it leads to has been looked at.
-const NEW: usize = usize::MAX;
+const NEW: u32 = u32::MAX;
 /// All it leads to has been looked at.
-const DONE: usize = usize::MAX - 1;
+const DONE: u32 = u32::MAX - 1;
 
 /// Once the cycles found have this many jobs, no more are told: each may be as long as the file.
 const TOLD_MAX: usize = 100_000;
@@ -17,8 +17,8 @@ const TOLD_MAX: usize = 100_000;
 /// A job on the way to where the search is.
 struct Step {
     job: JobIndex,
-    list: usize,
-    next: usize,
+    /// Which of its list comes next.
+    next: u32,
 }
 
 /// Takes jobs out of the lists they share with others where they are in it themselves (by a glob,
@@ -27,7 +27,7 @@ struct Step {
 ///
 /// Not every cycle there is, of which there may be exponentially many, but without the returned
 /// ones' last needs there is none (unless they come to more than [`TOLD_MAX`] jobs).
-pub(super) fn find(lists: &mut Vec<Vec<Need>>, list_of: &mut [u32]) -> Vec<Vec<JobIndex>> {
+pub(super) fn find(lists: &mut Vec<Box<[Need]>>, list_of: &mut [u32]) -> Vec<Vec<JobIndex>> {
     let mut search = Search {
         jobs: vec![NEW; list_of.len()],
         lists: vec![NEW; lists.len()],
@@ -71,9 +71,9 @@ pub(super) fn find(lists: &mut Vec<Vec<Need>>, list_of: &mut [u32]) -> Vec<Vec<J
 
 struct Search {
     /// `NEW`, `DONE` or the job's place on the path.
-    jobs: Vec<usize>,
+    jobs: Vec<u32>,
     /// `NEW`, `DONE` or the place on the path of the job that led here.
-    lists: Vec<usize>,
+    lists: Vec<u32>,
     path: Vec<Step>,
     cycles: Vec<Vec<JobIndex>>,
     /// How many jobs the cycles have.
@@ -81,17 +81,18 @@ struct Search {
 }
 
 impl Search {
-    fn from(&mut self, start: JobIndex, lists: &[Vec<Need>], list_of: &[u32]) {
+    fn from(&mut self, start: JobIndex, lists: &[Box<[Need]>], list_of: &[u32]) {
         self.enter(start, list_of);
         while let Some(step) = self.path.last_mut() {
-            match lists[step.list].get(step.next) {
+            let list = list_of[step.job.0 as usize] as usize;
+            match lists[list].get(step.next as usize) {
                 Some(need) => {
                     step.next += 1;
                     self.enter(need.job, list_of);
                 }
                 None => {
                     self.jobs[step.job.0 as usize] = DONE;
-                    self.lists[step.list] = DONE;
+                    self.lists[list] = DONE;
                     self.path.pop();
                 }
             }
@@ -100,13 +101,15 @@ impl Search {
 
     fn enter(&mut self, job: JobIndex, list_of: &[u32]) {
         let at = job.0 as usize;
-        let list = list_of[at] as usize;
-        match (self.jobs[at], self.lists[list]) {
+        let list = list_of[at];
+        match (self.jobs[at], self.lists[list as usize]) {
             (DONE, _) => {}
             (NEW, NEW) => {
-                self.jobs[at] = self.path.len();
-                self.lists[list] = self.path.len();
-                self.path.push(Step { job, list, next: 0 });
+                let place =
+                    u32::try_from(self.path.len()).expect("no longer than the jobs are many");
+                self.jobs[at] = place;
+                self.lists[list as usize] = place;
+                self.path.push(Step { job, next: 0 });
             }
             (NEW, DONE) => self.jobs[at] = DONE,
             // The list leads to the job that comes next on the path, and so to this one, which
@@ -120,9 +123,12 @@ impl Search {
     }
 
     /// Tells of the cycle of the path's end, from a place on, and perhaps one more job.
-    fn tell_from(&mut self, place: usize, last: Option<JobIndex>) {
+    fn tell_from(&mut self, place: u32, last: Option<JobIndex>) {
         if self.told < TOLD_MAX {
-            let jobs = self.path[place..].iter().map(|step| step.job).chain(last);
+            let jobs = self.path[place as usize..]
+                .iter()
+                .map(|step| step.job)
+                .chain(last);
             let cycle: Vec<JobIndex> = jobs.collect();
             self.told += cycle.len();
             self.cycles.push(cycle);

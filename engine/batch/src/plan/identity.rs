@@ -19,7 +19,7 @@ use reiver::{Class, Priority};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use super::merged::KILL_AFTER;
-use super::table::{Action, Around, Common, Job, Join, Key};
+use super::table::{Action, Around, Common, Files, Job, Join, Key};
 use super::{JobIndex, Numa, Plan, Retries, Settings, tasks};
 use crate::job_file::{Affinity, Arg, Backoff, MemoryPolicy, When};
 use crate::source::Source;
@@ -196,15 +196,16 @@ fn file_keys(plan: &Plan) -> Vec<Vec<u8>> {
 }
 
 fn templates(common: &Common) -> impl Iterator<Item = &Template<Key>> {
-    let table = &*common.around;
-    let stderr = match &table.stderr {
+    let table = &common.around;
+    let files = table.files();
+    let stderr = match &files.stderr {
         Some(Join::File(file)) => Some(file),
         Some(Join::Stdout) | None => None,
     };
     let env = table.env.iter().map(|(_, value)| value);
     let needs = table.needs.iter().map(|(need, _)| need);
-    let streams = [table.stdin.as_ref(), table.stdout.as_ref(), stderr];
-    let one = table.cwd.iter().chain(streams.into_iter().flatten());
+    let streams = [files.stdin.as_ref(), files.stdout.as_ref(), stderr];
+    let one = files.cwd.iter().chain(streams.into_iter().flatten());
     one.chain(env).chain(needs)
 }
 
@@ -223,22 +224,16 @@ fn definition_of_table<'v>(
     common: &Common,
     value_of: impl Fn(Key) -> std::borrow::Cow<'v, str> + Copy,
 ) -> Vec<u8> {
-    let Common {
-        source: _,
-        settings,
-        around,
-        matrix: _,
-    } = common;
-    let Around {
+    let Common { base, around } = common;
+    let Around { env, needs, .. } = around;
+    let Files {
         cwd,
-        env,
-        needs,
         stdin,
         stdout,
         stderr,
-    } = &**around;
+    } = around.files();
     let mut definition = Vec::new();
-    put_settings(&mut definition, settings);
+    put_settings(&mut definition, &base.settings);
     let render = |template: &Template<Key>| template.render(value_of);
     for (key, template) in [("cwd", cwd), ("stdin", stdin), ("stdout", stdout)] {
         if let Some(template) = template {

@@ -63,6 +63,11 @@ impl Matrix {
         Some(unfolded)
     }
 
+    /// True of the one cell of what has no matrix.
+    pub(super) fn is_single(&self) -> bool {
+        self.cells == 1 && self.keys.is_empty()
+    }
+
     pub(super) fn cells(&self) -> u32 {
         self.cells
     }

@@ -261,7 +261,7 @@ impl Plan {
     /// The name of a job; no other has it.
     pub fn name(&self, job: JobIndex) -> Cow<'_, str> {
         let table = self.table(job);
-        let label = &self.labels[table.common.source.0 as usize];
+        let label = &self.labels[table.common.base.source.0 as usize];
         match (&table.name, self.job(job)) {
             (_, Job::Line { line, .. }) => format!("{label}line-{line}").into(),
             (TableName::Given(template), Job::Cell { cell, .. }) => match template.constant() {
@@ -277,7 +277,7 @@ impl Plan {
             },
             (TableName::Place(place), Job::Cell { cell, .. }) => {
                 let mut name = format!("{label}job-{place}");
-                for (_, value) in table.common.matrix.pairs(*cell) {
+                for (_, value) in table.common.base.matrix.pairs(*cell) {
                     name.extend(["-", value]);
                 }
                 name.into()
@@ -302,7 +302,7 @@ impl Plan {
 
     /// What its placeholders do not touch.
     pub fn settings(&self, job: JobIndex) -> &Settings {
-        &self.table(job).common.settings
+        &self.table(job).common.base.settings
     }
 
     /// The jobs it waits for, in the order of its `needs`; one that must end in two ways is there
@@ -316,7 +316,8 @@ impl Plan {
         let table = self.table(job);
         let value_of = |key| self.value_of(job, number, key);
         let around = &table.common.around;
-        let cwd = match &around.cwd {
+        let files = around.files();
+        let cwd = match &files.cwd {
             Some(cwd) => self.source(job).folder.join(cwd.render(value_of)),
             None => self.source(job).folder.clone(),
         };
@@ -327,15 +328,15 @@ impl Plan {
                 .iter()
                 .map(|(key, value)| (OsString::from(&**key), value.render(value_of).into()))
                 .collect(),
-            stdin: around
+            stdin: files
                 .stdin
                 .as_ref()
                 .map(|file| cwd.join(file.render(value_of))),
-            stdout: match &around.stdout {
+            stdout: match &files.stdout {
                 Some(file) => Stdout::File(cwd.join(file.render(value_of))),
                 None => Stdout::Captured,
             },
-            stderr: match &around.stderr {
+            stderr: match &files.stderr {
                 Some(Join::File(file)) => Stderr::File(cwd.join(file.render(value_of))),
                 Some(Join::Stdout) => Stderr::Stdout,
                 None => Stderr::Captured,
@@ -396,7 +397,7 @@ impl Plan {
 
     /// The file it stands in.
     pub fn source_of(&self, job: JobIndex) -> SourceId {
-        self.table(job).common.source
+        self.table(job).common.base.source
     }
 
     /// The files of the run, as the user named them.
@@ -454,11 +455,17 @@ impl Plan {
     pub(crate) fn name_of_table(&self, table: u32) -> String {
         let mut jobs = self.jobs_of(table);
         let own = &self.tables[table as usize];
-        let label = &self.labels[own.common.source.0 as usize];
+        let label = &self.labels[own.common.base.source.0 as usize];
         match (&own.name, jobs.next()) {
             (TableName::Given(template), _) => template.render(|key| match key {
                 Key::Column(column) => {
-                    let axis = own.common.matrix.keys().nth(column).unwrap_or_default();
+                    let axis = own
+                        .common
+                        .base
+                        .matrix
+                        .keys()
+                        .nth(column)
+                        .unwrap_or_default();
                     format!("{{{axis}}}").into()
                 }
                 Key::Set(place) => self.set.value(place).into(),
@@ -476,7 +483,7 @@ impl Plan {
 
     /// How many tables there are, and the settings of each.
     pub(crate) fn tables(&self) -> impl ExactSizeIterator<Item = &Settings> {
-        self.tables.iter().map(|table| &*table.common.settings)
+        self.tables.iter().map(|table| &*table.common.base.settings)
     }
 
     /// Keys that the command line sets, and that no job of any file uses.
@@ -539,7 +546,14 @@ impl Plan {
             (Key::Name, _) => self.name(job),
             (Key::Attempt, _) => number.to_string().into(),
             (Key::Set(place), _) => self.set.value(place).into(),
-            (Key::Cpus, _) => table.common.settings.cpus.unwrap_or(1).to_string().into(),
+            (Key::Cpus, _) => table
+                .common
+                .base
+                .settings
+                .cpus
+                .unwrap_or(1)
+                .to_string()
+                .into(),
             (Key::Column(column), Job::Cell { cell, .. }) => table.value(*cell, column),
             // Lines have no matrix, so no template of theirs has a column.
             (Key::Column(_), Job::Line { .. }) => Cow::Borrowed(""),

@@ -142,7 +142,7 @@ fn refuse_same(
 pub(super) fn name_place(plan: &Plan, drafts: &[Draft], job: JobIndex) -> Place {
     let span = match plan.job(job) {
         Job::Line { begin, .. } => plan.source(job).line_from(begin.get()),
-        Job::Cell { table, .. } => drafts[*table as usize].name.clone(),
+        Job::Cell { table, .. } => drafts[*table as usize].name(),
     };
     Place {
         source: plan.source_of(job),

@@ -6,12 +6,13 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::cycles;
-use super::draft::{Draft, DraftNeed};
+use super::draft::Draft;
 use super::findings::{Findings, Place};
-use super::table::{Job, Key};
+use super::table::{Common, Job, Key};
 use super::{JobIndex, Need, Plan};
 use crate::glob::Glob;
 use crate::job_file::When;
+use crate::template::Template;
 
 /// How many names are compared, in all, to suggest others for those that name no job.
 const COMPARISONS_MAX: usize = 2_000_000;
@@ -23,16 +24,20 @@ pub(super) fn resolve(
     left_out: &[(String, Glob)],
     findings: &mut Findings,
 ) {
-    if drafts.iter().all(|draft| draft.needs.is_empty()) {
+    let has_needs = |draft: &&Draft| !draft.needs.is_empty();
+    let tables = drafts.iter().filter(has_needs).count();
+    if tables == 0 {
         return;
     }
+    let mut lists = Vec::with_capacity(1 + tables);
+    lists.push(Box::default());
     let mut resolver = Resolver {
         plan,
         left_out,
         findings,
         sorted: None,
         globs: HashMap::new(),
-        lists: vec![Vec::new()],
+        lists,
         shared: HashMap::new(),
         comparisons: 0,
     };
@@ -42,12 +47,13 @@ pub(super) fn resolve(
             continue;
         }
         let jobs = resolver.plan.range_of(table);
-        if draft.needs.iter().all(|need| need.job.is_constant()) {
-            let list = resolver.list(draft, jobs.clone());
+        let needs = Needs::of(plan, table, draft);
+        if needs.iter().all(|need| need.job.is_constant()) {
+            let list = resolver.list(needs, jobs.clone());
             list_of[jobs.start as usize..jobs.end as usize].fill(list);
         } else {
             for job in jobs {
-                list_of[job as usize] = resolver.list(draft, job..job + 1);
+                list_of[job as usize] = resolver.list(needs, job..job + 1);
             }
         }
     }
@@ -60,7 +66,41 @@ pub(super) fn resolve(
             *needs = list;
         }
     }
-    plan.needs = lists.into_iter().map(Vec::into_boxed_slice).collect();
+    plan.needs = lists;
+}
+
+/// The needs of a table as they are written.
+#[derive(Clone, Copy)]
+struct Needs<'p> {
+    common: &'p Common,
+    draft: &'p Draft,
+}
+
+/// One of them.
+struct Written<'p> {
+    job: &'p Template<Key>,
+    when: When,
+    place: Place,
+}
+
+impl<'p> Needs<'p> {
+    fn of(plan: &'p Plan, table: u32, draft: &'p Draft) -> Self {
+        let common = &plan.tables[table as usize].common;
+        Self { common, draft }
+    }
+
+    fn iter(self) -> impl Iterator<Item = Written<'p>> {
+        let places = self.draft.needs.iter();
+        let written = self.common.around.needs.iter().zip(places);
+        written.map(move |((job, when), span)| Written {
+            job,
+            when: *when,
+            place: Place {
+                source: self.common.base.source,
+                span: span.clone(),
+            },
+        })
+    }
 }
 
 struct Resolver<'p, 'f> {
@@ -71,7 +111,7 @@ struct Resolver<'p, 'f> {
     /// All names in order, made for the first glob: those that begin alike stand together.
     sorted: Option<Vec<(Cow<'p, str>, JobIndex)>>,
     globs: HashMap<String, Rc<[JobIndex]>>,
-    lists: Vec<Vec<Need>>,
+    lists: Vec<Box<[Need]>>,
     /// The lists that globs are in, by their texts: many jobs may have the same long one.
     shared: HashMap<Vec<(String, When)>, u32>,
     comparisons: usize,
@@ -80,15 +120,14 @@ struct Resolver<'p, 'f> {
 impl Resolver<'_, '_> {
     /// The list that a table's needs come to for some of its jobs, all of which have the same
     /// texts.
-    fn list(&mut self, draft: &Draft, users: Range<u32>) -> u32 {
-        let texts = draft
-            .needs
+    fn list(&mut self, needs: Needs<'_>, users: Range<u32>) -> u32 {
+        let texts = needs
             .iter()
-            .map(|need| (text_of(self.plan, need, users.start), need.when));
+            .map(|need| (text_of(self.plan, &need, users.start), need.when));
         let texts: Vec<(String, When)> = texts.collect();
         let mut targets = Vec::new();
         let mut has_glob = false;
-        for ((text, when), need) in texts.iter().zip(&draft.needs) {
+        for ((text, when), need) in texts.iter().zip(needs.iter()) {
             if let Some(job) = self.plan.find(text) {
                 if users.contains(&job.0) {
                     let mut error = need.place.error(format!("`{text}` needs itself"));
@@ -102,7 +141,7 @@ impl Resolver<'_, '_> {
             let glob = Glob::new(text);
             if !glob.is_pattern() {
                 if !self.left_out.iter().any(|(_, name)| name.matches(text)) {
-                    self.refuse_unknown(text, need, &users);
+                    self.refuse_unknown(text, &need, &users);
                 }
                 continue;
             }
@@ -150,7 +189,7 @@ impl Resolver<'_, '_> {
         jobs
     }
 
-    fn refuse_unknown(&mut self, text: &str, need: &DraftNeed, users: &Range<u32>) {
+    fn refuse_unknown(&mut self, text: &str, need: &Written<'_>, users: &Range<u32>) {
         let mut error = need.place.error(format!("no job is called `{text}`"));
         error.help = self
             .nearest(text, users)
@@ -183,7 +222,7 @@ impl Resolver<'_, '_> {
 }
 
 /// The jobs of all targets in their order, none twice with one condition.
-fn flatten(targets: &[(Rc<[JobIndex]>, When)]) -> Vec<Need> {
+fn flatten(targets: &[(Rc<[JobIndex]>, When)]) -> Box<[Need]> {
     let needs = targets.iter().flat_map(|(jobs, when)| {
         jobs.iter().map(|job| Need {
             job: *job,
@@ -200,7 +239,7 @@ fn flatten(targets: &[(Rc<[JobIndex]>, When)]) -> Vec<Need> {
 }
 
 /// What a need says for one of its table's jobs.
-fn text_of(plan: &Plan, need: &DraftNeed, job: u32) -> String {
+fn text_of(plan: &Plan, need: &Written<'_>, job: u32) -> String {
     let job = JobIndex(job);
     need.job.render(|key: Key| plan.value_of(job, 1, key))
 }
@@ -262,10 +301,11 @@ fn refuse_cycles(plan: &Plan, drafts: &[Draft], cycles: &[Vec<JobIndex>], findin
 /// Where a job says that it needs another.
 fn need_place(plan: &Plan, drafts: &[Draft], job: JobIndex, target: JobIndex) -> Option<Place> {
     let name = plan.name(target);
-    let needs = &drafts[plan.job(job).table() as usize].needs;
-    let names_it = |need: &&DraftNeed| {
+    let table = plan.job(job).table();
+    let needs = Needs::of(plan, table, &drafts[table as usize]);
+    let names_it = |need: &Written<'_>| {
         let text = text_of(plan, need, job.0);
         text == name || (plan.find(&text).is_none() && Glob::new(&text).matches(&name))
     };
-    needs.iter().find(names_it).map(|need| need.place.clone())
+    needs.iter().find(names_it).map(|need| need.place)
 }

@@ -39,37 +39,73 @@ pub(super) struct Table {
 /// What tables that follow each other mostly have in common.
 #[derive(Debug)]
 pub(super) struct Common {
+    pub(super) base: Arc<Base>,
+    pub(super) around: Around,
+}
+
+/// What even those mostly have in common that each have something else around them.
+#[derive(Debug)]
+pub(super) struct Base {
     pub(super) source: SourceId,
     pub(super) settings: Arc<Settings>,
-    pub(super) around: Arc<Around>,
-    pub(super) matrix: Arc<Matrix>,
+    pub(super) matrix: Matrix,
 }
 
 /// What few tables state of what their jobs have around them.
 #[derive(Debug, Default)]
 pub(super) struct Around {
-    pub(super) cwd: Option<Template<Key>>,
     pub(super) env: Box<[(Box<str>, Template<Key>)]>,
-    /// As they are written: they are looked up in [`Draft::needs`](super::draft::Draft::needs).
+    /// As they are written; what they come to has the plan.
     pub(super) needs: Box<[(Template<Key>, When)]>,
+    /// `None` for none: a plan may hold millions with an `env` or needs of their own.
+    files: Option<Box<Files>>,
+}
+
+/// The folder and the files that a table states.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    pub(super) cwd: Option<Template<Key>>,
     pub(super) stdin: Option<Template<Key>>,
     pub(super) stdout: Option<Template<Key>>,
     pub(super) stderr: Option<Join>,
 }
 
 impl Around {
+    pub(super) fn new(
+        env: Box<[(Box<str>, Template<Key>)]>,
+        needs: Box<[(Template<Key>, When)]>,
+        files: Files,
+    ) -> Self {
+        let files = (!files.is_empty()).then(|| Box::new(files));
+        Self { env, needs, files }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        let Around {
+        let Self { env, needs, files } = self;
+        env.is_empty() && needs.is_empty() && files.is_none()
+    }
+
+    pub(super) fn files(&self) -> &Files {
+        static NONE: Files = Files {
+            cwd: None,
+            stdin: None,
+            stdout: None,
+            stderr: None,
+        };
+        self.files.as_deref().unwrap_or(&NONE)
+    }
+}
+
+impl Files {
+    fn is_empty(&self) -> bool {
+        let Self {
             cwd,
-            env,
-            needs,
             stdin,
             stdout,
             stderr,
         } = self;
-        let has_list = !env.is_empty() || !needs.is_empty();
         let files = [cwd, stdin, stdout];
-        !has_list && stderr.is_none() && files.into_iter().all(Option::is_none)
+        stderr.is_none() && files.into_iter().all(Option::is_none)
     }
 }
 
@@ -132,6 +168,7 @@ pub(super) enum Job {
 }
 
 const _: () = assert!(size_of::<Job>() == 16 && size_of::<Table>() == 56);
+const _: () = assert!(size_of::<Common>() == 48 && size_of::<Template<Key>>() == 16);
 
 /// Where a line begins in its source; no file has as many bytes as 48 bits count.
 #[derive(Debug, Clone, Copy)]
@@ -154,11 +191,12 @@ impl Offset {
 
 impl Table {
     pub(super) fn value(&self, cell: u32, column: usize) -> Cow<'_, str> {
-        match self.common.matrix.value(cell, column) {
+        match self.common.base.matrix.value(cell, column) {
             Some(value) => value.into(),
             // Reported, so no plan comes of it; the name is still wanted until all is checked.
             None => self
                 .common
+                .base
                 .matrix
                 .keys()
                 .nth(column)

@@ -88,7 +88,7 @@ pub(super) fn check(plan: &Plan, findings: &mut Findings) {
         });
         if let Some(wrong) = wrong {
             let place = Place {
-                source: table.common.source,
+                source: table.common.base.source,
                 span: wrong.span.unwrap_or_else(|| call.args.span.clone()),
             };
             let message = format!(
