@@ -66,19 +66,36 @@ pub fn read_and_plan(
     machine: &Machine,
     registry: &Registry,
 ) -> (Option<Plan>, Vec<Diagnostic>) {
-    let heads = (0..).map(SourceId).zip(&sources);
-    let heads = heads.map(|(id, source)| read::read_head(id, source));
-    let (files, found): (Vec<_>, Vec<_>) = heads.unzip();
+    let heads = || {
+        let sources = (0..).map(SourceId).zip(&sources);
+        sources
+            .map(|(id, source)| read::read_head(id, source))
+            .unzip()
+    };
+    let plan_heads = |files| {
+        let sources = sources.clone();
+        plan_files(
+            sources,
+            files,
+            Jobs::AreUnread,
+            overrides,
+            machine,
+            registry,
+        )
+    };
+    let (files, found): (Vec<JobFile>, Vec<_>) = heads();
     let mut diagnostics: Vec<Diagnostic> = found.into_iter().flatten().collect();
-    let (plan, read, found) = plan_files(
-        sources,
-        files,
-        Jobs::AreUnread,
-        overrides,
-        machine,
-        registry,
-    );
-    diagnostics.extend(read);
+    let (plan, read, mut found) = plan_heads(files);
+    diagnostics.extend(read.found);
+    if !read.broken.is_empty() {
+        // What could not be read may be any job and any limit: what is wrong for want of one is no mistake.
+        let (mut files, _): (Vec<JobFile>, Vec<_>) = heads();
+        let broken = files
+            .iter_mut()
+            .filter(|file| read.broken.contains(&file.source));
+        broken.for_each(JobFile::nothing_was_read);
+        found = plan_heads(files).2;
+    }
     diagnostics.extend(found);
     let is_error = |finding: &Diagnostic| finding.severity == Severity::Error;
     let has_errors = diagnostics.iter().any(is_error);
@@ -92,6 +109,14 @@ enum Jobs {
     AreUnread,
 }
 
+/// What reading jobs came to that were unread.
+#[derive(Default)]
+struct Read {
+    found: Vec<Diagnostic>,
+    /// The files that have some which could not be.
+    broken: Vec<SourceId>,
+}
+
 /// The plan, what reading found in jobs that were unread, and what planning found.
 fn plan_files(
     sources: Vec<Arc<Source>>,
@@ -100,7 +125,7 @@ fn plan_files(
     overrides: &Overrides,
     machine: &Machine,
     registry: &Registry,
-) -> (Option<Plan>, Vec<Diagnostic>, Vec<Diagnostic>) {
+) -> (Option<Plan>, Read, Vec<Diagnostic>) {
     let mut findings = Findings::default();
     let is_repeated = names::refuse_repeated(&sources, &mut findings);
     let settled = limits::settle(&sources, &files, overrides, machine.limits, &mut findings);
@@ -127,7 +152,7 @@ fn plan_files(
             plain: None,
         },
     };
-    let mut found_in_jobs = Vec::new();
+    let mut read = Read::default();
     for mut file in files {
         let is_planned = !is_repeated[file.source.0 as usize];
         let source = source_of(&sources, file.source);
@@ -144,7 +169,9 @@ fn plan_files(
         };
         entries.into_iter().for_each(&mut take);
         if let Some(source) = unread {
-            found_in_jobs.extend(read::read_jobs(file.source, source, take));
+            let jobs = read::read_jobs(file.source, source, take);
+            read.found.extend(jobs.found);
+            read.broken.extend((!jobs.are_read).then_some(file.source));
         }
         builder.state = None;
         builder.known.plain = None;
@@ -181,11 +208,7 @@ fn plan_files(
     needs::resolve(&mut plan, &drafts, &left_out, &mut findings);
     tasks::check(&plan, &mut findings);
     let is_sound = is_complete && !findings.has_errors();
-    (
-        is_sound.then_some(plan),
-        found_in_jobs,
-        findings.into_sorted(),
-    )
+    (is_sound.then_some(plan), read, findings.into_sorted())
 }
 
 /// Where the state of a run of these files lives: `.reiver/<name>` beside the first, absolute. It is not

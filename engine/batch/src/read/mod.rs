@@ -27,7 +27,12 @@ use crate::source::{Form, Source, SourceId, Span};
 pub fn read(id: SourceId, source: &Source) -> (JobFile, Vec<Diagnostic>) {
     let (mut file, mut diagnostics) = read_head(id, source);
     if file.entries.is_empty() {
-        diagnostics.extend(read_jobs(id, source, |entry| file.entries.push(entry)));
+        let jobs = read_jobs(id, source, |entry| file.entries.push(entry));
+        diagnostics.extend(jobs.found);
+        if !jobs.are_read {
+            file.entries.clear();
+            file.nothing_was_read();
+        }
     }
     (file, diagnostics)
 }
@@ -56,23 +61,32 @@ pub(crate) fn read_head(id: SourceId, source: &Source) -> (JobFile, Vec<Diagnost
     (file, findings.list)
 }
 
+/// What reading the jobs of a file came to, besides them.
+pub(crate) struct Jobs {
+    pub(crate) found: Vec<Diagnostic>,
+    /// False if some could not be read, and with them perhaps whatever else the file says.
+    pub(crate) are_read: bool,
+}
+
 /// The jobs of a file whose head has none, each told as it is read.
-pub(crate) fn read_jobs(
-    id: SourceId,
-    source: &Source,
-    mut take: impl FnMut(Entry),
-) -> Vec<Diagnostic> {
+pub(crate) fn read_jobs(id: SourceId, source: &Source, mut take: impl FnMut(Entry)) -> Jobs {
     let mut findings = Findings::of(id);
+    let mut are_read = true;
     let start = source.body_start();
     match source.form {
         Form::Text => text::read(&source.text, start, &mut take, &mut findings),
         form => match (utf8_body(source, &mut findings), form) {
-            (Some(body), Form::Toml) => toml::jobs(body, start, &mut take, &mut findings),
+            (Some(body), Form::Toml) => {
+                are_read = toml::jobs(body, start, &mut take, &mut findings);
+            }
             (Some(body), _) => jsonl::read(body, start, &mut take, &mut findings),
             (None, _) => take(Entry::Unread),
         },
     }
-    findings.list
+    Jobs {
+        found: findings.list,
+        are_read,
+    }
 }
 
 /// How many jobs [`read_jobs`] tells of at the most.

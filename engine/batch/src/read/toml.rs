@@ -49,14 +49,16 @@ fn whole(body: &str, start: usize, file: &mut JobFile, findings: &mut Findings) 
     tables(&DeTable::parse_recoverable(body), excerpt, file, findings);
 }
 
-/// The jobs of a file whose [`head`] has none.
+/// The jobs of a file whose [`head`] has none; false if some cannot be read, what is wrong with the others
+/// being told all the same.
 pub(super) fn jobs(
     body: &str,
     start: usize,
     take: &mut impl FnMut(Entry),
     findings: &mut Findings,
-) {
+) -> bool {
     let mut keys = Keys { findings };
+    let mut are_read = true;
     let spans = sections(body).filter(|(section, _)| *section == Section::Job);
     for (place, (_, span)) in (1..).zip(spans) {
         let excerpt = Excerpt {
@@ -65,13 +67,14 @@ pub(super) fn jobs(
         };
         let parsed = DeTable::parse_recoverable(excerpt.text);
         if has_errors(&parsed, excerpt, keys.findings) {
-            take(Entry::Unread);
+            are_read = false;
             continue;
         }
         for (_, job) in table(parsed.0.get_ref(), excerpt) {
             entries(&job, place, excerpt, take, &mut keys);
         }
     }
+    are_read
 }
 
 type Parsed<'b> = (toml::Spanned<DeTable<'b>>, Vec<toml::de::Error>);
@@ -190,10 +193,14 @@ fn entries(
             take(Entry::Unread);
             continue;
         };
-        let span = excerpt.first_line(&job.span);
-        let keys = Box::new(keys.job(table, &span, take));
-        take(Entry::Table { place, span, keys });
+        let header = excerpt.first_line(&job.span);
+        entry(table, place, header, take, keys);
     }
+}
+
+fn entry(table: &Table, place: u32, span: Span, take: &mut impl FnMut(Entry), keys: &mut Keys<'_>) {
+    let keys = Box::new(keys.job(table, &span, take));
+    take(Entry::Table { place, span, keys });
 }
 
 /// Notes which of the numbers that jobs share these findings are about.
