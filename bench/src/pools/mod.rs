@@ -105,8 +105,28 @@ macro_rules! same_thread_large {
     }};
 }
 
-/// Objects in a burst: ten magazines of the smallest.
+/// Objects in a burst that fits the cache of a thread: ten magazines of the smallest.
 const BURST: usize = 640;
+/// In one that does not, so that most of it goes through the depot: 64 magazines.
+const FLOOD: usize = 4096;
+
+/// Who takes so many small objects at once, and gives them back.
+macro_rules! bursts {
+    ($count:ident) => {{
+        type Small = Plain<Inline<64>>;
+        let mut contenders = vec![
+            ours("reiver", burst::<ours::Reiver<Small>, $count, LINE>),
+            ours(
+                "reiver on workers",
+                burst_on_workers::<ours::Reiver<Small>, $count, LINE>,
+            ),
+        ];
+        contenders.extend(lenders!(burst, Small, $count, LINE));
+        contenders.push(peer(IMITATED, go::burst::<Small, $count, LINE>));
+        contenders.push(floor(NO_POOL, burst_held::<Small, $count, LINE>));
+        contenders
+    }};
+}
 
 /// All of them, in the order in which they are told.
 pub(crate) fn cases() -> Vec<Case> {
@@ -270,16 +290,6 @@ fn others() -> Vec<Case> {
     costly.extend(lenders!(same, Made, 1, LINE));
     costly.push(peer(IMITATED, go::costly::<Made, 1, LINE>));
     costly.push(floor(NO_POOL, held::<Made, 1, LINE>));
-    let mut bursts = vec![
-        ours("reiver", burst::<ours::Reiver<Small>, BURST, LINE>),
-        ours(
-            "reiver on workers",
-            burst_on_workers::<ours::Reiver<Small>, BURST, LINE>,
-        ),
-    ];
-    bursts.extend(lenders!(burst, Small, BURST, LINE));
-    bursts.push(peer(IMITATED, go::burst::<Small, BURST, LINE>));
-    bursts.push(floor(NO_POOL, burst_held::<Small, BURST, LINE>));
     let mut handover = vec![
         ours("reiver", between_threads::<ours::Reiver<Small>>),
         ours("reiver on workers", between_workers::<ours::Reiver<Small>>),
@@ -299,7 +309,14 @@ fn others() -> Vec<Case> {
         same_case(
             "burst",
             "640 objects of 64 B taken at once (ten magazines), given back, then a millisecond idle",
-            bursts,
+            bursts!(BURST),
+        )
+        .at(&up_to_eight_or_more())
+        .quickly_at(&[1]),
+        same_case(
+            "flood",
+            "as burst, with 4096 objects: more than a thread keeps, so that most go through the depot",
+            bursts!(FLOOD),
         )
         .at(&up_to_eight_or_more())
         .quickly_at(&[1]),
