@@ -216,6 +216,18 @@ impl Depots {
         self.depot.put(held);
         Some(number)
     }
+
+    /// Takes the rest, and asserts that together with what was taken it is each of so many, once.
+    fn all_are_there(&self, count: usize, taken: impl IntoIterator<Item = usize>) {
+        let mut all: Vec<usize> = taken.into_iter().collect();
+        all.extend(std::iter::from_fn(|| self.take()));
+        all.sort_unstable();
+        assert!(
+            all.iter().copied().eq(0..count),
+            "each goes to one: {all:?}"
+        );
+        assert_eq!(self.depot.cached(), 0);
+    }
 }
 
 /// One takes two magazines and puts the first back, while another one takes.
@@ -241,9 +253,7 @@ fn racks() {
             depots.depot.put(held);
         }
         all.extend(other.join().unwrap());
-        all.extend(std::iter::from_fn(|| depots.take()));
-        all.sort_unstable();
-        assert_eq!(all, [0, 1], "each goes to one");
+        depots.all_are_there(2, all);
     });
 }
 
@@ -276,10 +286,7 @@ fn puts_together() {
             std::mem::forget(held);
         }
         all.extend(other.join().unwrap());
-        all.extend(std::iter::from_fn(|| depots.take()));
-        all.sort_unstable();
-        assert_eq!(all, [0, 1, 2, 3], "each goes to one");
-        assert_eq!(depots.depot.cached(), 0);
+        depots.all_are_there(4, all);
     });
 }
 
@@ -300,11 +307,9 @@ fn puts_together_beside_others() {
             })
         };
         depots.put_all(&[0, 1]);
-        let mut all: Vec<usize> = other.join().unwrap().into_iter().collect();
-        assert_eq!(all.len(), 1);
-        all.extend(std::iter::from_fn(|| depots.take()));
-        all.sort_unstable();
-        assert_eq!(all, [0, 1, 2]);
+        let taken = other.join().unwrap();
+        assert!(taken.is_some());
+        depots.all_are_there(3, taken);
     });
 }
 
@@ -347,11 +352,7 @@ fn comes_home() {
         };
         depots.bring(1);
         other.join().unwrap();
-        let mut all: Vec<usize> = owner.join().unwrap().into_iter().collect();
-        all.extend(std::iter::from_fn(|| depots.take()));
-        all.sort_unstable();
-        assert_eq!(all, [0, 1]);
-        assert_eq!(depots.depot.cached(), 0);
+        depots.all_are_there(2, owner.join().unwrap());
     });
 }
 
@@ -369,12 +370,8 @@ fn comes_home_together() {
             thread::spawn(move || depots.take())
         });
         depots.bring_all(&[0, 1]);
-        let mut all: Vec<usize> = owner.join().unwrap().into_iter().collect();
-        all.extend(other.join().unwrap());
-        all.extend(std::iter::from_fn(|| depots.take()));
-        all.sort_unstable();
-        assert_eq!(all, [0, 1]);
-        assert_eq!(depots.depot.cached(), 0);
+        let taken = [owner, other].map(|thread| thread.join().unwrap());
+        depots.all_are_there(2, taken.into_iter().flatten());
     });
 }
 
@@ -392,11 +389,9 @@ fn comes_home_beside_others() {
             let depots = Arc::clone(&depots);
             thread::spawn(move || depots.put(3))
         };
-        let mut all: Vec<usize> = depots.take().into_iter().collect();
+        let taken = depots.take();
         other.join().unwrap();
-        all.extend(std::iter::from_fn(|| depots.take()));
-        all.sort_unstable();
-        assert_eq!(all, [0, 1, 2, 3]);
+        depots.all_are_there(4, taken);
     });
 }
 
@@ -415,9 +410,7 @@ fn makes_magazines() {
         };
         depots.put(1);
         other.join().unwrap();
-        let mut all: Vec<usize> = std::iter::from_fn(|| depots.take()).collect();
-        all.sort_unstable();
-        assert_eq!(all, [0, 1]);
+        depots.all_are_there(2, None);
     });
 }
 
