@@ -1,41 +1,44 @@
 //! Which cache of which pool is the current thread's.
 //!
-//! A thread looks at one of a few seats first, the one of the pool's number; that is a plain
-//! thread-local without a destructor. A seat names its pool by an id that no other pool ever has, so a
-//! seat of a pool that is gone is never taken for another's. All caches of a thread are in a list
-//! beside, which has the destructor: when the thread ends it leaves them to others.
+//! Each thread that has a cache has a number, and each pool a row of seats, one for each number: there
+//! stands the thread's cache. So a thread finds it by a plain thread-local without a destructor, and the
+//! pool that it has in its hands; a seat of a pool that is gone is gone with it. All caches of a thread are
+//! in a list beside, which has the destructor: when the thread ends it leaves them to others, and its seats
+//! and its number too. Threads of which there are more than seats find their caches in the list alone.
 
 use std::cell::{Cell, RefCell};
-use std::ptr::NonNull;
-use std::sync::{Arc, Weak};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::protocol::store::Cache;
 use crate::shared::Core;
 
-/// So many pools have a seat of their own; more of them share.
-pub(crate) const SEATS: usize = 64;
+/// So many threads of a process have numbers at once, and so seats; less one, for the first is nobody's.
+const SEATS: usize = if cfg!(test) { 8 } else { 1024 };
 
-/// On a seat that nobody has; the id of no pool.
-const NOBODY: u64 = 0;
-/// On no seat at all.
-pub(crate) const NEVER: u64 = u64::MAX;
-
+/// A thread's seat of a pool. Written by that thread alone.
+#[derive(Debug)]
 struct Seat {
-    id: Cell<u64>,
-    cache: Cell<NonNull<Cache>>,
+    /// Its cache, or null.
+    cache: AtomicPtr<Cache>,
+    /// The same, if objects that come back are put away as they are; else null.
+    cache_to_put: AtomicPtr<Cache>,
 }
 
-impl Seat {
-    const fn new() -> Seat {
-        Seat {
-            id: Cell::new(NOBODY),
-            cache: Cell::new(NonNull::dangling()),
-        }
-    }
-}
+/// The seats of a pool. The first stays empty.
+#[derive(Debug)]
+pub(crate) struct Row(Box<[Seat]>);
+
+/// The seat of a thread, in bytes from the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct SeatOffset(usize);
+
+/// Of threads that have no number.
+const NOBODY: SeatOffset = SeatOffset(0);
 
 thread_local! {
-    static NEAR: [Seat; SEATS] = const { [const { Seat::new() }; SEATS] };
+    static SEAT: Cell<SeatOffset> = const { Cell::new(NOBODY) };
     /// Something may be on its way home from here.
     static HAS_AWAY: Cell<bool> = const { Cell::new(false) };
     /// The thread has left its caches.
@@ -44,59 +47,62 @@ thread_local! {
 }
 
 struct Entry {
-    id: u64,
     core: Weak<Core>,
     cache: NonNull<Cache>,
 }
 
 struct Attached(RefCell<Vec<Entry>>);
 
-/// The seat of a pool.
-#[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the lowest bits are the seat"
-)]
-pub(crate) fn seat_of(id: u64) -> usize {
-    id as usize % SEATS
+impl Row {
+    pub(crate) fn new() -> Row {
+        // SAFETY: a seat is two pointers, which may be null.
+        Row(unsafe { Box::new_zeroed_slice(SEATS).assume_init() })
+    }
+
+    /// The current thread's.
+    #[inline(always)]
+    fn mine(&self) -> &Seat {
+        let seat = self.0.as_ptr().wrapping_byte_add(SEAT.get().0);
+        // SAFETY: offsets are those of seats.
+        unsafe { &*seat }
+    }
+
+    fn take_seat(&self, cache: NonNull<Cache>, is_plain: bool) {
+        if SEAT.get() == NOBODY {
+            return;
+        }
+        let cache = cache.as_ptr();
+        let to_put = if is_plain { cache } else { ptr::null_mut() };
+        let seat = self.mine();
+        // ORDERING: relaxed, both: only this thread reads it, and who has its number next gets that by a lock.
+        seat.cache.store(cache, Ordering::Relaxed);
+        seat.cache_to_put.store(to_put, Ordering::Relaxed);
+    }
+
+    fn leave_seat(&self) {
+        let seat = self.mine();
+        // ORDERING: relaxed, both, as above.
+        seat.cache.store(ptr::null_mut(), Ordering::Relaxed);
+        seat.cache_to_put.store(ptr::null_mut(), Ordering::Relaxed);
+    }
 }
 
 /// The cache of a pool, if it is on its seat.
 #[inline(always)]
 pub(crate) fn cache(core: &Core) -> Option<&Cache> {
-    cache_of(core, core.id)
+    // ORDERING: relaxed: this thread wrote it.
+    let cache = core.seats.mine().cache.load(Ordering::Relaxed);
+    // SAFETY: it is the cache of this pool, which we have, and caches live as long as it does.
+    unsafe { cache.as_ref() }
 }
 
-/// The same, for who returns an object that has to be readied for nothing.
+/// The same, for who returns an object; none where such have to be readied.
 #[inline(always)]
 pub(crate) fn cache_to_put(core: &Core) -> Option<&Cache> {
-    cache_of(core, core.plain_id)
-}
-
-/// Where a seat is, in bytes from the first: kept by a pool, so that a get and a put need not work it out.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SeatOffset(usize);
-
-impl SeatOffset {
-    pub(crate) fn of(id: u64) -> SeatOffset {
-        SeatOffset(seat_of(id) * size_of::<Seat>())
-    }
-}
-
-/// The cache of a pool, if it is on its seat under this id.
-#[inline(always)]
-fn cache_of(core: &Core, id: u64) -> Option<&Cache> {
-    NEAR.with(|near| {
-        let seat = near.as_ptr().wrapping_byte_add(core.seat.0);
-        // SAFETY: offsets are those of seats.
-        let seat = unsafe { &*seat };
-        if seat.id.get() == id {
-            // SAFETY: it is the cache of this pool, which we have, and caches live as long as it does.
-            Some(unsafe { seat.cache.get().as_ref() })
-        } else {
-            None
-        }
-    })
+    // ORDERING: relaxed: this thread wrote it.
+    let cache = core.seats.mine().cache_to_put.load(Ordering::Relaxed);
+    // SAFETY: as in `cache`.
+    unsafe { cache.as_ref() }
 }
 
 /// The cache of a pool, on its seat from here on; a new one, at this node, if there is none. `None` in a
@@ -110,25 +116,25 @@ pub(crate) fn attach(core: &Core, here: usize) -> Option<&Cache> {
     }
     let attached = ATTACHED.try_with(|Attached(attached)| {
         let mut attached = attached.borrow_mut();
-        if let Some(entry) = attached.iter().find(|entry| entry.id == core.id) {
-            return entry.cache;
-        }
-        attached.retain(|entry| entry.core.strong_count() > 0);
-        let cache = core.store.join(here);
-        attached.push(Entry {
-            id: core.id,
-            core: core.weak(),
-            cache,
+        let is_its = |entry: &&Entry| ptr::eq(entry.core.as_ptr(), core);
+        let found = attached.iter().find(is_its).map(|entry| entry.cache);
+        let cache = found.unwrap_or_else(|| {
+            attached.retain(|entry| entry.core.strong_count() > 0);
+            if SEAT.get() == NOBODY {
+                SEAT.set(numbers().take());
+            }
+            let cache = core.store.join(here);
+            attached.push(Entry {
+                core: core.weak(),
+                cache,
+            });
+            cache
         });
+        core.seats.take_seat(cache, core.is_plain());
         cache
     });
-    let found = attached.ok()?;
-    NEAR.with(|near| {
-        let seat = &near[seat_of(core.id)];
-        seat.cache.set(found);
-        seat.id.set(core.id);
-    });
-    cache(core)
+    // SAFETY: as in `cache`.
+    Some(unsafe { attached.ok()?.as_ref() })
 }
 
 /// Something will be on its way home from here. Said by whoever comes to open a cache for what is away.
@@ -174,10 +180,10 @@ pub(crate) fn leave() {
 }
 
 fn leave_all(attached: Vec<Entry>) {
-    NEAR.with(|near| near.iter().for_each(|seat| seat.id.set(NOBODY)));
     let mut last: Vec<Arc<Core>> = Vec::new();
     for entry in attached {
         if let Some(core) = entry.core.upgrade() {
+            core.seats.leave_seat();
             // SAFETY: it is the current thread's, which does not use it any more.
             unsafe { core.store.leave(entry.cache) };
             last.push(core);
@@ -190,5 +196,96 @@ impl Drop for Attached {
     fn drop(&mut self) {
         HAS_LEFT.set(true);
         leave_all(self.0.take());
+        numbers().give_back(SEAT.replace(NOBODY));
+    }
+}
+
+/// Which numbers threads have.
+#[derive(Debug)]
+struct Numbers {
+    /// Those from this one on nobody ever had.
+    fresh: usize,
+    /// Of threads that have ended.
+    free: Vec<SeatOffset>,
+}
+
+impl Numbers {
+    /// One that no other thread has, if there is any left.
+    fn take(&mut self) -> SeatOffset {
+        if let Some(seat) = self.free.pop() {
+            return seat;
+        }
+        if self.fresh == SEATS {
+            return NOBODY;
+        }
+        self.fresh += 1;
+        SeatOffset((self.fresh - 1) * size_of::<Seat>())
+    }
+
+    fn give_back(&mut self, seat: SeatOffset) {
+        if seat != NOBODY {
+            self.free.push(seat);
+        }
+    }
+}
+
+fn numbers() -> MutexGuard<'static, Numbers> {
+    static NUMBERS: Mutex<Numbers> = Mutex::new(Numbers {
+        fresh: 1,
+        free: Vec::new(),
+    });
+    NUMBERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+    use crate::Pool;
+
+    #[test]
+    fn threads_of_which_there_are_more_than_seats_use_their_caches() {
+        const THREADS: usize = 2 * SEATS;
+        let pool = Pool::builder(|| 0_u64).build();
+        let together = Barrier::new(THREADS);
+        let seated: usize = thread::scope(|scope| {
+            let threads = [(); THREADS].map(|()| {
+                scope.spawn(|| {
+                    let held = pool.get();
+                    together.wait();
+                    drop(held);
+                    (0..5).for_each(|_| drop(pool.get()));
+                    together.wait();
+                    usize::from(SEAT.get() != NOBODY)
+                })
+            });
+            threads
+                .map(|thread| thread.join().expect("it does not panic"))
+                .into_iter()
+                .sum()
+        });
+        assert!(seated < SEATS);
+        let stats = pool.stats();
+        assert_eq!((stats.outstanding, stats.created), (0, THREADS as u64));
+    }
+
+    #[test]
+    fn a_number_is_one_threads_at_a_time() {
+        let mut numbers = Numbers {
+            fresh: 1,
+            free: Vec::new(),
+        };
+        let first: Vec<_> = (1..SEATS).map(|_| numbers.take()).collect();
+        assert!(
+            (1..SEATS)
+                .map(|seat| SeatOffset(seat * size_of::<Seat>()))
+                .eq(first.clone())
+        );
+        assert_eq!(numbers.take(), NOBODY);
+        numbers.give_back(NOBODY);
+        numbers.give_back(first[2]);
+        assert_eq!([numbers.take(), numbers.take()], [first[2], NOBODY]);
     }
 }

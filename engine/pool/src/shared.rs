@@ -5,7 +5,7 @@ use std::alloc::Layout;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use reiver_topology::NodeId;
@@ -41,11 +41,8 @@ pub(crate) struct Parts {
 }
 
 pub(crate) struct Core {
-    /// Never given to another pool. Its lowest bits say where a thread looks for its cache.
-    pub(crate) id: u64,
-    /// The same, if objects that come back are put away as they are; else what no cache is found by.
-    pub(crate) plain_id: u64,
-    pub(crate) seat: local::SeatOffset,
+    /// Where threads find their caches.
+    pub(crate) seats: local::Row,
     /// Bits of an address that say which slab it is in.
     mask: usize,
     keep: Option<Box<Keep>>,
@@ -70,7 +67,6 @@ impl RefUnwindSafe for Core {}
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Core")
-            .field("id", &self.id)
             .field("store", &self.store)
             .finish_non_exhaustive()
     }
@@ -108,12 +104,8 @@ impl Core {
         );
         let heap = |home| Heap::new(shape, home, places.memory(home));
         let heaps = (0..known + SPARE).map(heap).collect();
-        let id = ids().take();
-        let is_plain = parts.keep.is_none();
         let core = Arc::new_cyclic(|me| Core {
-            id,
-            plain_id: if is_plain { id } else { local::NEVER },
-            seat: local::SeatOffset::of(id),
+            seats: local::Row::new(),
             mask,
             keep: parts.keep,
             store,
@@ -134,6 +126,11 @@ impl Core {
 
     pub(crate) fn weak(&self) -> Weak<Core> {
         Weak::clone(&self.me)
+    }
+
+    /// Objects that come back are put away as they are.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.keep.is_none()
     }
 
     /// The number of the node that the current thread is at.
@@ -436,7 +433,6 @@ impl Drop for Core {
                 contain(|| unsafe { drop(object.0) });
             }
         });
-        ids().give_back(self.id);
     }
 }
 
@@ -446,38 +442,4 @@ fn contain(body: impl FnOnce()) {
         // What it was thrown with may panic when it is dropped.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
     }
-}
-
-/// Which ids pools have: a number of their own, and in the lowest bits a seat, which they share only where
-/// there are more pools than seats.
-#[derive(Debug)]
-struct Ids {
-    /// How many there ever were.
-    count: u64,
-    /// How many have each seat.
-    taken: [usize; local::SEATS],
-}
-
-impl Ids {
-    fn take(&mut self) -> u64 {
-        self.count += 1;
-        let seats = self.taken.iter_mut().zip(0_u64..);
-        let (taken, seat) = seats
-            .min_by_key(|(taken, _)| **taken)
-            .expect("there are seats");
-        *taken += 1;
-        self.count * local::SEATS as u64 + seat
-    }
-
-    fn give_back(&mut self, id: u64) {
-        self.taken[local::seat_of(id)] -= 1;
-    }
-}
-
-fn ids() -> MutexGuard<'static, Ids> {
-    static IDS: Mutex<Ids> = Mutex::new(Ids {
-        count: 0,
-        taken: [0; local::SEATS],
-    });
-    IDS.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -53,7 +53,7 @@ fn pools_end_while_threads_that_used_them_go_on() {
 }
 
 #[test]
-fn more_pools_than_seats_work_side_by_side() {
+fn many_pools_work_side_by_side() {
     let pools: Vec<_> = (0..200)
         .map(|number| Pool::builder(move || number).build())
         .collect();
