@@ -14,8 +14,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crate::protocol::store::Cache;
 use crate::shared::Core;
 
-/// So many threads of a process have numbers at once, and so seats; less one, for the first is nobody's.
-const SEATS: usize = if cfg!(test) { 8 } else { 1024 };
+/// The seats of a pool. So many threads of a process, but for the first few, have numbers at once.
+const SEATS: usize = if cfg!(test) { 16 } else { 1024 };
+/// The first that a thread has. Beside those before it lies memory that others may write all the time.
+const FIRST: usize = 128 / size_of::<Seat>();
 
 /// A thread's seat of a pool. Written by that thread alone.
 #[derive(Debug)]
@@ -26,7 +28,7 @@ struct Seat {
     cache_to_put: AtomicPtr<Cache>,
 }
 
-/// The seats of a pool. The first stays empty.
+/// The seats of a pool. The first of all is that of threads without a number, and stays empty.
 #[derive(Debug)]
 pub(crate) struct Row(Box<[Seat]>);
 
@@ -231,7 +233,7 @@ impl Numbers {
 
 fn numbers() -> MutexGuard<'static, Numbers> {
     static NUMBERS: Mutex<Numbers> = Mutex::new(Numbers {
-        fresh: 1,
+        fresh: FIRST,
         free: Vec::new(),
     });
     NUMBERS.lock().unwrap_or_else(PoisonError::into_inner)
@@ -266,7 +268,7 @@ mod tests {
                 .into_iter()
                 .sum()
         });
-        assert!(seated < SEATS);
+        assert!(seated <= SEATS - FIRST);
         let stats = pool.stats();
         assert_eq!((stats.outstanding, stats.created), (0, THREADS as u64));
     }
@@ -274,12 +276,12 @@ mod tests {
     #[test]
     fn a_number_is_one_threads_at_a_time() {
         let mut numbers = Numbers {
-            fresh: 1,
+            fresh: FIRST,
             free: Vec::new(),
         };
-        let first: Vec<_> = (1..SEATS).map(|_| numbers.take()).collect();
+        let first: Vec<_> = (FIRST..SEATS).map(|_| numbers.take()).collect();
         assert!(
-            (1..SEATS)
+            (FIRST..SEATS)
                 .map(|seat| SeatOffset(seat * size_of::<Seat>()))
                 .eq(first.clone())
         );
