@@ -115,9 +115,13 @@ pub(super) fn burst_held<O: Objects, const DEPTH: usize, const TOUCH: u8>(task: 
     hold::<O, DEPTH, TOUCH>(task, bursts::<DEPTH>())
 }
 
+/// An object on lines of its own, as ours are: to clear 1 KiB that begins within a line takes 1.6 times as long.
+#[repr(align(64))]
+struct OnLines<M>(M);
+
 fn hold<O: Objects, const DEPTH: usize, const TOUCH: u8>(task: &Task, pace: Pace) -> Outcome {
     crew::measure(task, On::Threads, pace, |_| {
-        let mut objects: Vec<O::Memory> = (0..DEPTH).map(|_| O::fresh()).collect();
+        let mut objects: Vec<_> = (0..DEPTH).map(|_| OnLines(O::fresh())).collect();
         let mut out = Vec::with_capacity(DEPTH);
         move |rounds| the_rounds_without::<O, DEPTH, TOUCH>(&mut objects, &mut out, rounds)
     })
@@ -126,12 +130,12 @@ fn hold<O: Objects, const DEPTH: usize, const TOUCH: u8>(task: &Task, pace: Pace
 /// Puts each object where the other loop would, and takes it out again.
 #[inline(never)]
 fn the_rounds_without<O: Objects, const DEPTH: usize, const TOUCH: u8>(
-    objects: &mut [O::Memory],
+    objects: &mut [OnLines<O::Memory>],
     out: &mut Vec<*mut MaybeUninit<u8>>,
     rounds: u64,
 ) {
     for _ in 0..rounds {
-        for object in objects.iter_mut() {
+        for OnLines(object) in objects.iter_mut() {
             touch(object.bytes(), named(TOUCH));
             O::reset(object);
             if DEPTH > 1 {
