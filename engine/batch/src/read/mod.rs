@@ -5,6 +5,7 @@
 mod jsonl;
 mod keys;
 mod kinds;
+mod plain_job;
 mod sections;
 mod size;
 mod text;

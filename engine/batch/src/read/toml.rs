@@ -4,6 +4,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::Findings;
 use super::keys::Keys;
+use super::plain_job::PlainJobs;
 use super::sections::{Section, sections};
 use super::tree::{Kind, Table, Value};
 use crate::diagnostic::Diagnostic;
@@ -59,12 +60,17 @@ pub(super) fn jobs(
 ) -> bool {
     let mut keys = Keys { findings };
     let mut are_read = true;
+    let mut plain = PlainJobs::default();
     let spans = sections(body).filter(|(section, _)| *section == Section::Job);
     for (place, (_, span)) in (1..).zip(spans) {
         let excerpt = Excerpt {
             text: &body[span.clone()],
             parts: &[(0, start + span.start)],
         };
+        if let Some((header, table)) = plain.read(excerpt.text, start + span.start) {
+            entry(&table, place, header, take, &mut keys);
+            continue;
+        }
         let parsed = DeTable::parse_recoverable(excerpt.text);
         if has_errors(&parsed, excerpt, keys.findings) {
             are_read = false;
