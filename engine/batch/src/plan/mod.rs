@@ -56,7 +56,8 @@ pub struct JobIndex(pub u32);
 ///
 /// A job costs 24 bytes, and its needs eight each: what jobs of one table or `#JOB` state have in common is
 /// kept once, and names, attempts and identities are made when asked for. A table costs 56 and its
-/// texts; what it has in common with the one before is kept once.
+/// texts, and 64 more with an `env`, needs or files of its own; what it has in common with the one before is
+/// kept once.
 #[derive(Debug)]
 pub struct Plan {
     sources: Vec<Arc<Source>>,
