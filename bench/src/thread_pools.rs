@@ -67,7 +67,7 @@ pub(crate) fn tokio_runtime(threads: usize) -> tokio::runtime::Runtime {
     runtime.expect("the system gives threads")
 }
 
-type Job = Box<dyn FnOnce() + Send>;
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 /// Threads that share the end of a channel.
 #[derive(Debug)]
@@ -90,17 +90,33 @@ impl Pool for Channel {
 
 /// Threads around a queue under a lock: what one writes without a library.
 #[derive(Debug)]
-pub(crate) struct CondvarPool(Arc<Shared>);
+pub(crate) struct CondvarPool(Arc<JobQueue>);
 
+/// A queue under a lock. Nobody spins, but in the lock for an instant.
 #[derive(Default)]
-struct Shared {
+pub(crate) struct JobQueue {
     jobs: Mutex<VecDeque<Job>>,
     some: Condvar,
 }
 
-impl std::fmt::Debug for Shared {
+impl JobQueue {
+    pub(crate) fn give(&self, job: Job) {
+        self.jobs.lock().expect(UNPOISONED).push_back(job);
+        self.some.notify_one();
+    }
+
+    /// The next one, once there is one.
+    pub(crate) fn take(&self) -> Job {
+        let jobs = self.jobs.lock().expect(UNPOISONED);
+        let waited = self.some.wait_while(jobs, |jobs| jobs.is_empty());
+        let mut jobs = waited.expect(UNPOISONED);
+        jobs.pop_front().expect("it is not empty")
+    }
+}
+
+impl std::fmt::Debug for JobQueue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").finish_non_exhaustive()
+        f.debug_struct("JobQueue").finish_non_exhaustive()
     }
 }
 
@@ -182,32 +198,20 @@ const UNPOISONED: &str = "jobs run without the lock";
 
 impl Pool for CondvarPool {
     fn start(threads: usize) -> CondvarPool {
-        let shared = Arc::new(Shared::default());
+        let queue = Arc::<JobQueue>::default();
         for _ in 0..threads {
-            let shared = Arc::clone(&shared);
+            let queue = Arc::clone(&queue);
             thread::spawn(move || {
                 loop {
-                    let jobs = shared.jobs.lock().expect(UNPOISONED);
-                    let mut jobs = shared
-                        .some
-                        .wait_while(jobs, |jobs| jobs.is_empty())
-                        .expect(UNPOISONED);
-                    let job = jobs.pop_front().expect("it is not empty");
-                    drop(jobs);
-                    job();
+                    queue.take()();
                 }
             });
         }
-        CondvarPool(shared)
+        CondvarPool(queue)
     }
 
     fn give(&self, job: impl FnOnce() + Send + 'static) {
-        self.0
-            .jobs
-            .lock()
-            .expect(UNPOISONED)
-            .push_back(Box::new(job));
-        self.0.some.notify_one();
+        self.0.give(Box::new(job));
     }
 }
 

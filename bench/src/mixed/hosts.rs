@@ -10,9 +10,9 @@ use reiver::{Class, Priority};
 use super::kernel::Ask;
 use crate::case::{Task, Trouble};
 use crate::forks::rayon_pool;
-use crate::thread_pools::tokio_runtime;
+pub(super) use crate::thread_pools::Job;
+use crate::thread_pools::{JobQueue, tokio_runtime};
 
-pub(super) type Job = Box<dyn FnOnce() + Send>;
 /// Background work, which passes checkpoints where there are any.
 pub(super) type Bulk = Box<dyn FnOnce(&dyn Fn()) + Send>;
 
@@ -208,43 +208,18 @@ fn start_threads(
 /// the other side has written: a real-time thread would, for most of a second, and keep the other side from
 /// the CPU.
 #[derive(Debug)]
-pub(super) struct Plain(Arc<Queue>);
-
-#[derive(Default)]
-struct Queue {
-    jobs: Mutex<VecDeque<Job>>,
-    some: Condvar,
-}
-
-impl std::fmt::Debug for Queue {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Queue").finish_non_exhaustive()
-    }
-}
+pub(super) struct Plain(Arc<JobQueue>);
 
 impl Plain {
     pub(super) fn start(threads: usize, ask: impl Fn(usize) -> Ask) -> Result<Plain, Trouble> {
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::<JobQueue>::default();
         let of_threads = Arc::clone(&queue);
         start_threads(threads, ask, move || Some(of_threads.take()))?;
         Ok(Plain(queue))
     }
 
     fn give(&self, job: Job) {
-        self.0.jobs().push_back(job);
-        self.0.some.notify_one();
-    }
-}
-
-impl Queue {
-    fn jobs(&self) -> MutexGuard<'_, VecDeque<Job>> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take(&self) -> Job {
-        let waited = self.some.wait_while(self.jobs(), |jobs| jobs.is_empty());
-        let mut jobs = waited.unwrap_or_else(PoisonError::into_inner);
-        jobs.pop_front().expect("it is not empty")
+        self.0.give(job);
     }
 }
 
