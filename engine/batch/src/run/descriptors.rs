@@ -13,8 +13,9 @@ const HELD: usize = 4;
 /// What starting one, or looking through `/proc`, takes for a moment besides: the other ends of the
 /// pipes, a file for each stream.
 const FOR_A_MOMENT: usize = 5;
-/// What not even one attempt can do without: its leader, and both ends of its pipes.
-const LEAST: usize = 5;
+/// What not even one attempt can do without: its leader, both ends of its pipes, and what it reads
+/// where it is given no input.
+const LEAST: usize = 6;
 /// More at once start nothing sooner.
 const MOST_TURNS: usize = 16;
 /// For the run itself and whoever reports.
@@ -48,10 +49,8 @@ impl Room {
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
-        // One is open to look.
-        let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-        let open = open.saturating_sub(1);
         let limit = usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX);
+        let open = open_below(limit);
         if limit < open.saturating_add(LEAST) {
             return Err(io::Error::other(format!(
                 "the limit on open files is {limit}, which leaves no room for a job; raise it with \
@@ -71,6 +70,20 @@ impl Room {
             limit,
         }
     }
+}
+
+/// How many descriptors are open that count against the limit, which is on their numbers: those above
+/// were opened before it was set.
+fn open_below(limit: usize) -> usize {
+    let entries = match fs::read_dir("/proc/self/fd") {
+        Ok(entries) => entries,
+        Err(error) if error.raw_os_error() == Some(libc::EMFILE) => return limit,
+        Err(_) => return 0,
+    };
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let open = numbers.filter(|&number: &usize| number < limit).count();
+    // One of them is open to look.
+    open.saturating_sub(1)
 }
 
 /// Lets so many at a time do what takes descriptors for a moment.

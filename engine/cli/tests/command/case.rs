@@ -198,8 +198,8 @@ pub(crate) fn marked(word: &str) -> Vec<u32> {
 }
 
 /// Makes this process one to start reiver from: with a watchdog that turns a hang into a failure,
-/// and without the ignored signals that a shell gives what it runs in the background, for reiver
-/// would keep them so.
+/// and without what whoever runs the tests may hand down: the ignored signals that a shell gives what
+/// it runs in the background, and open files beyond the usual three.
 fn prepared() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -213,6 +213,9 @@ fn prepared() {
             // SAFETY: no pointers, and no handler of anybody is taken away.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
+        let close_on_exec = libc::CLOSE_RANGE_CLOEXEC.cast_signed();
+        // SAFETY: a call without pointers that closes nothing of this process. An old kernel refuses.
+        unsafe { libc::close_range(3, u32::MAX, close_on_exec) };
         thread::spawn(|| {
             thread::sleep(Duration::from_secs(400));
             eprintln!("a test hangs: the watchdog ends the process");
