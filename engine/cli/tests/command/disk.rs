@@ -8,6 +8,10 @@ use crate::case::{Case, events};
 
 const JOBS: usize = 400;
 
+/// Fills the disk, the first time, once some jobs are known to have succeeded, however slow it is.
+const FILL: &str = "mkdir ../filled || exit 0; until grep -q success ../first; do sleep 0.01; done; \
+                    head -c 2M /dev/zero > fill; true";
+
 /// The jobs whose success was told.
 fn succeeded(case: &Case, name: &str) -> HashSet<String> {
     let events = events(&case.read(name));
@@ -40,15 +44,11 @@ fn a_disk_that_a_job_fills_costs_no_end_of_a_job() {
     ] {
         let case = Case::new();
         let job = |number: usize| {
+            let name = "x".repeat(100);
             match number {
-            50 => {
-                "{\"name\": \"fills\", \"run\": \"mkdir ../filled && head -c 2M /dev/zero > fill; true\"}\n".to_owned()
+                50 => format!("{{\"name\": \"fills\", \"run\": \"{FILL}\"}}\n"),
+                _ => format!("{{\"name\": \"{number}-{name}\", \"run\": \"true\"}}\n"),
             }
-            _ => format!(
-                "{{\"name\": \"{number}-{}\", \"run\": \"true\"}}\n",
-                "x".repeat(100)
-            ),
-        }
         };
         case.write("jobs.jsonl", (0..JOBS).map(job).collect::<String>());
         let (journal, _) = options.split_once(" --").unwrap_or_default();
@@ -70,7 +70,7 @@ fn a_disk_that_a_job_fills_costs_no_end_of_a_job() {
         assert_eq!(case.read("code"), "3\n", "{}", case.read("said"));
         assert!(case.read("said").contains(said), "{}", case.read("said"));
         let (first, second) = (succeeded(&case, "first"), succeeded(&case, "second"));
-        assert!(first.len() > 40, "{first:?}");
+        assert!(!first.is_empty(), "{}", case.read("first"));
         let twice: Vec<&String> = first.intersection(&second).collect();
         assert!(twice.is_empty(), "{twice:?}: {done:?}");
         assert_eq!(first.len() + second.len(), JOBS);
