@@ -11,7 +11,7 @@
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
@@ -205,8 +205,14 @@ impl Launcher {
                 let arguments = c_strings(words.iter().map(OsString::as_os_str))?;
                 let program = find(&words[0])
                     .map_err(|error| format!("cannot run `{}`: {error}", words[0].display()))?;
-                spawn(&program, &arguments)
-                    .map_err(|error| format!("cannot run `{}`: {error}", words[0].display()))?
+                spawn(&program, &arguments).map_err(|error| {
+                    let why = match error.error.kind() {
+                        io::ErrorKind::NotFound => interpreter_is_missing(&program),
+                        _ => None,
+                    };
+                    let why = why.unwrap_or_else(|| error.to_string());
+                    format!("cannot run `{}`: {why}", words[0].display())
+                })?
             }
             Command::Task(name) => return Err(format!("`{name}` is a task, and no process")),
             Command::Shell(line) => {
@@ -529,6 +535,28 @@ fn find(name: &OsStr, path: &OsStr, cwd: &Path) -> io::Result<CString> {
         }
     }
     Err(refused)
+}
+
+/// What the system has not found where it has found the program itself.
+fn interpreter_is_missing(program: &CStr) -> Option<String> {
+    // As much of a first line as the system reads.
+    let mut begin = [0; 256];
+    let mut file = File::open(OsStr::from_bytes(program.to_bytes())).ok()?;
+    let length = file.read(&mut begin).ok()?;
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let Some(line) = begin[..length].strip_prefix(b"#!") else {
+        return Some("it is there, but the program that would load it is not".to_owned());
+    };
+    let line = line.split(|&byte| byte == b'\n').next()?;
+    let name = line.split(is_blank).find(|word| !word.is_empty())?;
+    let name = String::from_utf8_lossy(name);
+    let hint = match name.ends_with('\r') {
+        true => "; its lines end as on Windows",
+        false => "",
+    };
+    Some(format!(
+        "its first line wants {name:?}, which is not there{hint}"
+    ))
 }
 
 fn c_string(text: &OsStr) -> Result<CString, String> {

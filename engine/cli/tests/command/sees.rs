@@ -267,6 +267,48 @@ fn a_program_is_found_as_a_shell_finds_it_and_its_lack_is_told() {
 }
 
 #[test]
+fn what_a_program_is_read_by_is_told_where_it_lacks() {
+    let case = Case::toml(
+        "[[job]]\ncommand = ['./lacks']\n[[job]]\ncommand = ['./windows']\n\
+         [[job]]\npriority = 'P2'\ncommand = ['./lacks']\n[[job]]\ncommand = ['./binary']\n",
+    );
+    // Of an ELF file all but the name of its loader.
+    let mut binary = std::fs::read("/bin/true").unwrap();
+    let loader = binary
+        .windows(4)
+        .position(|bytes| bytes == b"/ld-")
+        .expect("a loader");
+    binary[loader + 1] = b'?';
+    for (name, text) in [
+        ("lacks", b"#! /nowhere/python -x\nprint(1)\n".as_slice()),
+        ("windows", b"#!/bin/sh\r\necho\r\n"),
+        ("binary", &binary),
+    ] {
+        case.write(name, text);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(case.path(name), mode).unwrap();
+    }
+    let told = case.run().expect(1).stderr;
+    for (said, times) in [
+        (
+            "cannot run `./lacks`: its first line wants \"/nowhere/python\", which is not there",
+            4,
+        ),
+        (
+            "cannot run `./windows`: its first line wants \"/bin/sh\\r\", which is not there; \
+             its lines end as on Windows",
+            2,
+        ),
+        (
+            "cannot run `./binary`: it is there, but the program that would load it is not",
+            2,
+        ),
+    ] {
+        assert_eq!(told.matches(said).count(), times, "{told}");
+    }
+}
+
+#[test]
 fn pipes_are_read_as_text() {
     let case = Case::new();
     let script = format!(
