@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::thread;
 
 use crate::quota::{self, Quota};
 use crate::{CpuId, CpuSet, TopologyError, synthetic, sys, sysfs, xml};
@@ -131,8 +130,6 @@ struct Machine {
     this_machine: bool,
     /// Of this machine read when it is first asked for: few ask, and it costs as much as all else.
     quota: OnceLock<Option<Quota>>,
-    /// How many workers make sense; counted when first asked for, likewise.
-    workers: OnceLock<usize>,
     /// Ascending.
     nodes: Vec<Node>,
     /// Ascending.
@@ -376,7 +373,6 @@ impl Topology {
             reader,
             this_machine,
             quota: OnceLock::new(),
-            workers: OnceLock::new(),
             nodes,
             cpus,
             caches,
@@ -460,7 +456,7 @@ impl Topology {
 
     /// How many CPUs the cgroup of this process grants it (its own quota or that of a group above
     /// it, whichever is less); `None` without a limit, and on a machine that is only described.
-    /// Read on the first call.
+    /// Read on the first call, some six files.
     pub fn cpu_quota(&self) -> Option<f64> {
         self.machine.quota().map(|quota| quota.cpus)
     }
@@ -473,15 +469,17 @@ impl Topology {
     }
 
     /// How many workers make sense: one for each CPU that may be used, or fewer where a cgroup's
-    /// quota grants less than that. At least 1. Of this machine counted on the first call, at some
-    /// six file reads.
+    /// quota grants less than that, rounded down. At least 1. The quota is read on the first call, as by
+    /// [`cpu_quota`](Topology::cpu_quota).
     pub fn worker_count(&self) -> usize {
         let cpus = self.machine.cpus.len();
-        if !self.machine.this_machine {
-            return cpus;
-        }
-        let count = || thread::available_parallelism().map_or(cpus, |count| count.get().min(cpus));
-        *self.machine.workers.get_or_init(count)
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "whole CPUs, and what is beyond any number of CPUs stays there"
+        )]
+        let granted = self.cpu_quota().map(|quota| quota as usize);
+        granted.map_or(cpus, |granted| granted.clamp(1, cpus))
     }
 
     /// True for the machine that this process runs on: threads are pinned and memory is placed
@@ -537,6 +535,8 @@ fn allowed_cpus() -> Result<CpuSet, TopologyError> {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     #[test]
@@ -549,7 +549,9 @@ mod tests {
             .nodes()
             .map(|id| machine.node(id).expect("listed").cpus.len());
         assert_eq!(of_nodes.sum::<usize>(), cpus.len());
-        assert!((1..=cpus.len()).contains(&machine.worker_count()));
+        // The standard library rounds the same quota down.
+        let counted = thread::available_parallelism().expect("it can be counted");
+        assert_eq!(machine.worker_count(), counted.get());
         assert!(machine.is_this_machine());
     }
 

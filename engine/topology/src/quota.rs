@@ -3,7 +3,8 @@
 //! Both generations are asked: `cpu.max` of v2, `cpu.cfs_quota_us` over `cpu.cfs_period_us` of v1;
 //! in each the process's own group and all above it, of which the tightest binds.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// A quota, and where the kernel tells how often it was used up.
@@ -27,8 +28,8 @@ impl Quota {
 
 /// The tightest quota that holds for the process whose `/proc` lies under `root`.
 pub(crate) fn read(root: &Path) -> Option<Quota> {
-    let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
-    let mounts = fs::read_to_string(root.join("proc/self/mountinfo")).ok()?;
+    let groups = text(&root.join("proc/self/cgroup"))?;
+    let mounts = text(&root.join("proc/self/mountinfo"))?;
     let mut tightest: Option<Quota> = None;
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':');
@@ -95,15 +96,24 @@ fn under(root: &Path, path: &Path) -> PathBuf {
 }
 
 fn quota_v2(folder: &Path) -> Option<f64> {
-    let max = fs::read_to_string(folder.join("cpu.max")).ok()?;
+    let max = text(&folder.join("cpu.max"))?;
     let (quota, period) = max.trim().split_once(' ')?;
     ratio(quota, period)
 }
 
 fn quota_v1(folder: &Path) -> Option<f64> {
-    let quota = fs::read_to_string(folder.join("cpu.cfs_quota_us")).ok()?;
-    let period = fs::read_to_string(folder.join("cpu.cfs_period_us")).ok()?;
-    ratio(&quota, &period)
+    let quota = text(&folder.join("cpu.cfs_quota_us"))?;
+    if quota.trim() == "-1" {
+        return None;
+    }
+    ratio(&quota, &text(&folder.join("cpu.cfs_period_us"))?)
+}
+
+/// The text of a file that the kernel writes while it is read: in few pieces, for each costs some 2 µs.
+fn text(path: &Path) -> Option<String> {
+    let mut text = String::with_capacity(8 << 10);
+    File::open(path).ok()?.read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// `None` where there is no limit (`max`, `-1`).
