@@ -410,9 +410,11 @@ mod tests {
     use reiver_topology::here::{self, Here};
 
     use super::*;
+    use crate::local::tests::alone;
 
     #[test]
     fn what_is_away_goes_home_though_an_epoch_has_ended() {
+        let _alone = alone();
         let machine = Topology::synthetic("NUMANode:2 PU:1").expect("it is well described");
         let pool = Pool::builder(|| 0_u64).topology(machine).build();
         let store = &pool.core.store;
@@ -426,7 +428,7 @@ mod tests {
                 (0..50).map(|_| pool.get()).collect::<Vec<_>>()
             });
             let held = first.join().expect("it does not panic");
-            scope.spawn(|| {
+            let second = scope.spawn(|| {
                 works_for(1);
                 drop(pool.get());
                 drop(held);
@@ -436,6 +438,8 @@ mod tests {
                 let home = store.node(0).expect("the machine has it");
                 assert_eq!(home.depot.cached(), 50);
             });
+            // Joined, for a scope does not wait until threads are gone.
+            second.join().expect("it does not panic");
         });
     }
 }
