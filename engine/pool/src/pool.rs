@@ -13,7 +13,7 @@ use reiver_topology::Topology;
 
 use crate::places::Places;
 use crate::protocol::stack::Object;
-use crate::shared::{Core, Keep, Parts};
+use crate::shared::{Contained, Core, Keep, Parts};
 use crate::slab;
 use crate::stats::{Exhausted, PoolStats};
 
@@ -31,7 +31,8 @@ use crate::stats::{Exhausted, PoolStats};
 /// goes; a thread that comes takes that of one that has ended. A pool has seats for the caches of 1016 threads
 /// of the process at once (16 KiB of addresses too); those that come then use theirs under its lock.
 ///
-/// What `T`'s destructor panics with, when the pool drops an object, ends in the pool.
+/// What `T`'s destructor panics with, when the pool drops an object, ends in the pool; and so does what the
+/// destructors of what its closures have captured panic with, when the pool goes.
 pub struct Pool<T> {
     core: Arc<Core>,
     /// Invariant, as guards are.
@@ -217,6 +218,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
         // One call through a pointer for each return, where there is one of them alone.
         let keep: Option<Box<Keep>> = match (self.recycle, self.reset) {
             (Some(recycle), Some(reset)) => {
+                let (recycle, reset) = (Contained::new(recycle), Contained::new(reset));
                 Some(Box::new(move |slot| recycle(slot) && reset(slot)))
             }
             (recycle, reset) => recycle.or(reset),

@@ -3,6 +3,8 @@
 
 use std::alloc::Layout;
 use std::fmt;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -45,9 +47,9 @@ pub(crate) struct Core {
     pub(crate) seats: local::Row,
     /// Bits of an address that say which slab it is in.
     mask: usize,
-    keep: Option<Box<Keep>>,
+    keep: Option<Contained<Box<Keep>>>,
     pub(crate) store: Store,
-    make: Box<Make>,
+    make: Contained<Box<Make>>,
     drop: Option<unsafe fn(*mut u8)>,
     layout: Layout,
     places: Arc<Places>,
@@ -107,9 +109,9 @@ impl Core {
         let core = Arc::new_cyclic(|me| Core {
             seats: local::Row::new(),
             mask,
-            keep: parts.keep,
+            keep: parts.keep.map(Contained::new),
             store,
-            make: parts.make,
+            make: Contained::new(parts.make),
             drop: parts.drop,
             layout: parts.layout,
             strange: (0..SPARE).map(|_| AtomicU64::new(0)).collect(),
@@ -433,6 +435,31 @@ impl Drop for Core {
                 contain(|| unsafe { drop(object.0) });
             }
         });
+    }
+}
+
+/// A closure. What the destructors of its captures panic with ends in the pool.
+pub(crate) struct Contained<T>(ManuallyDrop<T>);
+
+impl<T> Contained<T> {
+    pub(crate) fn new(closure: T) -> Contained<T> {
+        Contained(ManuallyDrop::new(closure))
+    }
+}
+
+impl<T> Deref for Contained<T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> Drop for Contained<T> {
+    fn drop(&mut self) {
+        // SAFETY: it is not used any more.
+        contain(|| unsafe { ManuallyDrop::drop(&mut self.0) });
     }
 }
 

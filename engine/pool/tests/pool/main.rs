@@ -1,6 +1,7 @@
 //! What pools promise, on this machine and with described nodes.
 
 mod buffers;
+mod captures;
 mod counters;
 mod history;
 mod limits;
