@@ -22,7 +22,8 @@ const CLASSES: usize = (LARGEST / SMALLEST).ilog2() as usize + 1;
 ///
 /// Buffers lie in memory of the node of the thread that first asked for them, and go home when they are
 /// returned elsewhere. Idle ones age as those of a [`Pool`](crate::Pool). Clones are handles of the same
-/// pool. There is no limit.
+/// pool. There is no limit. The nine pools have seats for threads, of 144 KiB in all, which may be memory from the
+/// beginning: see there.
 ///
 /// ```
 /// use reiver_pool::BufferPool;
