@@ -4,11 +4,12 @@
 //! stands the thread's cache. So a thread finds it by a plain thread-local without a destructor, and the
 //! pool that it has in its hands; a seat of a pool that is gone is gone with it. All caches of a thread are
 //! in a list beside, which has the destructor: when the thread ends it leaves them to others, and its seats
-//! and its number too. Threads of which there are more than seats find their caches in the list alone.
+//! and its number too. Threads of which there are more than seats find their caches in the list alone,
+//! until one with a number ends.
 
 use std::cell::{Cell, RefCell};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::protocol::store::Cache;
@@ -118,13 +119,11 @@ pub(crate) fn attach(core: &Core, here: usize) -> Option<&Cache> {
     }
     let attached = ATTACHED.try_with(|Attached(attached)| {
         let mut attached = attached.borrow_mut();
+        take_number();
         let is_its = |entry: &&Entry| ptr::eq(entry.core.as_ptr(), core);
         let found = attached.iter().find(is_its).map(|entry| entry.cache);
         let cache = found.unwrap_or_else(|| {
             attached.retain(|entry| entry.core.strong_count() > 0);
-            if SEAT.get() == NOBODY {
-                SEAT.set(numbers().take());
-            }
             let cache = core.store.join(here);
             attached.push(Entry {
                 core: core.weak(),
@@ -198,7 +197,7 @@ impl Drop for Attached {
     fn drop(&mut self) {
         HAS_LEFT.set(true);
         leave_all(self.0.take());
-        numbers().give_back(SEAT.replace(NOBODY));
+        give_number_back();
     }
 }
 
@@ -225,9 +224,7 @@ impl Numbers {
     }
 
     fn give_back(&mut self, seat: SeatOffset) {
-        if seat != NOBODY {
-            self.free.push(seat);
-        }
+        self.free.push(seat);
     }
 }
 
@@ -237,6 +234,28 @@ fn numbers() -> MutexGuard<'static, Numbers> {
         free: Vec::new(),
     });
     NUMBERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Some numbers may be nobody's. Written under the lock of the numbers; threads without one look at it often.
+static ARE_LEFT: AtomicBool = AtomicBool::new(true);
+
+/// Gives the current thread a number, if it has none and there is one.
+fn take_number() {
+    // ORDERING: relaxed, here and below: who sees it late is without a number for a little longer.
+    if SEAT.get() == NOBODY && ARE_LEFT.load(Ordering::Relaxed) {
+        let mut numbers = numbers();
+        SEAT.set(numbers.take());
+        ARE_LEFT.store(SEAT.get() != NOBODY, Ordering::Relaxed);
+    }
+}
+
+fn give_number_back() {
+    let seat = SEAT.replace(NOBODY);
+    if seat != NOBODY {
+        let mut numbers = numbers();
+        numbers.give_back(seat);
+        ARE_LEFT.store(true, Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]

@@ -29,8 +29,9 @@ use crate::stats::{Exhausted, PoolStats};
 /// A thread that uses a pool has a cache of it, for up to 1024 objects of its own node and 1024 of others: 16 KiB,
 /// of which pages become memory as they are used, two or so with the first object. A cache stays until the pool
 /// goes; a thread that comes takes that of one that has ended. A pool has seats for the caches of 1016 threads
-/// of the process at once; those that come then use theirs under its lock. The seats are 16 KiB more for each pool,
-/// and memory from the beginning where the allocator clears so few bytes itself, as glibc's does.
+/// of the process at once; those that come then use theirs under its lock until one of them ends. The seats are 16
+/// KiB more for each pool, and memory from the beginning where the allocator clears so few bytes itself, as glibc's
+/// does.
 ///
 /// What `T`'s destructor panics with, when the pool drops an object, ends in the pool; and so does what the
 /// destructors of what its closures have captured panic with, when the pool goes.

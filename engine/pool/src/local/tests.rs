@@ -143,10 +143,27 @@ fn threads_without_a_number_have_caches_of_their_own() {
     let _alone = alone();
     let pool = new_pool();
     let workers: Vec<_> = (FIRST..SEATS + 2).map(|_| Worker::start()).collect();
-    let seats: Vec<_> = workers.iter().map(|worker| worker.uses(&pool)).collect();
-    assert_eq!(seats[SEATS - FIRST..], [NOBODY; 2]);
+    let seats = workers.iter().map(|worker| worker.uses(&pool));
+    assert_eq!(seats.filter(|&seat| seat == NOBODY).count(), 2);
     assert_eq!(pool.stats().created, workers.len() as u64);
     workers.into_iter().for_each(Worker::end);
+}
+
+#[test]
+fn a_thread_without_a_number_gets_one_when_others_have_ended() {
+    let _alone = alone();
+    let pool = new_pool();
+    let others: Vec<_> = (FIRST..SEATS).map(|_| Worker::start()).collect();
+    for other in &others {
+        other.uses(&pool);
+    }
+    let late = Worker::start();
+    assert_eq!(late.uses(&pool), NOBODY);
+    let created = pool.stats().created;
+    others.into_iter().for_each(Worker::end);
+    assert_ne!(late.uses(&pool), NOBODY);
+    assert_eq!(pool.stats().created, created);
+    late.end();
 }
 
 #[test]
@@ -200,7 +217,6 @@ fn a_number_is_one_threads_at_a_time() {
             .eq(first.clone())
     );
     assert_eq!(numbers.take(), NOBODY);
-    numbers.give_back(NOBODY);
     numbers.give_back(first[2]);
     assert_eq!([numbers.take(), numbers.take()], [first[2], NOBODY]);
 }
