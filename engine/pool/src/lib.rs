@@ -27,8 +27,9 @@
 //! A child of `fork` that does not `exec` has the pools as they were, but only the thread that forked. If no other
 //! thread was using a pool just then, it gets and returns there as before, and takes what threads cached that the
 //! child does not have; what those had in use stays out for ever, and nothing ages. Where another thread had a
-//! lock of the pool at that moment, the child waits for it for ever: a process with threads has its children
-//! `exec`, as `fork(2)` says.
+//! lock of the pool at that moment, or one of the process (that of the numbers of threads, for those that first
+//! use a pool or end; that of the pools that age, for new ones), the child waits for it for ever: a process with
+//! threads has its children `exec`, as `fork(2)` says.
 //!
 //! After "Magazines and Vmem: Extending the Slab Allocator to Many CPUs and Arbitrary Resources" (Bonwick,
 //! Adams, 2001).

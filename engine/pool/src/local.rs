@@ -20,7 +20,7 @@ const SEATS: usize = if cfg!(test) { 16 } else { 1024 };
 /// The first that a thread has. Beside those before it lies memory that others may write all the time.
 const FIRST: usize = 128 / size_of::<Seat>();
 
-/// A thread's seat of a pool. Written by that thread alone.
+/// A thread's seat of a pool. Written by the thread that has its number, alone.
 #[derive(Debug)]
 struct Seat {
     /// Its cache, or null.
@@ -29,7 +29,7 @@ struct Seat {
     cache_to_put: AtomicPtr<Cache>,
 }
 
-/// The seats of a pool. The first of all is that of threads without a number, and stays empty.
+/// The seats of a pool. The first of all is that of threads without a number: nobody writes it, and it stays empty.
 #[derive(Debug)]
 pub(crate) struct Row(Box<[Seat]>);
 
@@ -71,22 +71,24 @@ impl Row {
     }
 
     fn take_seat(&self, cache: NonNull<Cache>, is_plain: bool) {
-        if SEAT.get() == NOBODY {
-            return;
-        }
         let cache = cache.as_ptr();
         let to_put = if is_plain { cache } else { ptr::null_mut() };
-        let seat = self.mine();
-        // ORDERING: relaxed, both: only this thread reads it, and who has its number next gets that by a lock.
-        seat.cache.store(cache, Ordering::Relaxed);
-        seat.cache_to_put.store(to_put, Ordering::Relaxed);
+        self.write_seat(cache, to_put);
     }
 
     fn leave_seat(&self) {
+        self.write_seat(ptr::null_mut(), ptr::null_mut());
+    }
+
+    /// Writes the current thread's, if it has a number.
+    fn write_seat(&self, cache: *mut Cache, cache_to_put: *mut Cache) {
+        if SEAT.get() == NOBODY {
+            return;
+        }
         let seat = self.mine();
-        // ORDERING: relaxed, both, as above.
-        seat.cache.store(ptr::null_mut(), Ordering::Relaxed);
-        seat.cache_to_put.store(ptr::null_mut(), Ordering::Relaxed);
+        // ORDERING: relaxed, both: only this thread reads it, and who has its number next gets that by a lock.
+        seat.cache.store(cache, Ordering::Relaxed);
+        seat.cache_to_put.store(cache_to_put, Ordering::Relaxed);
     }
 }
 
