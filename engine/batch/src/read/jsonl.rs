@@ -1,5 +1,7 @@
 //! JSON Lines to trees, one object a line.
 
+use std::collections::HashSet;
+
 use jsonc_parser::ast;
 use jsonc_parser::common::Ranged;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
@@ -9,6 +11,9 @@ use super::keys::Keys;
 use super::tree::{Kind, Table, Value};
 use crate::job_file::Entry;
 use crate::source::{Span, Spanned};
+
+/// Keys of an object that are found without an index.
+const FEW: usize = 32;
 
 /// JSON as RFC 8259 has it, and nothing that the parser would let pass besides.
 const STRICT: ParseOptions = ParseOptions {
@@ -103,10 +108,16 @@ fn value(parsed: &ast::Value<'_>, start: usize, keys: &mut Keys<'_>) -> Value {
         ),
         ast::Value::Object(object) => {
             let mut table: Table = Vec::new();
+            // Of few keys each is looked for among those before it.
+            let mut known = HashSet::new();
             for property in &object.properties {
                 let name = property.name.as_str().to_owned();
                 let key_span = shifted(property.name.start()..property.name.end(), start);
-                if table.iter().any(|(key, _)| key.value == name) {
+                let is_new = match object.properties.len() {
+                    ..=FEW => table.iter().all(|(key, _)| key.value != name),
+                    _ => known.insert(name.clone()),
+                };
+                if !is_new {
                     keys.findings
                         .error(key_span, format!("duplicate key `{name}`"));
                     continue;

@@ -9,6 +9,7 @@ use toml_parser::lexer::Token;
 use toml_parser::parser::{EventReceiver, parse_document};
 use toml_parser::{ErrorSink, ParseError, Raw, Source, Span as Place};
 
+use super::toml::beyond_integers;
 use super::tree::{Kind, Table, Value};
 use crate::source::{Span, Spanned};
 
@@ -115,13 +116,17 @@ impl<'t> Job<'t> {
     }
 
     fn put(&mut self, key: Option<Spanned<String>>, span: Span, kind: Kind) {
+        // What is read on is only parsed.
+        if !self.is_plain {
+            return;
+        }
         let bare = None;
         let value = Value { span, kind, bare };
         match (self.open.last_mut().map(|open| &mut open.items), key) {
             (Some(Items::Array(values)), None) => values.push(value),
             (Some(Items::Table(table)), Some(key)) => {
-                let is_new = table.iter().all(|(known, _)| known.value != key.value);
-                self.is_plain &= is_new && table.len() < KEYS_MAX;
+                let is_new = || table.iter().all(|(known, _)| known.value != key.value);
+                self.is_plain = table.len() < KEYS_MAX && is_new();
                 table.push((key, value));
             }
             _ => self.is_plain = false,
@@ -218,7 +223,7 @@ impl EventReceiver for Job<'_> {
             ScalarKind::Boolean(value) => Kind::Bool(value),
             ScalarKind::Integer(radix) => match i64::from_str_radix(&text, radix.value()) {
                 Ok(number) => Kind::Integer(number),
-                Err(_) => Kind::Number(text.into_owned()),
+                Err(_) => beyond_integers(&text, raw.as_str()),
             },
             ScalarKind::Float => Kind::Number(text.into_owned()),
             ScalarKind::DateTime => return self.is_plain = false,

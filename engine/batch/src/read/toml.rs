@@ -256,7 +256,7 @@ fn value(parsed: &toml::Spanned<DeValue<'_>>, excerpt: Excerpt<'_>) -> Value {
         }
         DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
             Ok(number) => Kind::Integer(number),
-            Err(_) => Kind::Number(number.as_str().to_owned()),
+            Err(_) => beyond_integers(number.as_str(), &excerpt.text[parsed.span()]),
         },
         DeValue::Float(number) => Kind::Number(number.as_str().to_owned()),
         DeValue::Boolean(value) => Kind::Bool(*value),
@@ -270,6 +270,20 @@ fn value(parsed: &toml::Spanned<DeValue<'_>>, excerpt: Excerpt<'_>) -> Value {
         span: excerpt.place(parsed.span()),
         kind,
         bare: None,
+    }
+}
+
+/// An integer of these digits that is none of 64 bits: a number as it is written, where that is in
+/// another base than ten.
+pub(super) fn beyond_integers(digits: &str, written: &str) -> Kind {
+    let is_decimal = !["0x", "0o", "0b"]
+        .iter()
+        .any(|base| written.starts_with(base));
+    match (digits, is_decimal) {
+        // The parser takes `0x` for one.
+        ("", _) => Kind::Other("a number without digits"),
+        (digits, true) => Kind::Number(digits.to_owned()),
+        (_, false) => Kind::Number(written.to_owned()),
     }
 }
 

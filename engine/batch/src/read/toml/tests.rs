@@ -145,6 +145,8 @@ const LINES: &[&str] = &[
     "x = [1, 2]",
     "count = 1",
     "cpus = 0x10",
+    "cpus = 0x",
+    "env = { A = 0xFFFFFFFFFFFFFFFFFF, B = 0b }",
     "cpus = 1_0",
     "io = 2",
     "memory = 1.5",
