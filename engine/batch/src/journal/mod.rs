@@ -261,7 +261,8 @@ impl Locked {
             _ => fs::rename(&self.folder, &old),
         };
         replaced
-            .and_then(|()| fs::create_dir(&self.folder))
+            // Whoever waits for the lock may have made one already.
+            .and_then(|()| fs::create_dir_all(&self.folder))
             .and_then(|()| sync_parent(&self.folder))
             .map_err(&system)
     }
@@ -283,7 +284,7 @@ impl Journal {
 
     /// True while what is written can be found again: nobody has removed it.
     pub(crate) fn is_there(&self) -> bool {
-        self.folder.join(self.writer.file_name()).exists()
+        self.writer.is_there()
     }
 
     /// The run has come to its end, and nothing of it is left running.
@@ -309,8 +310,14 @@ fn read(folder: &Path, salvages: bool) -> Result<Option<Known>, JournalError> {
 
 /// A folder of somebody else, in which there is no journal, gets no lock beside it either.
 fn refuse_others(folder: &Path) -> Result<(), JournalError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        // Whoever has the lock puts the journal aside just now.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(JournalError::system(folder)(error)),
+    };
     let mut other = None;
-    for entry in fs::read_dir(folder).map_err(JournalError::system(folder))? {
+    for entry in entries {
         let name = entry.map_err(JournalError::system(folder))?.file_name();
         if header::is_journals(&name) {
             return Ok(());
@@ -328,6 +335,15 @@ fn refuse_others(folder: &Path) -> Result<(), JournalError> {
 
 /// The folder itself, made if need be, whatever links lead to it.
 fn real(folder: &Path) -> io::Result<PathBuf> {
+    use io::ErrorKind::{AlreadyExists, NotFound};
+    match made(folder) {
+        // Whoever has the lock has put it aside meanwhile, and makes another.
+        Err(error) if matches!(error.kind(), NotFound | AlreadyExists) => made(folder),
+        made => made,
+    }
+}
+
+fn made(folder: &Path) -> io::Result<PathBuf> {
     if let Err(error) = fs::create_dir_all(folder) {
         // What is there and is no folder says so in better words.
         return Err(match fs::metadata(folder) {

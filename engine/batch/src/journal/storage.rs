@@ -5,8 +5,11 @@ use std::ffi::OsString;
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
+
+/// The device of a file, and its number there.
+pub(super) type Identity = (u64, u64);
 
 /// The folder of a journal.
 pub(super) trait Storage: Debug + Send {
@@ -19,6 +22,8 @@ pub(super) trait Storage: Debug + Send {
     /// Puts a file in the place of another one, at once.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// Which file has this name.
+    fn identity(&self, name: &str) -> io::Result<Identity>;
     /// Makes the names durable.
     fn sync_names(&self) -> io::Result<()>;
 }
@@ -31,6 +36,7 @@ pub(super) trait LogFile: Debug + Send {
     fn sync(&mut self) -> io::Result<()>;
     /// Takes away what is beyond.
     fn cut(&mut self, len: u64) -> io::Result<()>;
+    fn identity(&self) -> io::Result<Identity>;
 }
 
 /// A folder of this machine.
@@ -70,6 +76,10 @@ impl Storage for Disk {
         fs::remove_file(self.folder.join(name))
     }
 
+    fn identity(&self, name: &str) -> io::Result<Identity> {
+        fs::metadata(self.folder.join(name)).map(|metadata| identity(&metadata))
+    }
+
     fn sync_names(&self) -> io::Result<()> {
         File::open(&self.folder)?.sync_all()
     }
@@ -87,6 +97,14 @@ impl LogFile for File {
     fn cut(&mut self, len: u64) -> io::Result<()> {
         self.set_len(len)
     }
+
+    fn identity(&self) -> io::Result<Identity> {
+        self.metadata().map(|metadata| identity(&metadata))
+    }
+}
+
+fn identity(metadata: &fs::Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
 }
 
 /// Writes all of it, whatever the pieces.

@@ -12,7 +12,7 @@ use super::header::LEN;
 use super::reader::{self, Unreadable};
 use super::record::{Born, JobEnd, Record, RunFinished, RunStarted};
 use super::state::State;
-use super::storage::{LogFile, Storage};
+use super::storage::{Identity, LogFile, Storage};
 use super::writer::{Sizes, Writer};
 use crate::event::{Reason, Status, Summary};
 
@@ -172,6 +172,15 @@ impl Storage for Memory {
         Ok(())
     }
 
+    fn identity(&self, name: &str) -> io::Result<Identity> {
+        let inner = self.inner();
+        inner
+            .files
+            .get(name)
+            .map(identity)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
     fn sync_names(&self) -> io::Result<()> {
         self.whole_call()?;
         let mut inner = self.inner();
@@ -218,6 +227,14 @@ impl LogFile for MemoryFile {
         contents.seen.truncate(usize::try_from(len).unwrap());
         Ok(())
     }
+
+    fn identity(&self) -> io::Result<Identity> {
+        Ok(identity(&self.contents))
+    }
+}
+
+fn identity(contents: &Arc<Mutex<Contents>>) -> Identity {
+    (0, Arc::as_ptr(contents).addr() as u64)
 }
 
 const SMALL: Sizes = Sizes {
@@ -530,6 +547,23 @@ fn a_bit_that_flips_anywhere_is_named_with_its_record_and_never_believed() {
             }
         }
     }
+}
+
+#[test]
+fn a_segment_is_not_begun_among_those_of_another_run() {
+    let storage = Memory::default();
+    let mut writer = Writer::begin(Box::new(storage.clone()), SMALL).unwrap();
+    writer.start(started("first")).unwrap();
+    assert!(writer.is_there());
+    let mut other = Writer::begin(Box::new(storage.clone()), SMALL).unwrap();
+    other.start(started("second")).unwrap();
+    assert!(!writer.is_there() && other.is_there());
+    let names = storage.names();
+    let error = (0..1000)
+        .find_map(|_| writer.start(started("more")).err())
+        .expect("it is full some day");
+    assert!(error.to_string().contains("removed it"), "{error}");
+    assert_eq!(storage.names(), names);
 }
 
 #[test]

@@ -105,9 +105,14 @@ impl Writer {
         })
     }
 
-    /// The name of the file that is written to.
-    pub(super) fn file_name(&self) -> String {
-        Name::segment(self.segment).text()
+    /// True while what is written can be found under its name; also where that cannot be told.
+    pub(super) fn is_there(&self) -> bool {
+        let name = Name::segment(self.segment).text();
+        match (self.storage.identity(&name), self.file.identity()) {
+            (Ok(named), Ok(written)) => named == written,
+            (Err(error), _) => error.kind() != io::ErrorKind::NotFound,
+            (Ok(_), Err(_)) => true,
+        }
     }
 
     /// Writes that a run begins, durably.
@@ -186,6 +191,11 @@ impl Writer {
     /// on.
     fn rotate(&mut self) -> io::Result<()> {
         self.sync()?;
+        if !self.is_there() {
+            // What is in that folder now is somebody else's.
+            let error = io::Error::other("somebody has removed it while the run went on");
+            return Err(self.break_for(error));
+        }
         let header = Header {
             name: Name::segment(self.segment + 1),
             previous_len: self.len,
