@@ -24,7 +24,7 @@ use crate::event::Sink;
 use crate::joblog::JobLog;
 use crate::json::JsonLines;
 use crate::report::Report;
-use crate::run::{Control, Options, new_run_id};
+use crate::run::{Control, Options, check_room, new_run_id};
 use crate::trace::Trace;
 
 /// Runs the jobs; gives the exit code.
@@ -69,7 +69,11 @@ pub(crate) fn run(args: &RunArgs, program: &Program) -> u8 {
     match carry_out(wanted, args, program, console) {
         Ok(code) => code,
         Err(error) => {
-            say(&format!("reiver: the run cannot begin: {error}"));
+            let remedy = match error.raw_os_error() {
+                Some(libc::EMFILE) => "; raise the limit with `ulimit -n`",
+                _ => "",
+            };
+            say(&format!("reiver: the run cannot begin: {error}{remedy}"));
             exit::ENGINE_FAILED
         }
     }
@@ -100,6 +104,8 @@ fn carry_out(
             return Ok(exit::REFUSED);
         }
     };
+    // Before anything of a run before it is put aside.
+    check_room()?;
     let run_id = new_run_id();
     let prepared = match resume::prepare(wanted, args, &run_id, &control) {
         Ok(prepared) => prepared,

@@ -13,15 +13,19 @@ const HELD: usize = 4;
 /// What starting one, or looking through `/proc`, takes for a moment besides: the other ends of the
 /// pipes, a file for each stream.
 const FOR_A_MOMENT: usize = 5;
-/// What not even one attempt can do without: its leader, both ends of its pipes, and what it reads
-/// where it is given no input.
-const LEAST: usize = 6;
+/// For zygotes.
+const ZYGOTES: usize = 2;
+/// What not even one attempt can do without.
+const LEAST: usize = HELD + FOR_A_MOMENT + ZYGOTES;
+/// What a run opens before its first attempt, and after it was asked whether there is room: its journal
+/// and that one's lock, the lock of its cgroups, and what jobs read that are given nothing.
+const TO_BEGIN: usize = 4;
 /// More at once start nothing sooner.
 const MOST_TURNS: usize = 16;
 /// For the run itself and whoever reports.
 const SPARE: usize = 8;
 /// For zygotes, and for the one process that they start at a time.
-const FOR_ZYGOTES: usize = 2 + 2 + FOR_A_MOMENT;
+const FOR_ZYGOTES: usize = ZYGOTES + 2 + FOR_A_MOMENT;
 
 /// What there is room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,12 +38,28 @@ pub(super) struct Room {
     pub(super) limit: usize,
 }
 
+/// Whether a run can begin, asked before its journal is.
+///
+/// # Errors
+/// Where the limit on open files leaves no room for a job.
+pub(crate) fn check_room() -> io::Result<()> {
+    Room::of_process_but(TO_BEGIN).map(drop)
+}
+
 impl Room {
     /// The room that this process has.
     ///
     /// # Errors
     /// Where that is none.
     pub(super) fn of_process() -> io::Result<Room> {
+        Room::of_process_but(0)
+    }
+
+    /// The room that this process has once so many descriptors more are open.
+    ///
+    /// # Errors
+    /// Where that is none.
+    fn of_process_but(more: usize) -> io::Result<Room> {
         let mut limit = libc::rlimit {
             rlim_cur: 0,
             rlim_max: 0,
@@ -50,7 +70,7 @@ impl Room {
             return Err(io::Error::last_os_error());
         }
         let limit = usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX);
-        let open = open_below(limit);
+        let open = open_below(limit) + more;
         if limit < open.saturating_add(LEAST) {
             return Err(io::Error::other(format!(
                 "the limit on open files is {limit}, which leaves no room for a job; raise it with \

@@ -54,6 +54,7 @@ use cgroups::Groups;
 pub use control::Control;
 use coordinator::Coordinator;
 use descriptors::Room;
+pub(crate) use descriptors::check_room;
 use dispatch::{Dispatch, Run};
 pub use launch::close_inherited_descriptors;
 pub use leftovers::{Leftovers, boot_id, end_leftovers};
@@ -154,44 +155,57 @@ pub fn run(
     let limits = plan.limits();
     let (sender, receiver) = channel();
     // Few descriptors are for jobs rather than for their makes.
-    let (tokens, mut offer) = match Room::of_process()?.attempts {
-        ..ROOM_FOR_TOKENS => (None, Offer::default()),
-        _ => Tokens::open(limits.cpus, sender.clone()),
+    let (tokens, mut offer) = match Room::of_process() {
+        Ok(room) if room.attempts >= ROOM_FOR_TOKENS => Tokens::open(limits.cpus, sender.clone()),
+        _ => (None, Offer::default()),
     };
     offer.withhold(plan.resources());
     let slots = limits.cpus.saturating_add(limits.io) as usize;
     let slots = slots.min(plan.len()).max(1);
-    let room = Room::of_process()?;
-    if room.attempts < slots {
-        let Room {
-            attempts, limit, ..
-        } = room;
-        tracing::warn!(
-            "jobs at once: {attempts} at the most, for the limit on open files is {limit}; \
-             raise it with `ulimit -n`"
-        );
-    }
-    // What is over that waits in the engine's queue, its slots taken.
-    let engine = Engine::builder()
-        .cpu_workers(1)
-        .io_workers(0..=slots.min(room.attempts))
-        .pinning(Pinning::None)
-        .queue_capacity(Class::Io, slots)
-        .build()
-        .map_err(io::Error::other)?;
     let (done, exit_counts) = (options.done, options.exit_counts);
-    let run_id = options.run_id;
-    let tasks = Tasks::open(plan, &run_id, &options.state_folder, control, begin)?;
-    let attempts = Attempts::new(
-        run_id.clone(),
-        options.state_folder,
-        control.clone(),
-        room,
-        begin,
-        groups_for(plan, &run_id),
-        offer,
-    )?;
-    let reporter = Reporter::start(Arc::clone(plan), sinks, sender.clone())?;
+    let (run_id, state_folder) = (options.run_id, options.state_folder);
+    let ready = || -> io::Result<_> {
+        let room = Room::of_process()?;
+        if room.attempts < slots {
+            let Room {
+                attempts, limit, ..
+            } = room;
+            tracing::warn!(
+                "jobs at once: {attempts} at the most, for the limit on open files is {limit}; \
+                 raise it with `ulimit -n`"
+            );
+        }
+        // What is over that waits in the engine's queue, its slots taken.
+        let engine = Engine::builder()
+            .cpu_workers(1)
+            .io_workers(0..=slots.min(room.attempts))
+            .pinning(Pinning::None)
+            .queue_capacity(Class::Io, slots)
+            .build()
+            .map_err(io::Error::other)?;
+        let tasks = Tasks::open(plan, &run_id, &state_folder, control, begin)?;
+        let attempts = Attempts::new(
+            run_id.clone(),
+            state_folder,
+            control.clone(),
+            room,
+            begin,
+            groups_for(plan, &run_id),
+            offer,
+        )?;
+        let reporter = Reporter::start(Arc::clone(plan), sinks, sender.clone())?;
+        Ok((room, engine, tasks, attempts, reporter))
+    };
+    let (room, engine, tasks, attempts, reporter) = match ready() {
+        Ok(ready) => ready,
+        Err(error) => {
+            // Not that of a run that was killed.
+            if let Some(journal) = journal {
+                journal.close();
+            }
+            return Err(error);
+        }
+    };
     let recorder = journal
         .map(|journal| {
             let (plan, report) = (Arc::clone(plan), reporter.report.clone());

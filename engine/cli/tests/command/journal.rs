@@ -823,6 +823,36 @@ fn a_journal_that_a_job_removes_is_missed() {
 }
 
 #[test]
+fn a_journal_in_whose_place_another_run_has_begun_one_is_missed() {
+    let case = Case::new();
+    case.write(
+        "jobs",
+        "rm -r .reiver/jobs; $REIVER run others --journal .reiver/jobs/journal\necho well\n",
+    );
+    case.write("others", "echo other\n");
+    let done = case.through_shell("$REIVER run jobs -j1").expect(3);
+    let said = "somebody has removed the journal";
+    assert!(done.stderr.contains(said), "{}", done.stderr);
+    assert!(done.stderr.contains("2 succeeded"), "{}", done.stderr);
+    let shown = case.reiver(&["journal", "show", "jobs"]).expect(0).stdout;
+    assert!(shown.contains("1 succeeded"), "{shown}");
+}
+
+/// Of two, one runs, and the other is told that it does.
+#[test]
+fn runs_that_begin_at_one_moment_wait_for_no_other_reason() {
+    let case = Case::new();
+    case.write("lines", "true\n");
+    for _ in 0..40 {
+        let both = [(); 2].map(|()| case.start(&["run", "lines"]));
+        for done in both.map(Done::of) {
+            let is_told = done.code == 2 && done.stderr.contains("in use by");
+            assert!(done.code == 0 || is_told, "{done:?}");
+        }
+    }
+}
+
+#[test]
 fn a_folder_that_is_no_journals_is_left_as_it_is() {
     let case = Case::new();
     case.write("lines", "touch ran\n");

@@ -380,7 +380,7 @@ fn more_jobs_at_once_than_open_files_allow_run_all_the_same() {
         .map(|line| format!("sleep 0.01; echo {line}\n"))
         .collect();
     case.write("lines.txt", lines);
-    for limit in [16, 40, 256] {
+    for limit in [24, 40, 256] {
         let done = case
             .through_shell(&format!(
                 "ulimit -n {limit}; exec $REIVER run lines.txt -j 300"
@@ -399,22 +399,66 @@ fn more_jobs_at_once_than_open_files_allow_run_all_the_same() {
 /// Jobs that reiver has no descriptors for have not failed: they have not been tried.
 #[test]
 fn where_open_files_allow_no_job_nothing_is_run() {
-    let mut last = 0;
-    let journals = ["", "--no-journal"];
-    for (limit, journal) in (4..=24).flat_map(|limit| journals.map(|journal| (limit, journal))) {
-        let case = Case::new();
-        case.write("lines.txt", "echo 1\necho 2\n");
-        let line =
-            format!("ulimit -n {limit}; exec $REIVER run lines.txt -j2 --output json {journal}");
-        let done = case.through_shell(&line);
-        if done.code == 0 {
-            continue;
+    let plain = "{\"run\": \"echo 1\"}\n{\"run\": \"echo 2\"}\n".to_owned();
+    let all_kinds: String = [
+        "\"memory\": \"50MiB\"",
+        "\"priority\": \"P2\"",
+        "\"stdin\": \"lines.jsonl\"",
+        "\"stdout\": \"out-{seq}\", \"stderr\": \"err-{seq}\"",
+    ]
+    .map(|keys| format!("{{\"run\": \"echo 1\", {keys}}}\n"))
+    .concat();
+    for (jobs, options) in [
+        (&plain, ""),
+        (&plain, "--no-journal"),
+        (
+            &all_kinds.repeat(2),
+            "--joblog log --report page --trace trace",
+        ),
+    ] {
+        let mut last = 0;
+        for limit in 4..=28 {
+            let case = Case::new();
+            case.write("lines.jsonl", jobs);
+            case.write("log", "of the run before");
+            let line = format!(
+                "ulimit -n {limit}; exec $REIVER run lines.jsonl -j2 --output json {options}"
+            );
+            let done = case.through_shell(&line);
+            if done.code == 0 {
+                continue;
+            }
+            assert!([2, 3].contains(&done.code), "{limit} {options}: {done:?}");
+            assert_eq!(done.stdout, "", "{limit}");
+            assert_eq!(case.read("log"), "of the run before", "{limit}");
+            assert!(!case.has(".reiver/lines.jsonl/journal"), "{limit}");
+            last = limit;
         }
-        assert!([2, 3].contains(&done.code), "{limit}: {done:?}");
-        assert_eq!(done.stdout, "", "{limit}");
-        last = limit;
+        assert!((8..26).contains(&last), "{last}");
     }
-    assert!((8..20).contains(&last), "{last}");
+}
+
+#[test]
+fn numbers_beyond_all_integers_are_as_they_are_written() {
+    let job = "[[job]]\nrun = 'echo $A'\n";
+    for number in [
+        "0xFFFF_FFFF_FFFF_FFFF_FF",
+        "0x8000000000000000",
+        "0o7777777777777777777777777",
+    ] {
+        for env in [
+            format!("{job}env = {{ A = {number} }}\n"),
+            format!("{job}env.A = {number}\n"),
+        ] {
+            let done = Case::toml(&env).run().expect(0);
+            assert_eq!(done.stdout, format!("{number}\n"));
+        }
+    }
+    for env in ["env = { A = 0x }", "env.A = 0b"] {
+        let done = Case::toml(&format!("{job}{env}\n")).run().expect(2);
+        let said = "found a number without digits";
+        assert!(done.stderr.contains(said), "{}", done.stderr);
+    }
 }
 
 #[test]
