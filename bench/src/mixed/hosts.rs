@@ -7,7 +7,7 @@ use std::{iter, thread};
 
 use reiver::{Class, Priority};
 
-use super::kernel::Ask;
+use super::kernel::{self, Ask};
 use crate::case::{Task, Trouble};
 use crate::forks::rayon_pool;
 pub(super) use crate::thread_pools::Job;
@@ -199,7 +199,7 @@ fn start_threads(
         });
     }
     for granted in said.iter().take(threads) {
-        granted.map_err(|error| Trouble::Skipped(format!("the system refuses: {error}")))?;
+        kernel::granted(granted)?;
     }
     Ok(())
 }
@@ -223,8 +223,8 @@ impl Plain {
     }
 }
 
-/// Threads at a lower rank that take jobs from a channel: a lock would be held by one that does not get a
-/// CPU while whoever submits wants it.
+/// Threads at a lower rank that take jobs from a channel: a lock would often be held by one that does not get
+/// a CPU while whoever submits wants it, and that of a channel seldom is.
 #[derive(Debug)]
 struct Below(crossbeam_channel::Sender<Job>);
 
@@ -249,14 +249,15 @@ pub(super) struct Apart {
 }
 
 impl Apart {
+    /// So many threads each for urgent work and for bulk.
     pub(super) fn start(
-        task: &Task,
+        threads: usize,
         urgent: impl Fn(usize) -> Ask,
         bulk: Ask,
     ) -> Result<Apart, Trouble> {
         Ok(Apart {
-            urgent: Plain::start(task.threads, urgent)?,
-            bulk: Below::start(task.threads, bulk)?,
+            urgent: Plain::start(threads, urgent)?,
+            bulk: Below::start(threads, bulk)?,
             blocking: Plain::start(BLOCKING, |_| Ask::ORDINARY)?,
         })
     }

@@ -29,8 +29,8 @@ pub(super) enum Policy {
     Ordinary,
     /// Whatever others leave.
     Idle,
-    /// Before all others; wants privilege.
-    RealTime,
+    /// Before all others, and before those of a lower number, from 1; wants privilege.
+    RealTime(u32),
 }
 
 /// As the kernel has it; libc lacks it.
@@ -60,16 +60,16 @@ impl Ask {
         if let Some(cpu) = self.cpu {
             confine(cpu)?;
         }
-        let policy = match self.policy {
-            Policy::Ordinary => libc::SCHED_OTHER,
-            Policy::Idle => libc::SCHED_IDLE,
-            Policy::RealTime => libc::SCHED_FIFO,
+        let (policy, priority) = match self.policy {
+            Policy::Ordinary => (libc::SCHED_OTHER, 0),
+            Policy::Idle => (libc::SCHED_IDLE, 0),
+            Policy::RealTime(priority) => (libc::SCHED_FIFO, priority),
         };
         let attributes = Attributes {
             size: u32::try_from(size_of::<Attributes>()).expect("it is small"),
             policy: u32::try_from(policy).expect("policies are small numbers"),
             nice: self.nice.unwrap_or(0),
-            priority: u32::from(self.policy == Policy::RealTime),
+            priority,
             runtime: self.slice_us.unwrap_or(0) * 1000,
             ..Attributes::default()
         };
@@ -77,6 +77,11 @@ impl Ask {
         let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
         checked(result)
     }
+}
+
+/// What the system refuses cannot be measured.
+pub(super) fn granted(asked: io::Result<()>) -> Result<(), Trouble> {
+    asked.map_err(|error| Trouble::Skipped(format!("the system refuses: {error}")))
 }
 
 fn checked(result: libc::c_long) -> io::Result<()> {

@@ -10,6 +10,7 @@ mod load;
 mod work;
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use hosts::{Apart, Host, Ours, Rayon, Reiver, Strict, Tokio};
@@ -113,7 +114,11 @@ pub(crate) fn cases() -> Vec<Case> {
                 }),
                 peer("hand-written, SCHED_IDLE", |task| {
                     let _quota = kernel::Quota::of_half()?;
-                    apart(task, HALF, |_| Ask::ORDINARY, IDLE)
+                    half_apart(task)
+                }),
+                peer("that, on half the CPUs", |task| {
+                    kernel::confine_to_half()?;
+                    half_apart(task)
                 }),
             ],
         ),
@@ -222,6 +227,13 @@ fn half(task: &Task) -> Outcome {
     )
 }
 
+/// With as many threads as the standard library counts, which knows of quotas too.
+fn half_apart(task: &Task) -> Outcome {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let host = Apart::start(threads, |_| Ask::ORDINARY, IDLE)?;
+    measure(task, HALF, Arc::new(host))
+}
+
 const NICE: Ask = Ask {
     nice: Some(10),
     ..Ask::ORDINARY
@@ -234,6 +246,13 @@ const IDLE: Ask = Ask {
     policy: Policy::Idle,
     ..Ask::ORDINARY
 };
+
+fn real_time(priority: u32) -> Ask {
+    Ask {
+        policy: Policy::RealTime(priority),
+        ..Ask::ORDINARY
+    }
+}
 
 fn case(
     name: &'static str,
@@ -277,12 +296,11 @@ macro_rules! everybody {
             peer("hand-written, SCHED_IDLE", |task| {
                 apart(task, $load, |_| Ask::ORDINARY, IDLE)
             }),
-            floor(REAL_TIME, |task| {
-                let urgent = |_| Ask {
-                    policy: Policy::RealTime,
-                    ..Ask::ORDINARY
-                };
-                apart(task, $load, urgent, IDLE)
+            floor(REAL_TIME, |task| apart(task, $load, |_| real_time(1), IDLE)),
+            floor("real-time, also who submits", |task| {
+                let host = Apart::start(task.threads, |_| real_time(1), IDLE)?;
+                kernel::granted(real_time(2).apply())?;
+                measure(task, $load, Arc::new(host))
             }),
         ]
     };
@@ -314,5 +332,6 @@ fn strict(task: &Task, load: Load, has_checkpoints: bool) -> Outcome {
 }
 
 fn apart(task: &Task, load: Load, urgent: impl Fn(usize) -> Ask, bulk: Ask) -> Outcome {
-    measure(task, load, Arc::new(Apart::start(task, urgent, bulk)?))
+    let host = Apart::start(task.threads, urgent, bulk)?;
+    measure(task, load, Arc::new(host))
 }
