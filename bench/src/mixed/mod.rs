@@ -299,8 +299,10 @@ macro_rules! everybody {
             floor(REAL_TIME, |task| apart(task, $load, |_| real_time(1), IDLE)),
             floor("real-time, also who submits", |task| {
                 let host = Apart::start(task.threads, |_| real_time(1), IDLE)?;
-                kernel::granted(real_time(2).apply())?;
-                measure(task, $load, Arc::new(host))
+                submitted_in_time(task, $load, Arc::new(host))
+            }),
+            floor("reiver, who submits real-time", |task| {
+                submitted_in_time(task, $load, Arc::new(Reiver::start(task, P2)?))
             }),
         ]
     };
@@ -321,6 +323,12 @@ fn measure(task: &Task, load: Load, host: Arc<dyn Host>) -> Outcome {
     let report = load::run(host, load, lasts.max(Duration::from_millis(50)), task.seed);
     task.tell(report.figures());
     Ok(report.urgent_us)
+}
+
+/// As [`measure`], by threads that come before all of the host's.
+fn submitted_in_time(task: &Task, load: Load, host: Arc<dyn Host>) -> Outcome {
+    kernel::granted(real_time(2).apply())?;
+    measure(task, load, host)
 }
 
 fn on(task: &Task, load: Load, how: Ours) -> Outcome {
