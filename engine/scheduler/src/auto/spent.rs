@@ -2,13 +2,14 @@
 //!
 //! The kernel says how long a thread has run (its CPU clock) and how long it was able to run and had no
 //! CPU (the second field of `schedstat`, in nanoseconds; `proc(5)`, Documentation/scheduler/sched-stats).
-//! What is left of the time that has passed is what it waited for something else. Without the second a
-//! thread that computes on a full machine would seem to wait.
+//! What is left of the time that has passed is what it waited for something else, if it gave up its CPU of
+//! its own accord at all (`getrusage(2)`): else a hypervisor had that for others. Without the second a thread that
+//! computes on a full machine would seem to wait, and without the last on a machine that shares its CPUs.
 //!
 //! Where there is no such file (no `/proc`, a kernel without `CONFIG_SCHED_INFO`) or it says zeros (nobody
-//! counts, see `delayacct` in the kernel's parameters), it goes by how often the thread has given up its
-//! CPU of its own accord and how often it was taken from it (`getrusage(2)`): one that never gave it up has
-//! not waited, and else what is left is divided as these two are.
+//! counts, see `delayacct` in the kernel's parameters), it goes by how often the thread has given up its CPU
+//! and how often it was taken from it: one that never gave it up has not waited, and else what is left
+//! is divided as these two are.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -25,18 +26,8 @@ use crate::protocol::sync::{AtomicBool, Ordering};
 pub(crate) struct Spent {
     pub(crate) at: Stamp,
     pub(crate) cpu: Duration,
-    pub(crate) lost: Lost,
-}
-
-/// What is known of the time in which it did not run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lost {
-    /// So long it was able to run and had no CPU.
-    Queued(Duration),
-    /// So often it gave up its CPU, and so often that was taken.
-    Switched { gave_up: u64, taken: u64 },
-    /// It could not be read this time.
-    Unknown,
+    pub(crate) switches: Switches,
+    pub(crate) queued: Queued,
 }
 
 /// Reads the threads of an engine.
@@ -64,37 +55,47 @@ impl Gauge {
     /// so that the shortest jobs do not seem to wait.
     pub(crate) fn begin(&self) -> Spent {
         let cpu = cpu_time::of_thread();
-        let lost = self.lost();
+        let queued = self.queued();
+        // After the file, which the thread may have to wait for; in `end` before it.
+        let switches = Switches::of_thread();
         let at = Stamp::now();
-        Spent { at, cpu, lost }
+        Spent {
+            at,
+            cpu,
+            switches,
+            queued,
+        }
     }
 
     /// What the current thread has spent since; `None` where that cannot be said.
     pub(crate) fn end(&self, before: Spent) -> Option<Sample> {
         let at = Stamp::now();
-        let lost = self.lost();
+        let switches = Switches::of_thread();
+        let queued = self.queued();
         let cpu = cpu_time::of_thread();
-        Spent { at, cpu, lost }.since(before)
+        let now = Spent {
+            at,
+            cpu,
+            switches,
+            queued,
+        };
+        now.since(before)
     }
 
-    fn lost(&self) -> Lost {
+    fn queued(&self) -> Queued {
         // ORDERING: relaxed, here and below: a flag of its own.
-        if !self.lacks.load(Ordering::Relaxed) {
-            match queued(&self.schedstat) {
-                Queued::For(time) => return Lost::Queued(time),
-                Queued::Unread => return Lost::Unknown,
-                Queued::Uncounted => {}
-            }
-            if !self.lacks.swap(true, Ordering::Relaxed) {
-                tracing::warn!(
-                    "{} does not say how long threads wait for CPUs; jobs of class Auto are judged by how \
-                     often they give up theirs",
-                    self.schedstat.display()
-                );
-            }
+        if self.lacks.load(Ordering::Relaxed) {
+            return Queued::Uncounted;
         }
-        let (gave_up, taken) = cpu_time::switches_of_thread();
-        Lost::Switched { gave_up, taken }
+        let queued = queued(&self.schedstat);
+        if queued == Queued::Uncounted && !self.lacks.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "{} does not say how long threads wait for CPUs; jobs of class Auto are judged by how \
+                 often they give up theirs",
+                self.schedstat.display()
+            );
+        }
+        queued
     }
 }
 
@@ -102,29 +103,36 @@ impl Spent {
     fn since(&self, before: Spent) -> Option<Sample> {
         let computed = self.cpu.saturating_sub(before.cpu);
         let idle = self.at.since(before.at).saturating_sub(computed);
-        let waited = match (before.lost, self.lost) {
-            (Lost::Queued(before), Lost::Queued(now)) => {
+        let gave_up = self.switches.gave_up - before.switches.gave_up;
+        let taken = self.switches.taken - before.switches.taken;
+        let waited = match (before.queued, self.queued) {
+            (Queued::Unread, _) | (_, Queued::Unread) => return None,
+            _ if gave_up == 0 => Duration::ZERO,
+            (Queued::For(before), Queued::For(now)) => {
                 idle.saturating_sub(now.saturating_sub(before))
             }
-            (
-                Lost::Switched { gave_up, taken },
-                Lost::Switched {
-                    gave_up: gave_up_now,
-                    taken: taken_now,
-                },
-            ) => {
-                let gave_up = gave_up_now.saturating_sub(gave_up);
-                let all = gave_up + taken_now.saturating_sub(taken);
-                idle.mul_f64(gave_up as f64 / all.max(1) as f64)
-            }
-            _ => return None,
+            _ => idle.mul_f64(gave_up as f64 / (gave_up + taken) as f64),
         };
         Some(Sample { computed, waited })
     }
 }
 
+/// How often a thread has given up its CPU, and how often that was taken from it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Switches {
+    pub(crate) gave_up: u64,
+    pub(crate) taken: u64,
+}
+
+impl Switches {
+    fn of_thread() -> Switches {
+        let (gave_up, taken) = cpu_time::switches_of_thread();
+        Switches { gave_up, taken }
+    }
+}
+
 /// What a file `schedstat` says.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Queued {
     For(Duration),
     /// This time it could not be read, say for want of a file descriptor.
@@ -195,24 +203,51 @@ mod tests {
         let zeros = file("zeros", "0 0 0\n");
         for path in [&*zeros, "/nowhere/schedstat".as_ref()] {
             let gauge = Gauge::reading(path);
-            assert!(matches!(gauge.lost(), Lost::Switched { .. }));
+            assert_eq!(gauge.queued(), Queued::Uncounted);
             assert!(gauge.lacks.load(Ordering::Relaxed), "and is not read again");
         }
         std::fs::remove_file(zeros).unwrap();
     }
 
+    fn spent(ticks: u64, gave_up: u64, queued: Queued) -> Spent {
+        Spent {
+            at: Stamp::from_ticks(ticks),
+            cpu: Duration::ZERO,
+            switches: Switches { gave_up, taken: 0 },
+            queued,
+        }
+    }
+
+    fn queued_for(millis: u64) -> Queued {
+        Queued::For(Duration::from_millis(millis))
+    }
+
     #[test]
     fn a_reading_that_fails_once_says_nothing() {
-        let (computed, waited) = (Duration::from_millis(1), Duration::from_millis(1));
-        let spent = |ms: u64, lost| Spent {
-            at: Stamp::from_ticks(ms),
-            cpu: Duration::ZERO,
-            lost,
+        let known = spent(0, 0, queued_for(0));
+        let unknown = spent(0, 0, Queued::Unread);
+        assert_eq!(unknown.since(known), None);
+        assert_eq!(known.since(unknown), None);
+    }
+
+    #[test]
+    fn who_never_gave_up_its_cpu_has_not_waited_though_a_hypervisor_took_it() {
+        let waited = |gave_up: u64, queued: Queued| {
+            let before = spent(0, 7, queued_for(0));
+            let sample = spent(1 << 40, gave_up, queued).since(before);
+            sample.expect("both were read").waited
         };
-        let known = Lost::Queued(Duration::ZERO);
-        assert_eq!(spent(2, Lost::Unknown).since(spent(0, known)), None);
-        assert_eq!(spent(2, known).since(spent(0, Lost::Unknown)), None);
-        let _ = (computed, waited);
+        assert_eq!(waited(7, queued_for(1)), Duration::ZERO);
+        let all = waited(8, queued_for(0));
+        assert_eq!(waited(8, queued_for(1)), all - Duration::from_millis(1));
+    }
+
+    /// How long a hypervisor has had CPUs of this machine for others, up to a tick of each CPU.
+    fn stolen() -> Duration {
+        let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+        let steal = stat.split_ascii_whitespace().nth(8);
+        let ticks: u64 = steal.and_then(|ticks| ticks.parse().ok()).unwrap_or(0);
+        Duration::from_millis(10) * u32::try_from(ticks).unwrap()
     }
 
     /// Both ways of judging, of a thread that computes while twice as many as there are CPUs do, and of one
@@ -220,9 +255,11 @@ mod tests {
     #[test]
     fn who_waits_for_a_cpu_does_not_wait() {
         let threads = 2 * thread::available_parallelism().unwrap().get();
+        let tick_of_each_cpu = Duration::from_millis(5) * u32::try_from(threads).unwrap();
         for gauge in [Gauge::new(), Gauge::reading("/nowhere".as_ref())] {
             let barrier = Barrier::new(threads + 1);
             let (gauge, barrier) = (&gauge, &barrier);
+            let (begun, stolen_before) = (Instant::now(), stolen());
             let by_wall = |before: Spent| {
                 let wall = before.at.elapsed();
                 let cpu = cpu_time::of_thread() - before.cpu;
@@ -254,16 +291,22 @@ mod tests {
                     .into_iter()
                     .map(|thread| thread.join().unwrap())
                     .collect();
+                let sleeping = sleeping.join().unwrap();
+                // Who waits a moment, for the map of the memory say, and is robbed meanwhile seems to wait.
+                let robbed = match stolen() - stolen_before {
+                    Duration::ZERO => 0.0,
+                    stolen => (stolen + tick_of_each_cpu).div_duration_f64(begun.elapsed()),
+                };
                 assert!(
-                    computing.iter().all(|&(share, _)| share < 0.1),
-                    "{computing:?}"
+                    computing.iter().all(|&(share, _)| share < 0.1 + robbed),
+                    "{computing:?}, robbed of {robbed}"
                 );
                 // So the machine was full, and the clock on the wall alone would be wrong.
                 assert!(
                     computing.iter().any(|&(_, by_wall)| by_wall > 0.25),
                     "{computing:?}"
                 );
-                assert!(sleeping.join().unwrap() > 0.6);
+                assert!(sleeping > 0.6 - robbed, "{sleeping}, robbed of {robbed}");
             });
         }
     }
