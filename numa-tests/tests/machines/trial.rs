@@ -21,8 +21,9 @@ use crate::promises::{self, Ground};
 pub(crate) const TRIAL: &str = "--trial";
 /// What stands for the machine that this is, of which nobody was told anything.
 pub(crate) const THIS_MACHINE: &str = "-";
-/// A trial that takes longer hangs.
-pub(crate) const HANGS_AFTER: Duration = Duration::from_secs(60);
+/// A trial that takes longer hangs. The longest take a minute where one thread emulates all CPUs, and several
+/// where others use that thread's.
+pub(crate) const HANGS_AFTER: Duration = Duration::from_secs(600);
 /// How a trial ends that found that it cannot be held.
 const NOT_HELD: u8 = 99;
 /// An ordinary user.

@@ -19,7 +19,7 @@ use crate::requirements::Requirements;
 use crate::trial::{Ended, HANGS_AFTER};
 
 /// So long a machine may take to come up, and so long it may be silent for longer than a trial may take.
-const SILENT: Duration = Duration::from_secs(60);
+const SILENT: Duration = Duration::from_secs(300);
 /// So many lines of the console are shown.
 const TAIL_LINES: usize = 60;
 

@@ -112,8 +112,10 @@ pub(super) fn jobs_and_their_pages_are_where_they_ask(ground: &Ground) {
     let memory = ground.memory_nodes();
     let nodes = ground.topology.nodes();
     let nodes = nodes.filter(|id| memory.contains(id) && !ground.cpus_of(*id).is_empty());
-    for id in nodes {
-        for more in ["", "priority = 'P2'", "memory = '64MiB'"] {
+    // By each way in which jobs are started, on one node; an emulated machine takes seconds for each run.
+    let ways = ["", "priority = 'P2'", "memory = '64MiB'"];
+    for (number, id) in nodes.enumerate() {
+        for more in &ways[..if number == 0 { ways.len() } else { 1 }] {
             let folder = tempfile::tempdir().expect("a temporary folder");
             let file = folder.path().join("jobs.toml");
             let job = format!(
