@@ -20,7 +20,9 @@ use crate::stats::{Exhausted, PoolStats};
 /// A pool of objects: what is expensive to make or to allocate is used again.
 ///
 /// Clones are handles of the same pool. When the last of them is gone, and the last [`PooledArc`], whatever
-/// is cached is dropped, in whichever thread's cache it is.
+/// is cached is dropped, in whichever thread's cache it is. A thread that ends has the pool too until it has left its
+/// cache (joining it waits for that, a scope of threads does not), and so has one that drops what is idle at the end
+/// of an epoch: if one of them lets go last, it drops the rest.
 ///
 /// Objects belong to the node whose memory they lie in: that of the worker that made them, or of the CPU that
 /// a thread without a worker ran on then. Each takes whole cache lines (64 bytes), so that two never share
