@@ -95,17 +95,23 @@ pub(crate) fn of_process() -> Duration {
     read(libc::CLOCK_PROCESS_CPUTIME_ID).unwrap_or_default()
 }
 
-/// How often the current thread has given up its CPU to wait for something, and how often that was taken
-/// from it (`getrusage(2)`).
-pub(crate) fn switches_of_thread() -> (u64, u64) {
+/// How often a thread has given up its CPU to wait for something, and how often that was taken from it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Switches {
+    pub(crate) gave_up: u64,
+    pub(crate) taken: u64,
+}
+
+/// Of the current thread (`getrusage(2)`).
+pub(crate) fn switches_of_thread() -> Switches {
     // SAFETY: all zeros are such a value.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: it is written to.
     unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
-    (
-        usage.ru_nvcsw.cast_unsigned(),
-        usage.ru_nivcsw.cast_unsigned(),
-    )
+    Switches {
+        gave_up: usage.ru_nvcsw.cast_unsigned(),
+        taken: usage.ru_nivcsw.cast_unsigned(),
+    }
 }
 
 pub(crate) fn read(clock: libc::clockid_t) -> Option<Duration> {

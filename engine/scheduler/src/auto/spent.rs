@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::profile::Sample;
 use crate::clock::Stamp;
-use crate::cpu_time;
+use crate::cpu_time::{self, Switches};
 use crate::protocol::sync::{AtomicBool, Ordering};
 
 /// A reading of one thread.
@@ -57,7 +57,7 @@ impl Gauge {
         let cpu = cpu_time::of_thread();
         let queued = self.queued();
         // After the file, which the thread may have to wait for; in `end` before it.
-        let switches = Switches::of_thread();
+        let switches = cpu_time::switches_of_thread();
         let at = Stamp::now();
         Spent {
             at,
@@ -70,7 +70,7 @@ impl Gauge {
     /// What the current thread has spent since; `None` where that cannot be said.
     pub(crate) fn end(&self, before: Spent) -> Option<Sample> {
         let at = Stamp::now();
-        let switches = Switches::of_thread();
+        let switches = cpu_time::switches_of_thread();
         let queued = self.queued();
         let cpu = cpu_time::of_thread();
         let now = Spent {
@@ -114,20 +114,6 @@ impl Spent {
             _ => idle.mul_f64(gave_up as f64 / (gave_up + taken) as f64),
         };
         Some(Sample { computed, waited })
-    }
-}
-
-/// How often a thread has given up its CPU, and how often that was taken from it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Switches {
-    pub(crate) gave_up: u64,
-    pub(crate) taken: u64,
-}
-
-impl Switches {
-    fn of_thread() -> Switches {
-        let (gave_up, taken) = cpu_time::switches_of_thread();
-        Switches { gave_up, taken }
     }
 }
 
