@@ -76,8 +76,8 @@ fn misleading_names(sources: &[Source]) -> Vec<Diagnostic> {
     let warning = |(id, source): (SourceId, &Source)| {
         let extension = Path::new(&source.given).extension()?.to_str()?;
         let extension = extension.to_ascii_lowercase();
-        let is_misleading = ["json", "ndjson", "jsonl", "yaml", "yml", "toml"];
-        let is_misleading = is_misleading.contains(&extension.as_str());
+        let promising = ["json", "ndjson", "jsonl", "yaml", "yml", "toml"];
+        let is_misleading = promising.contains(&extension.as_str());
         (is_misleading && source.form == Form::Text && !source.is_stream).then(|| Diagnostic {
             severity: Severity::Warning,
             source: id,
