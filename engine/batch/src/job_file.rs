@@ -35,6 +35,21 @@ pub struct JobFile {
 }
 
 impl JobFile {
+    /// A file that says nothing.
+    pub fn empty(source: SourceId) -> JobFile {
+        JobFile {
+            source,
+            name: None,
+            max_fails: None,
+            limits: LimitKeys::default(),
+            pools: Vec::new(),
+            resources: Vec::new(),
+            defaults: JobKeys::default(),
+            entries: Vec::new(),
+            refused: Refused::default(),
+        }
+    }
+
     /// The file as a whole could not be read: it may hold any jobs and limits.
     pub(crate) fn nothing_was_read(&mut self) {
         self.entries.push(Entry::Unread);

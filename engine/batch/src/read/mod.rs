@@ -20,7 +20,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::job_file::{Entry, JobFile, JobKeys, LimitKeys, Refused};
+use crate::job_file::{Entry, JobFile};
 use crate::source::{Form, Source, SourceId, Span};
 
 /// Parses one file. What it finds at fault is not in the result, so a file with an error among its
@@ -42,17 +42,7 @@ pub fn read(id: SourceId, source: &Source) -> (JobFile, Vec<Diagnostic>) {
 /// [`read_jobs`] for them. Where there are entries, they are all of them.
 pub(crate) fn read_head(id: SourceId, source: &Source) -> (JobFile, Vec<Diagnostic>) {
     let mut findings = Findings::of(id);
-    let mut file = JobFile {
-        source: id,
-        name: None,
-        max_fails: None,
-        limits: LimitKeys::default(),
-        pools: Vec::new(),
-        resources: Vec::new(),
-        defaults: JobKeys::default(),
-        entries: Vec::new(),
-        refused: Refused::default(),
-    };
+    let mut file = JobFile::empty(id);
     if source.form == Form::Toml {
         match utf8_body(source, &mut findings) {
             Some(body) => toml::head(body, source.body_start(), &mut file, &mut findings),

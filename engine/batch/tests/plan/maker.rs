@@ -4,9 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use reiver::Topology;
-use reiver_batch::job_file::{
-    Entry, JobFile, JobKeys, LimitKeys, MatrixKeys, NeedKey, Refused, When,
-};
+use reiver_batch::job_file::{Entry, JobFile, JobKeys, MatrixKeys, NeedKey, When};
 use reiver_batch::plan::{Machine, Overrides, Plan, plan};
 use reiver_batch::source::Spanned;
 use reiver_batch::{Diagnostic, Form, Severity, Source, SourceId};
@@ -19,20 +17,9 @@ pub(crate) struct Maker {
 
 impl Maker {
     pub(crate) fn new(source: u32) -> Self {
-        let file = JobFile {
-            source: SourceId(source),
-            name: None,
-            max_fails: None,
-            limits: LimitKeys::default(),
-            pools: Vec::new(),
-            resources: Vec::new(),
-            defaults: JobKeys::default(),
-            entries: Vec::new(),
-            refused: Refused::default(),
-        };
         Self {
             text: Vec::new(),
-            file,
+            file: JobFile::empty(SourceId(source)),
         }
     }
 

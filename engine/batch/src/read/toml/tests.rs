@@ -6,7 +6,6 @@ use proptest::prelude::*;
 
 use super::super::Findings;
 use super::*;
-use crate::job_file::{JobKeys, LimitKeys};
 use crate::source::SourceId;
 
 /// A byte order mark's width: what is read need not begin where its file does.
@@ -16,17 +15,7 @@ const START: usize = 3;
 fn read(by: impl FnOnce(&mut JobFile, &mut Findings)) -> (JobFile, Vec<Diagnostic>) {
     let id = SourceId(0);
     let mut findings = Findings::of(id);
-    let mut file = JobFile {
-        source: id,
-        name: None,
-        max_fails: None,
-        limits: LimitKeys::default(),
-        pools: Vec::new(),
-        resources: Vec::new(),
-        defaults: JobKeys::default(),
-        entries: Vec::new(),
-        refused: Refused::default(),
-    };
+    let mut file = JobFile::empty(id);
     by(&mut file, &mut findings);
     findings.list.sort_by_key(|finding| finding.span.start);
     (file, findings.list)
