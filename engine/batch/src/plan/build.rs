@@ -8,12 +8,13 @@ use reiver::{Class, NodeId, Topology};
 
 use super::draft::Draft;
 use super::findings::{Findings, Place, place_of, source_of};
+use super::known::Known;
 use super::limits::Settled;
 use super::matrix::Matrix;
 use super::merged::Merged;
 use super::names::{self, NameIndex};
 use super::set::SetKeys;
-use super::table::{Action, Around, Base, Common, Files, Job, Join, Key, Offset, Table, TableName};
+use super::table::{Action, Around, Files, Job, Join, Key, Offset, Table, TableName};
 use super::texts::Texts;
 use super::{Machine, Overrides, Plan, Settings, limits, needs, tasks};
 use crate::diagnostic::{Diagnostic, Severity};
@@ -147,10 +148,7 @@ fn plan_files(
         left_out: Vec::new(),
         is_complete: true,
         state: None,
-        known: Known {
-            last: None,
-            plain: None,
-        },
+        known: Known::default(),
     };
     let mut read = Read::default();
     for mut file in files {
@@ -252,44 +250,6 @@ struct Builder<'s> {
     /// The `#JOB` state whose table is the last one.
     state: Option<Arc<JobKeys>>,
     known: Known,
-}
-
-/// What tables may have in common, so that they share it.
-struct Known {
-    /// Of the last table: those beside each other are mostly alike.
-    last: Option<Arc<Common>>,
-    /// Of this file's tables that state no [`OtherKeys`](crate::job_file::OtherKeys) and no needs: all of
-    /// them have what the defaults say.
-    plain: Option<Arc<Common>>,
-}
-
-impl Known {
-    fn common(
-        &mut self,
-        source: SourceId,
-        (settings, around): (Settings, Around),
-        matrix: Matrix,
-    ) -> Arc<Common> {
-        let base = self.base(source, settings, matrix);
-        let last = self.last.take().filter(|last| {
-            Arc::ptr_eq(&last.base, &base) && last.around.is_empty() && around.is_empty()
-        });
-        let common = last.unwrap_or_else(|| Arc::new(Common { base, around }));
-        Arc::clone(self.last.insert(common))
-    }
-
-    fn base(&self, source: SourceId, settings: Settings, matrix: Matrix) -> Arc<Base> {
-        let last = self.last.as_ref().map(|last| &last.base);
-        let last = last.filter(|last| last.source == source && *last.settings == settings);
-        match last {
-            Some(last) if last.matrix.is_single() && matrix.is_single() => Arc::clone(last),
-            last => Arc::new(Base {
-                source,
-                settings: last.map_or_else(|| Arc::new(settings), |last| last.settings.clone()),
-                matrix,
-            }),
-        }
-    }
 }
 
 impl Builder<'_> {

@@ -10,6 +10,7 @@ mod draft;
 mod filter;
 mod findings;
 mod identity;
+mod known;
 mod limits;
 mod machine;
 mod matrix;
