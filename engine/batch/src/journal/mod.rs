@@ -21,6 +21,7 @@ mod state;
 mod storage;
 mod writer;
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -238,20 +239,13 @@ impl Locked {
     /// Leaves an empty folder.
     fn put_aside(&self) -> Result<(), JournalError> {
         let system = JournalError::system(&self.folder);
-        let mut is_empty = true;
-        for entry in fs::read_dir(&self.folder).map_err(&system)? {
-            let name = entry.map_err(&system)?.file_name();
-            is_empty = false;
-            if !header::is_journals(&name) {
-                return Err(JournalError::NoJournal {
-                    folder: self.folder.clone(),
-                    name: name.to_string_lossy().into_owned(),
-                });
-            }
-        }
+        let names = names_in(&self.folder).map_err(&system)?;
         // An empty one is not worth the one that was put aside before.
-        if is_empty {
+        if names.is_empty() {
             return Ok(());
+        }
+        if let Some(name) = names.iter().find(|name| !header::is_journals(name)) {
+            return Err(no_journal(&self.folder, name));
         }
         let mut old = self.folder.clone().into_os_string();
         old.push(".old");
@@ -310,26 +304,29 @@ fn read(folder: &Path, salvages: bool) -> Result<Option<Known>, JournalError> {
 
 /// A folder of somebody else, in which there is no journal, gets no lock beside it either.
 fn refuse_others(folder: &Path) -> Result<(), JournalError> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
+    let names = match names_in(folder) {
         // Whoever has the lock puts the journal aside just now.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(JournalError::system(folder)(error)),
+        names => names.map_err(JournalError::system(folder))?,
     };
-    let mut other = None;
-    for entry in entries {
-        let name = entry.map_err(JournalError::system(folder))?.file_name();
-        if header::is_journals(&name) {
-            return Ok(());
+    match names.first() {
+        Some(name) if !names.iter().any(|name| header::is_journals(name)) => {
+            Err(no_journal(folder, name))
         }
-        other = Some(name);
+        _ => Ok(()),
     }
-    match other {
-        None => Ok(()),
-        Some(name) => Err(JournalError::NoJournal {
-            folder: folder.to_owned(),
-            name: name.to_string_lossy().into_owned(),
-        }),
+}
+
+fn names_in(folder: &Path) -> io::Result<Vec<OsString>> {
+    let entries = fs::read_dir(folder)?;
+    entries.map(|entry| Ok(entry?.file_name())).collect()
+}
+
+/// For want of a journal's files, or for this one, which is none.
+fn no_journal(folder: &Path, name: &OsStr) -> JournalError {
+    JournalError::NoJournal {
+        folder: folder.to_owned(),
+        name: name.to_string_lossy().into_owned(),
     }
 }
 
@@ -343,6 +340,7 @@ fn real(folder: &Path) -> io::Result<PathBuf> {
     }
 }
 
+/// As [`real`], by one who has the folder alone.
 fn made(folder: &Path) -> io::Result<PathBuf> {
     if let Err(error) = fs::create_dir_all(folder) {
         // What is there and is no folder says so in better words.
