@@ -165,6 +165,25 @@ impl Done {
     }
 }
 
+/// The jobs that started, sorted.
+pub(crate) fn started(events: &[Value]) -> Vec<String> {
+    let started = events
+        .iter()
+        .filter(|event| event["event"] == "job-started");
+    let mut names: Vec<String> = started
+        .map(|event| event["job"].as_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// How many the end of the run says have succeeded, failed, been cancelled, been skipped.
+pub(crate) fn sums(events: &[Value]) -> [usize; 4] {
+    let last = events.last().unwrap();
+    ["succeeded", "failed", "cancelled", "skipped"]
+        .map(|key| last[key].as_u64().unwrap().try_into().unwrap())
+}
+
 /// A line that starts a daemon which leaves its session, and keeps neither what it was given open nor its
 /// environment. Its number is in a file, once it is there.
 pub(crate) fn daemon_that_keeps_nothing(file: &str) -> String {

@@ -313,14 +313,6 @@ fn a_daemon_that_drops_its_environment_is_ended_with_its_attempt() {
     assert!(!lives(pid));
 }
 
-/// A line that starts what is known by nothing but its brand, with its number in `file`.
-fn daemon(file: &str) -> String {
-    format!(
-        "setsid -f env -i /bin/sh -c 'echo $$ > {file}.number; mv {file}.number {file}; \
-         exec sleep 100' >/dev/null 2>&1 </dev/null"
-    )
-}
-
 /// Of attempt 512, where the numbers of attempts in brands begin anew; by the run, or once it was killed.
 #[test]
 fn a_daemon_of_a_late_attempt_is_ended_with_it() {
@@ -328,7 +320,7 @@ fn a_daemon_of_a_late_attempt_is_ended_with_it() {
         let case = Case::toml(&format!(
             "[[job]]\nname = 'job'\nretries = 600\n\
              run = \"[ $REIVER_ATTEMPT = 512 ] || exit 1; {}; sleep 100\"\n",
-            daemon("daemon"),
+            daemon_that_keeps_nothing("daemon"),
         ));
         let mut command = case.command(["run", "jobs.toml"]);
         let mut child = command.stderr(Stdio::null()).spawn().expect("it starts");
