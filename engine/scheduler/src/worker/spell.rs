@@ -4,9 +4,9 @@
 //! holds any; then it lets other threads have the CPU; then it is to sleep. After a job that it was
 //! woken for it soon sleeps: the next one may be as long in coming.
 //!
-//! Urgent workers sleep soon, and do not let others have the CPU before: the kernel (Linux 6.6 and later)
-//! takes that as if they had run to the end of their slice, and then does not let them in when they are
-//! woken.
+//! Urgent workers sleep soon, and at once after a job that they were woken for. They do not let others have the CPU
+//! before: the kernel (Linux 6.6 and later) takes that as if they had run to the end of their slice, and then does
+//! not let them in when they are woken.
 
 use std::thread;
 
@@ -33,34 +33,43 @@ impl Spell {
     /// The first, before anything was found.
     pub(super) fn of(takes: Takes, rank: Rank) -> Spell {
         let most = match takes {
-            Takes::Forks => Spell::SPINNING + Spell::YIELDING,
-            Takes::All | Takes::Own => Spell::AFTER_A_JOB,
+            Takes::Forks => Spell::in_flow(rank),
+            Takes::All | Takes::Own => Spell::if_woken(rank),
         };
         Spell {
             searches: 0,
-            most: Spell::at_most(most, rank),
+            most,
             has_slept: false,
             rank,
         }
     }
 
-    fn at_most(searches: u32, rank: Rank) -> u32 {
+    /// How often it searches where one thing has followed the other.
+    fn in_flow(rank: Rank) -> u32 {
         match rank {
-            Rank::Urgent => searches.min(Spell::AFTER_A_JOB),
-            Rank::Ordinary | Rank::Background => searches,
+            Rank::Urgent => Spell::AFTER_A_JOB,
+            Rank::Ordinary | Rank::Background => Spell::SPINNING + Spell::YIELDING,
+        }
+    }
+
+    /// After what it was woken for.
+    fn if_woken(rank: Rank) -> u32 {
+        match rank {
+            Rank::Urgent => 0,
+            Rank::Ordinary | Rank::Background => Spell::AFTER_A_JOB,
         }
     }
 
     /// What it found has ended it; this is the next.
     pub(super) fn after(&self, task: &Task) -> Spell {
         let most = match task {
-            Task::Fork(_) => Spell::SPINNING + Spell::YIELDING,
-            Task::Job(_) | Task::Help(_) if self.has_slept => Spell::AFTER_A_JOB,
-            Task::Job(_) | Task::Help(_) => Spell::SPINNING + Spell::YIELDING,
+            Task::Fork(_) => Spell::in_flow(self.rank),
+            Task::Job(_) | Task::Help(_) if self.has_slept => Spell::if_woken(self.rank),
+            Task::Job(_) | Task::Help(_) => Spell::in_flow(self.rank),
         };
         Spell {
             searches: 0,
-            most: Spell::at_most(most, self.rank),
+            most,
             has_slept: false,
             rank: self.rank,
         }
