@@ -160,6 +160,12 @@ impl Node {
         self.jobs.iter().any(|jobs| !jobs.is_empty())
     }
 
+    /// One of its idle threads is about to be woken.
+    fn note_wake(&mut self) {
+        self.idle -= 1;
+        self.wakes += 1;
+    }
+
     fn push(&mut self, priority: Priority, job: Ref<dyn AnyJob>) {
         let jobs = &mut self.jobs[priority as usize];
         if priority == Priority::P2 && jobs.is_empty() {
@@ -235,6 +241,16 @@ impl State {
             member.is_fresh |= !is_idle;
         }
     }
+}
+
+/// Who may begin one job more.
+#[derive(Debug)]
+enum Admitted {
+    Nobody,
+    /// A thread of this node, which is to be woken, under the lock or after it.
+    Idle(usize),
+    /// One that is to be started at this node.
+    New(usize),
 }
 
 /// What a newly queued job needs.
@@ -321,7 +337,7 @@ impl Io {
     pub(crate) fn push(&self, near: &[usize], job: Ref<dyn AnyJob>) -> Wanted {
         let mut state = self.state();
         state.nodes[near[0]].push(job.meta().priority, job);
-        let wanted = self.admit(&mut state, near);
+        let admitted = self.admit(&mut state, near);
         let sleeps = match state.regulator {
             Regulator::Awake => false,
             Regulator::Lazy => !state.has_place(),
@@ -331,14 +347,16 @@ impl Io {
             state.regulator = Regulator::Awake;
             self.looks.notify_one();
         }
-        wanted
+        // Who is woken wants it at once.
+        drop(state);
+        self.carry_out(admitted)
     }
 
     /// There is a job more, or a place: somebody begins one, if there are both.
-    fn admit(&self, state: &mut State, near: &[usize]) -> Wanted {
+    fn admit(&self, state: &mut State, near: &[usize]) -> Admitted {
         let home = near[0];
         if !state.has_place() {
-            return Wanted::Nothing;
+            return Admitted::Nobody;
         }
         let has_idle = |state: &State, node: usize| state.nodes[node].idle > 0;
         let idle = if has_idle(state, home) {
@@ -346,14 +364,25 @@ impl Io {
         } else if state.threads < self.most_threads(state) {
             state.threads += 1;
             self.note_threads(state);
-            return Wanted::Thread(home);
+            return Admitted::New(home);
         } else {
             near.iter().copied().find(|&node| has_idle(state, node))
         };
-        if let Some(node) = idle {
-            self.wake(state, node);
+        idle.map_or(Admitted::Nobody, |node| {
+            state.nodes[node].note_wake();
+            Admitted::Idle(node)
+        })
+    }
+
+    fn carry_out(&self, admitted: Admitted) -> Wanted {
+        match admitted {
+            Admitted::Nobody => Wanted::Nothing,
+            Admitted::Idle(node) => {
+                self.woken[node].notify_one();
+                Wanted::Nothing
+            }
+            Admitted::New(node) => Wanted::Thread(node),
         }
-        Wanted::Nothing
     }
 
     fn note_threads(&self, state: &State) {
@@ -366,13 +395,6 @@ impl Io {
         self.counts
             .each_ref()
             .map(|count| count.load(Ordering::Relaxed))
-    }
-
-    /// Wakes an idle thread of a node that has one.
-    fn wake(&self, state: &mut State, node: usize) {
-        state.nodes[node].idle -= 1;
-        state.nodes[node].wakes += 1;
-        self.woken[node].notify_one();
     }
 
     /// True once the system has refused a thread.
@@ -406,7 +428,8 @@ impl Io {
         self.note_threads(state);
         let idle = state.nodes.iter().position(|node| node.idle > 0);
         if let Some(node) = idle.filter(|_| state.has_jobs()) {
-            self.wake(state, node);
+            state.nodes[node].note_wake();
+            self.woken[node].notify_one();
         }
     }
 
@@ -423,7 +446,9 @@ impl Io {
         }
         state.replaced += 1;
         let waits = state.nodes.iter().position(Node::has_jobs);
-        Some(waits.map_or(Wanted::Nothing, |node| self.admit(&mut state, &near[node])))
+        let admitted = waits.map(|node| self.admit(&mut state, &near[node]));
+        drop(state);
+        Some(admitted.map_or(Wanted::Nothing, |admitted| self.carry_out(admitted)))
     }
 
     pub(crate) fn is_mostly_replaced(&self) -> bool {
@@ -595,7 +620,8 @@ impl Io {
                 if !state.has_place() {
                     return wanted;
                 }
-                wanted.extend(self.admit(&mut state, &near[node]).thread());
+                let admitted = self.admit(&mut state, &near[node]);
+                wanted.extend(self.carry_out(admitted).thread());
             }
         }
         wanted
