@@ -229,20 +229,22 @@ struct Occupied {
 
 impl Occupied {
     fn new(engine: &Engine, workers: usize) -> Occupied {
-        let holds = (0..workers).map(|_| {
+        let mut held = Vec::new();
+        while held.len() < workers {
             let (go, wait) = sync_channel::<()>(0);
             let (says, begun) = channel();
             let job = engine.job().priority(Priority::P2).submit(move |_| {
-                says.send(()).unwrap();
-                let _ = wait.recv();
+                // Where they are slow to come, an ordinary one does it.
+                let is_background = kind() != "reiver-cpu";
+                says.send(is_background).unwrap();
+                if is_background {
+                    let _ = wait.recv();
+                }
             });
             drop(job.unwrap());
-            begun.recv().unwrap();
-            go
-        });
-        Occupied {
-            held: holds.collect(),
+            held.extend(begun.recv().unwrap().then_some(go));
         }
+        Occupied { held }
     }
 }
 
