@@ -1,6 +1,7 @@
 //! Whether a worker may still use the CPUs that it was put on. They can be taken from it, by a cpuset or
 //! when they go offline: then the kernel moves it to others, and its work is done there. The engine says
-//! so, and goes on.
+//! so, and goes on. Once they are there again it is put back: the kernel does that too, but not with a thread that
+//! woke while they went (Linux forgets in `select_fallback_rq` what was asked for it).
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -76,7 +77,11 @@ impl Footing {
         let Ok(cpus) = place::thread_affinity() else {
             return;
         };
-        let is_displaced = cpus != *before;
+        let is_displaced = !before.is_subset(&cpus);
+        if !is_displaced && cpus != *before {
+            // Refused, it is looked at again.
+            let _ = place::set_thread_affinity(before);
+        }
         if is_displaced == self.is_displaced.replace(is_displaced) {
             return;
         }

@@ -1,8 +1,12 @@
 use std::sync::Barrier;
+use std::thread;
+use std::time::Duration;
 
 use reiver::{Class, Engine, NodeId, Pinning, Topology};
+use reiver_topology::{CpuSet, place};
 
 use crate::engine;
+use crate::watchdog::watched;
 
 /// What `/proc` says of the calling thread's CPUs.
 fn allowed() -> String {
@@ -48,6 +52,30 @@ fn pinned_to_cores_each_worker_has_one_cpu_of_its_own() {
         seen.iter().all(|cpus| cpus.parse::<u32>().is_ok()),
         "{seen:?}"
     );
+}
+
+/// The kernel does the second for threads that were asleep while their CPUs were away, and forgets others.
+#[test]
+fn a_worker_stays_where_it_was_moved_until_its_own_cpus_are_there_again() {
+    watched();
+    let all = place::thread_affinity().unwrap();
+    let builder = Engine::builder().cpu_workers(1);
+    let engine = builder.pinning(Pinning::Core).build().unwrap();
+    let of_worker = || engine.install(|| place::thread_affinity().unwrap());
+    let own = of_worker();
+    let others: CpuSet = all.iter().filter(|&cpu| !own.contains(cpu)).collect();
+    if !others.is_empty() {
+        engine.install(|| place::set_thread_affinity(&others).unwrap());
+        // It looks every tenth of a second.
+        for _ in 0..30 {
+            thread::sleep(Duration::from_millis(10));
+            assert_eq!(of_worker(), others);
+        }
+    }
+    engine.install(|| place::set_thread_affinity(&all).unwrap());
+    while of_worker() != own {
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]
