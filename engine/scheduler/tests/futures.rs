@@ -157,7 +157,8 @@ fn a_deadline_ends_it_queued_or_running() {
     let ran = begun.blocking_recv().is_ok();
     match outcome {
         Err(JobError::DeadlineExceeded { phase }) => {
-            assert_eq!(phase == Phase::Running, ran);
+            // It may have been late on its way to the first poll.
+            assert!(!ran || phase == Phase::Running);
         }
         other => panic!("{other:?}"),
     }

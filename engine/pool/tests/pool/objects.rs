@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use reiver_pool::{Pool, Pooled, PooledArc, Recycle};
+use reiver_topology::Topology;
 
 use crate::watchdog::watched;
 
@@ -26,10 +27,13 @@ impl Drop for Counted {
     }
 }
 
+/// A pool of such, of one node: on whichever threads run, they share their objects.
 pub(crate) fn counted() -> (Arc<AtomicUsize>, Pool<Counted>) {
     let live = Arc::new(AtomicUsize::new(0));
     let alive = Arc::clone(&live);
-    (live, Pool::builder(move || Counted::new(&alive)).build())
+    let builder = Pool::builder(move || Counted::new(&alive));
+    let machine = Topology::synthetic("PU:1").unwrap();
+    (live, builder.topology(machine).build())
 }
 
 #[test]
@@ -187,7 +191,7 @@ fn a_detached_object_leaves_room() {
 fn a_forgotten_guard_costs_room_alone() {
     let live = Arc::new(AtomicUsize::new(0));
     let alive = Arc::clone(&live);
-    let machine = reiver_topology::Topology::synthetic("PU:1").unwrap();
+    let machine = Topology::synthetic("PU:1").unwrap();
     let pool = Pool::builder(move || Counted::new(&alive))
         .capacity_per_node(2)
         .topology(machine)

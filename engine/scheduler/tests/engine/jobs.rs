@@ -5,6 +5,7 @@ use std::sync::mpsc::{channel, sync_channel};
 use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
+use std::time::Duration;
 
 use reiver::{
     BuildError, Class, Engine, JobContext, JobError, JobHandle, NodeId, Priority, SubmitError,
@@ -296,6 +297,7 @@ fn of_jobs_that_block_the_urgent_run_first() {
     let engine = Engine::builder()
         .cpu_workers(1)
         .io_workers(1..=1)
+        .background_patience(Duration::from_secs(3600))
         .build()
         .unwrap();
     let mixed = [P2, P1, P0, P2, P0, P1, P1, P0, P2];
