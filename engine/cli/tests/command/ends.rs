@@ -119,7 +119,7 @@ fn a_timeout_ends_nothing_that_others_start_meanwhile() {
 #[test]
 fn a_timeout_is_of_one_attempt_and_is_tried_again() {
     let case = Case::toml(
-        "[[job]]\nname = 'slow'\ntimeout = '150ms'\nretries = 2\n\
+        "[[job]]\nname = 'slow'\ntimeout = '1500ms'\nretries = 2\n\
          run = '[ $REIVER_ATTEMPT = 3 ] || exec sleep 100'",
     );
     let (events, done) = case.events(&[]);
@@ -148,7 +148,7 @@ fn a_timeout_is_of_one_attempt_and_is_tried_again() {
 #[test]
 fn who_cleans_up_on_term_is_given_the_time() {
     let case = Case::toml(
-        "[[job]]\ntimeout = '100ms'\nrun = 'trap \"sleep 0.3; touch cleaned; exit 0\" TERM; \
+        "[[job]]\ntimeout = '1500ms'\nrun = 'trap \"sleep 0.3; touch cleaned; exit 0\" TERM; \
          while :; do sleep 0.05; done'",
     );
     let done = case.run().expect(1);

@@ -188,7 +188,7 @@ fn the_job_log_has_the_columns_of_gnu_parallel() {
 #[test]
 fn a_job_that_fails_while_it_waits_for_a_retry_started_when_its_last_attempt_did() {
     let case = Case::toml(
-        "[[job]]\nname = 'late'\nrun = 'false'\nretries = { count = 1, delay = '1h' }\ndeadline = '1500ms'\n",
+        "[[job]]\nname = 'late'\nrun = 'false'\nretries = { count = 1, delay = '1h' }\ndeadline = '4s'\n",
     );
     let (events, done) = case.events(&["--joblog", "log"]);
     done.expect(1);

@@ -165,10 +165,10 @@ fn nothing_starts_while_the_load_is_above_the_limit() {
 fn a_deadline_ends_what_runs_and_what_waits_and_is_not_tried_again() {
     let case = Case::toml(
         "[defaults]\nretries = 3\n\
-         [[job]]\nname = 'runs'\nrun = 'echo run >> runs; sleep 60'\ndeadline = '300ms'\n\
-         [[job]]\nname = 'needs'\nrun = 'touch never'\nneeds = ['runs']\ndeadline = '200ms'\n\
+         [[job]]\nname = 'runs'\nrun = 'echo run >> runs; sleep 60'\ndeadline = '1500ms'\n\
+         [[job]]\nname = 'needs'\nrun = 'touch never'\nneeds = ['runs']\ndeadline = '1s'\n\
          [[job]]\nname = 'after'\nrun = 'touch after'\nneeds = [{ job = 'needs', when = 'failure' }]\n\
-         [[job]]\nname = 'retries'\nrun = 'exit 7'\nretries = { count = 9, delay = '1h' }\ndeadline = '2s'\n",
+         [[job]]\nname = 'retries'\nrun = 'exit 7'\nretries = { count = 9, delay = '1h' }\ndeadline = '4s'\n",
     );
     let (events, done) = case.events(&["--joblog", "log"]);
     let done = done.expect(1);
