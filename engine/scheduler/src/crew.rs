@@ -140,6 +140,13 @@ impl Crew {
         let with_spares = with_spares
             .map(|(mates, spares)| mates.iter().copied().chain(spares.clone()).collect());
         let sleepers = Sleepers::new(with_spares.collect(), eager);
+        let sleepers = if rank == Rank::Urgent && machine.topology.is_this_machine() {
+            // Whoever submits is not to be stopped by whom it wakes.
+            let twin = |worker: usize| worker.checked_sub(count).map(|spare| twins[spare].1);
+            sleepers.apart(|worker| seats[twin(worker).unwrap_or(worker)].cpu)
+        } else {
+            sleepers
+        };
 
         let (mut workers, mut faces) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for (index, seat) in seats.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! The sleep protocol in every interleaving: nobody sleeps beside work that he could do, unless he has
 //! been woken. `src/protocol/sleep/README.md` says which claim each model checks.
 //!
-//! A [`Machine`] does what `worker/` and `shared.rs` do around the protocol. Its queues stand in for
+//! A [`Machine`] does what `worker/` and `shared/` do around the protocol. Its queues stand in for
 //! injectors and deques: they say how much lies there, by relaxed operations, so that only the fences
 //! of the protocol order them; what `crossbeam` orders on its own is not relied on. A parker is its
 //! token. A worker that has found something works to the end of the model, as in a long leaf; one whose

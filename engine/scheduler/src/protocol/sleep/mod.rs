@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
+use reiver_topology::{CpuId, place};
 
 use crate::protocol::barrier;
 use crate::protocol::sync::{AtomicU64, Ordering, fence_needed};
@@ -18,6 +19,8 @@ use crate::protocol::sync::{AtomicU64, Ordering, fence_needed};
 pub struct Sleepers {
     nodes: Box<[Node]>,
     demand: Demand,
+    /// Seats are known: see [`Sleepers::apart`].
+    is_apart: bool,
 }
 
 /// How many workers have nothing to do, and how many of them are awake and searching. In a block of
@@ -39,6 +42,8 @@ const EAGER: u64 = 1 << 63;
 struct Node {
     /// The numbers of its workers; bit `b` of word `w` is that of worker `workers[64 w + b]`.
     workers: Box<[usize]>,
+    /// The CPU of each of their seats, where that matters.
+    cpus: Box<[CpuId]>,
     /// By [`Sleep`].
     words: [Box<[AtomicU64]>; 2],
 }
@@ -92,6 +97,7 @@ impl Sleepers {
             };
             Node {
                 words: [words(), words()],
+                cpus: Box::default(),
                 workers: workers.into(),
             }
         };
@@ -99,7 +105,17 @@ impl Sleepers {
         Sleepers {
             nodes: workers_of_node.into_iter().map(node).collect(),
             demand: Demand(Arc::new(CachePadded::new(demand))),
+            is_apart: false,
         }
+    }
+
+    /// Whoever wakes takes a worker with a seat at its own CPU last among those of a node.
+    pub fn apart(mut self, cpu_of: impl Fn(usize) -> CpuId) -> Sleepers {
+        self.is_apart = true;
+        for node in &mut self.nodes {
+            node.cpus = node.workers.iter().map(|&worker| cpu_of(worker)).collect();
+        }
+        self
     }
 
     /// What forks read.
@@ -226,10 +242,11 @@ impl Sleepers {
 
     /// After a fence.
     fn nearest(&self, nodes: impl Iterator<Item = usize> + Clone) -> Option<usize> {
+        let here = self.is_apart.then(place::current_cpu).flatten();
         [Sleep::Idle, Sleep::Waiting]
             .into_iter()
             .flat_map(|sleep| nodes.clone().map(move |node| (sleep, node)))
-            .find_map(|(sleep, node)| self.nodes[node].claim(sleep))
+            .find_map(|(sleep, node)| self.nodes[node].claim(sleep, here))
     }
 }
 
@@ -243,13 +260,24 @@ fn searching(sleep: Sleep) -> u64 {
 }
 
 impl Node {
-    fn claim(&self, sleep: Sleep) -> Option<usize> {
+    /// One of those asleep, one with a seat `here` last.
+    fn claim(&self, sleep: Sleep, here: Option<CpuId>) -> Option<usize> {
+        let apart = here.and_then(|cpu| self.claim_of(sleep, |word| !self.seated_at(cpu, word)));
+        apart.or_else(|| self.claim_of(sleep, |_| u64::MAX))
+    }
+
+    /// One of those asleep whose bits are `among` those of a word.
+    fn claim_of(&self, sleep: Sleep, among: impl Fn(usize) -> u64) -> Option<usize> {
         for (index, word) in self.words[sleep as usize].iter().enumerate() {
             // ORDERING: relaxed: the fence of the caller orders it after the push, and the
             // read-modify-write below decides who takes the worker.
             let mut sleeping = word.load(Ordering::Relaxed);
-            while sleeping != 0 {
-                let lowest = sleeping & sleeping.wrapping_neg();
+            if sleeping == 0 {
+                continue;
+            }
+            let among = among(index);
+            while sleeping & among != 0 {
+                let lowest = 1 << (sleeping & among).trailing_zeros();
                 sleeping = word.fetch_and(!lowest, Ordering::Relaxed);
                 if sleeping & lowest != 0 {
                     let bit = lowest.trailing_zeros() as usize;
@@ -258,6 +286,14 @@ impl Node {
             }
         }
         None
+    }
+
+    /// The bits in a word of the workers with a seat at that CPU.
+    fn seated_at(&self, cpu: CpuId, word: usize) -> u64 {
+        let seats = self.cpus.iter().skip(word * 64).take(64).enumerate();
+        seats
+            .filter(|(_, seat)| **seat == cpu)
+            .fold(0, |bits, (bit, _)| bits | 1 << bit)
     }
 }
 
@@ -278,6 +314,21 @@ mod tests {
         assert_eq!(claim(&[1, 2]), None);
         sleepers.retract(bit(0, 1), Sleep::Idle);
         assert_eq!(claim(&[0]), None);
+    }
+
+    #[test]
+    fn who_has_a_seat_here_is_claimed_last() {
+        let sleepers = Sleepers::new(vec![(0..70).collect()], false);
+        // Two of them, as of a worker and its spare.
+        let mut seats: Vec<CpuId> = (0..70).map(CpuId).collect();
+        seats[66] = CpuId(3);
+        let sleepers = sleepers.apart(|worker| seats[worker]);
+        for worker in [3, 5, 66, 69] {
+            sleepers.announce(sleepers.bit(0, worker), Sleep::Idle);
+        }
+        let claim = || sleepers.nodes[0].claim(Sleep::Idle, Some(CpuId(3)));
+        let claimed = [claim(), claim(), claim(), claim(), claim()];
+        assert_eq!(claimed, [Some(5), Some(69), Some(3), Some(66), None]);
     }
 
     #[test]
