@@ -98,16 +98,8 @@ impl Asyncs {
 
     /// Ends those that have not begun, and wakes the others; gives how many were ended.
     pub(crate) fn end_queued(&self, shared: &Shared) -> usize {
-        let jobs: Vec<_> = self.live().values().map(|live| live.job.clone()).collect();
-        let ended = jobs.into_iter().map(|job| {
-            let mut ended = 0;
-            contain(|| {
-                ended = job.end_queued(Interrupted::ShutDown, Some(shared));
-                drop(job);
-            });
-            ended
-        });
-        ended.sum()
+        let jobs = self.live().values().map(|live| live.job.clone()).collect();
+        shared.end_unbegun(jobs)
     }
 
     /// Has all futures polled, to see what they are told.

@@ -161,7 +161,8 @@ impl EngineBuilder {
     /// How many threads run jobs of class [`Io`](Class::Io), in all: at least the first number once
     /// they have been started, at most the second, not counting those that wait for what this engine does,
     /// in [`JobHandle::join`](crate::JobHandle::join) say: others take their places, up to 256. They start
-    /// as jobs come. Default: 0 to 512.
+    /// as jobs come, and the one that worked last works next: those that are not needed end once they have
+    /// had nothing to do for 10 s. Default: 0 to 512.
     pub fn io_workers(mut self, workers: RangeInclusive<usize>) -> Self {
         self.io_workers = workers;
         self
@@ -379,7 +380,7 @@ impl EngineBuilder {
         let rooms =
             [0, 1, 2, 3].map(|class: usize| Room::new(self.capacity[class], self.when_full[class]));
         let patience = options.background_patience;
-        let hybrid = [Pool::Hybrid, Pool::UrgentHybrid]
+        let hybrid = [Pool::Hybrid, Pool::UrgentHybrid, Pool::BackgroundHybrid]
             .map(|pool| Io::hybrid(pool, nodes, wanted, *self.io_workers.end(), patience));
         let shared = Arc::new(Shared::new(
             machine,

@@ -8,14 +8,15 @@ pub enum Class {
     Cpu,
     /// Blocks: reads, writes, waits. Runs on elastic threads that never hold up computing ones.
     Io,
-    /// Computes and blocks by turns. Runs on elastic threads of its own, those of P0 apart: as many at once
-    /// as there are CPU workers, and one more for each that blocks just now, up to as many as
+    /// Computes and blocks by turns. Runs on elastic threads of its own, of each priority others: as many of
+    /// these at once as there are CPU workers, and one more for each that blocks just now, up to as many as
     /// [`io_workers`](crate::EngineBuilder::io_workers) allows. Who blocks is seen within a millisecond or
     /// some, and shown by [`Metrics::hybrid_threads`](crate::Metrics::hybrid_threads).
     ///
-    /// P2 is taken after P1, and once in a [`background_patience`](crate::EngineBuilder::background_patience)
-    /// before it; it is not preempted, as it is in class Cpu. What such a job forks runs on the workers of
-    /// its priority.
+    /// Those of P2 are threads of the background, as in class Cpu, but are not paced inside a CPU quota. Where
+    /// none of their jobs was taken for [`background_patience`](crate::EngineBuilder::background_patience), one
+    /// that waits is done by a thread of P1, and so is one that such a thread waits for. What a job of this
+    /// class forks runs on the workers of its priority.
     Hybrid,
     /// Unknown: the engine finds out. Jobs of a [`name`](crate::JobBuilder::name), or where they have none those
     /// of a type of closure, begin as Hybrid. The engine measures what share of the time that a CPU was
@@ -36,8 +37,8 @@ pub enum Class {
 }
 
 /// How urgent a job is. Jobs of class [`Io`](Class::Io) are taken in this order, with P2 once
-/// in a while before the others; those of class
-/// [`Cpu`](Class::Cpu) have threads of their own for each priority, one a CPU, so that the kernel lets
+/// in a while before the others; those of class [`Cpu`](Class::Cpu), one a CPU, and of class
+/// [`Hybrid`](Class::Hybrid) have threads of their own for each priority, so that the kernel lets
 /// urgent work in where less urgent work runs, in the middle of it. Those of P0 and P2 start with the
 /// first job of theirs.
 ///

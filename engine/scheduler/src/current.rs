@@ -434,7 +434,7 @@ impl Current {
     fn is_for(&self, meta: &Meta) -> bool {
         match (&self.role, Pool::of(meta)) {
             (Role::Cpu(_), pool) => pool.is_none(),
-            (Role::Io(_), pool) => pool == Some(self.pool),
+            (Role::Io(_), pool) => pool.is_some_and(|pool| self.pool.does(pool)),
         }
     }
 
@@ -515,7 +515,9 @@ pub(crate) fn unstopped_later(what: impl FnOnce() + Send + 'static) {
 #[inline]
 fn engine_of_stoppable() -> Option<Arc<Shared>> {
     let engine = |current: Option<&Current>| Some(Arc::clone(current?.engine.shared()));
-    is_stoppable().then(|| Current::with(engine)).flatten()
+    let engine = is_stoppable().then(|| Current::with(engine)).flatten();
+    // One without threads has no spawner.
+    engine.filter(|engine| !engine.threadless)
 }
 
 /// Runs what blocks.

@@ -1,9 +1,11 @@
 //! Threads for jobs that compute and block by turns: as many of them are in a job as there are CPU
 //! workers, and one more for each that blocks.
 //!
-//! They are the elastic threads of [`io`](crate::io), in two pools: those of P0, and those of P1 and P2,
-//! which yield to urgent work as ordinary workers do. What bounds a pool is how many of its threads may be
-//! in a job at once, its places; a thread that finds none free sleeps, and ends after a while.
+//! They are the elastic threads of [`io`](crate::io), in three pools: those of P0, those of P1, which yield
+//! to urgent work as ordinary workers do, and those of P2, which the kernel may stop at any step, as
+//! background workers; what these want of their pool the spawner does for them, for the lock of it is also
+//! that of whoever submits. What bounds a pool is how many of its threads may be in a job at once, its places;
+//! a thread that finds none free sleeps, and ends after a while.
 //!
 //! One thread a pool, its regulator, sets the places. It looks at the threads that are in jobs: what share
 //! of the time since its last look each was blocked is what it neither computed nor waited for a CPU. The
@@ -11,7 +13,8 @@
 //! not blocked, whatever that says. The sum, rounded, is how many are blocked. While jobs wait and no place
 //! is free it looks every millisecond, or, where there are many threads, so seldom that it takes a tenth of
 //! a CPU at the most; else ten times a second while any job runs, for the metrics. While none does it
-//! sleeps.
+//! sleeps. That of the background also gives a job of each node where none was taken for too long to the
+//! ordinary threads.
 //!
 //! Where `/proc` cannot be read a thread is blocked that has not computed at all for a while.
 
@@ -33,7 +36,7 @@ const REST_PER_LOOK: u32 = 10;
 /// Between two looks for the metrics.
 const LAZY: Duration = Duration::from_millis(100);
 /// A thread that has not computed for so long is blocked, where more is not known: beside as many others
-/// as one has CPUs it would have had one in between.
+/// as one has CPUs it would have had one in between. One of the background need not, and seems blocked then.
 const STILL: Duration = Duration::from_millis(50);
 
 /// A thread of a pool, for others to read.
@@ -153,10 +156,24 @@ pub(crate) fn regulate(shared: &Arc<Shared>, pool: Pool) {
     let mut pause = SHORT;
     while let Some(threads) = io.next_look(pause, LAZY) {
         let begun = Stamp::now();
+        if pool == Pool::BackgroundHybrid {
+            relieve(shared, io);
+        }
         let blocked = looks.blocked("/proc".as_ref(), &threads);
         let wanted = io.set_blocked(blocked, &shared.machine.near);
         pause = (begun.elapsed() * REST_PER_LOOK).max(SHORT);
         ask(shared, pool, wanted);
+    }
+}
+
+/// Where the background has taken none of its jobs for too long, ordinary threads do one of them.
+fn relieve(shared: &Arc<Shared>, background: &Io) {
+    for (node, job) in background.take_overdue() {
+        let ordinary = shared.pool(Pool::Hybrid);
+        let wanted = ordinary.push_overdue(&shared.machine.near[node], job);
+        // It lay in no queue meanwhile.
+        shared.end_queued_if_ending();
+        ask(shared, Pool::Hybrid, wanted.thread());
     }
 }
 
@@ -167,7 +184,7 @@ pub(crate) fn do_without(shared: &Arc<Shared>, pool: Pool) {
     ask(shared, pool, wanted);
 }
 
-fn ask(shared: &Arc<Shared>, pool: Pool, wanted: Vec<usize>) {
+fn ask(shared: &Arc<Shared>, pool: Pool, wanted: impl IntoIterator<Item = usize>) {
     for node in wanted {
         let request = Request::Io(Arc::downgrade(shared), pool, node);
         shared.spawner.ask(request);
@@ -180,6 +197,11 @@ mod tests {
     use std::sync::mpsc::channel;
     use std::thread;
     use std::time::Instant;
+
+    use crate::cell::{AnyJob, Outcome};
+    use crate::protocol::refs::Ref;
+    use crate::room::Entry;
+    use crate::{Class, Engine, JobError, Priority};
 
     fn seen(at: u64, cpu: u64, queued: Option<u64>, state: State) -> Seen {
         let start = Stamp::now();
@@ -273,5 +295,52 @@ mod tests {
                 assert!(is_right, "{blocked:?} in {}", proc.display());
             });
         }
+    }
+
+    /// A background job that has been admitted and lies nowhere yet.
+    fn admitted<T: Send + 'static>(
+        engine: &Engine,
+        body: impl FnOnce() -> T + Send + 'static,
+    ) -> (Ref<dyn AnyJob>, Ref<dyn Outcome<T>>) {
+        let job = engine.job().class(Class::Hybrid).priority(Priority::P2);
+        let cell = job.into_cell(move |_| body()).unwrap();
+        let shared = engine.shared();
+        shared.admit(Class::Hybrid, Entry::Queued).unwrap();
+        cell.split()
+    }
+
+    #[test]
+    fn who_takes_any_job_while_it_waits_does_one_that_was_the_backgrounds() {
+        let engine = Engine::builder().cpu_workers(1).build().unwrap();
+        // Where the system has refused a thread, who waits does such jobs itself.
+        engine.shared().pool(Pool::Hybrid).note_refused();
+        let (says, hears) = channel();
+        let hears = std::sync::Mutex::new(hears);
+        let job = engine.job().class(Class::Hybrid).submit(move |ctx| {
+            let (job, handle) = admitted(ctx.engine(), move || says.send(7).unwrap());
+            let shared = ctx.engine().shared();
+            let near = &shared.machine.near[0];
+            let _ = shared.pool(Pool::Hybrid).push_overdue(near, job);
+            let batch = ctx.engine().batch(0..1).class(Class::Io);
+            let batch = batch.map(move |_, _| hears.lock().unwrap().recv().unwrap());
+            let heard: Vec<_> = batch.unordered().map(Result::unwrap).collect();
+            (heard, handle.is_ended())
+        });
+        assert_eq!(job.unwrap().join().unwrap(), (vec![7], true));
+    }
+
+    #[test]
+    fn what_the_background_is_relieved_of_ends_with_its_engine() {
+        let builder = Engine::builder().cpu_workers(1);
+        let engine = builder.background_patience(Duration::ZERO).build().unwrap();
+        let (job, handle) = admitted(&engine, || ());
+        let shared = engine.shared();
+        shared.close();
+        shared.end_queued();
+        // As if it had been taken before.
+        let background = shared.pool(Pool::BackgroundHybrid);
+        let _ = background.push(&shared.machine.near[0], job);
+        relieve(shared, background);
+        assert!(matches!(handle.take(None), Some(Err(JobError::ShutDown))));
     }
 }

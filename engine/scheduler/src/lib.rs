@@ -185,6 +185,7 @@ pub mod model {
     pub use crate::protocol::permits::Permits;
     pub use crate::protocol::private::{PrivateList, Robber};
     pub use crate::protocol::refs::{Ref, Watch};
+    pub use crate::protocol::resting::Resting;
     pub use crate::protocol::shown::Shown;
     pub use crate::protocol::sleep::{Demand, Sleep, Sleepers};
     pub use crate::protocol::state::State;

@@ -22,6 +22,9 @@ use crate::parallel::{chosen, inside, on_nodes, split, with_parts};
 /// A vector of `f(0)` to `f(len - 1)`, each part of which lies on the node whose workers `par_for` and
 /// its like give it to, over the range `0..len` and whatever grain.
 ///
+/// A border between two parts is as exact as a page, until the kernel gathers the pages around it into a
+/// huge one (2 MiB), which lies on one node.
+///
 /// On a worker of an engine it is made there, else by the global engine. On a machine of one node, and
 /// on one that is only described, it is made in parallel and no more.
 ///

@@ -261,7 +261,7 @@ impl Stands {
                 let shared = current.engine().shared();
                 match current.worker() {
                     Some(worker) => worker.crew(shared).are_few_spares(worker.node()),
-                    None => shared.pool(current.pool()).is_mostly_replaced(),
+                    None => shared.with_pool(current.pool(), |io, _| io.is_mostly_replaced()),
                 }
             })
         })
@@ -286,7 +286,7 @@ impl Stands {
             }
             let shared = current.engine().shared();
             let pool = current.pool();
-            let wanted = shared.pool(pool).hand_on(&shared.machine.near)?;
+            let wanted = shared.with_pool(pool, |io, machine| io.hand_on(&machine.near))?;
             if let Some(node) = wanted.thread() {
                 shared
                     .spawner
@@ -300,7 +300,7 @@ impl Stands {
 impl Drop for Stands {
     fn drop(&mut self) {
         if let Some((shared, pool)) = &self.0 {
-            shared.pool(*pool).give_back();
+            shared.with_pool(*pool, |io, _| io.give_back());
         }
     }
 }

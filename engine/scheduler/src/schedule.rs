@@ -201,10 +201,19 @@ mod tests {
         builder.breaker("fragile", breaker).build().unwrap()
     }
 
+    /// As many as there are leaves.
+    fn forks(depth: u32) -> u32 {
+        if depth == 0 {
+            return 1;
+        }
+        let (left, right) = crate::join(|| forks(depth - 1), || forks(depth - 1));
+        left + right
+    }
+
     fn submits_and_waits(engine: &Engine) {
         let token = CancellationToken::new();
         for priority in [Priority::P0, Priority::P1, Priority::P2] {
-            for class in [Class::Cpu, Class::Io] {
+            for class in [Class::Cpu, Class::Io, Class::Hybrid, Class::Auto] {
                 let job = || engine.job().class(class).priority(priority);
                 let tokened = job().cancel_with(&token.child());
                 let tokened = tokened.deadline(Duration::from_secs(300));
@@ -254,7 +263,7 @@ mod tests {
         jobs.iter().for_each(|_| go.send(()).unwrap());
         jobs.into_iter().for_each(|job| job.join().unwrap());
         for priority in [Priority::P1, Priority::P2] {
-            for class in [Class::Cpu, Class::Io] {
+            for class in [Class::Cpu, Class::Io, Class::Hybrid] {
                 let batch = engine.batch(0..50).class(class).priority(priority);
                 let sum = batch.map(|_, input| input).unordered().map(Result::unwrap);
                 assert_eq!(sum.sum::<i32>(), 49 * 50 / 2);
@@ -305,6 +314,8 @@ mod tests {
         }));
         begun.recv().unwrap();
         let queued = io(Box::new(|| ()));
+        // Its worker is on the list by then.
+        other.submit(|_| ()).join().unwrap();
         let before = other.shared().running.len();
         let other = Arc::new(other);
         let full = Arc::clone(&other);
@@ -334,17 +345,28 @@ mod tests {
     fn a_background_job_takes_no_lock_that_others_take() {
         let limiter = Arc::new(HybridLimiter::new(u32::MAX, u32::MAX, 1));
         let engine = engine(&limiter);
-        let job = engine.job().priority(Priority::P2).submit(move |ctx| {
-            let engine = ctx.engine();
-            submits_and_waits(engine);
-            waits_for_many(engine);
-            waits_for_permits(&limiter);
-            assert!(!engine.running().is_empty());
-            assert!(engine.metrics().total().completed > 0);
-            HELD.take()
-        });
-        let held = job.unwrap().join().unwrap();
-        assert!(held.is_empty(), "{} times: {}", held.len(), held[0]);
+        for class in [Class::Hybrid, Class::Cpu] {
+            let limiter = Arc::clone(&limiter);
+            let job = engine.job().class(class).priority(Priority::P2);
+            let job = job.submit(move |ctx| {
+                assert!(is_stoppable());
+                let engine = ctx.engine();
+                submits_and_waits(engine);
+                waits_for_many(engine);
+                waits_for_permits(&limiter);
+                assert!(!engine.running().is_empty());
+                assert!(engine.metrics().total().completed > 0);
+                assert_eq!(forks(3), 8);
+                HELD.take()
+            });
+            let held = job.unwrap().join().unwrap();
+            assert!(
+                held.is_empty(),
+                "{class:?}, {} times: {}",
+                held.len(),
+                held[0]
+            );
+        }
         assert!(engine.shutdown(Duration::from_secs(200)).is_clean());
     }
 }

@@ -264,7 +264,9 @@ impl Spawner {
         what: impl FnOnce() -> T + Send + 'static,
     ) -> T {
         let answer = Arc::new(OnceLock::new());
-        let (given, asker) = (Arc::clone(&answer), thread::current());
+        // Not the thread's own token: who calls this may be about to sleep until it is given that.
+        let parker = Parker::new();
+        let (given, asker) = (Arc::clone(&answer), parker.unparker().clone());
         self.bring(move || {
             let _ = given.set(what());
             // Before who asked may go.
@@ -278,7 +280,7 @@ impl Spawner {
                 Ok(None) => unreachable!("the engine's spawner outlives its jobs"),
                 Err(shared) => answer = shared,
             }
-            thread::park();
+            parker.park();
         }
     }
 
@@ -443,7 +445,7 @@ fn serve(requests: &Arc<Requests>, parker: &Parker) {
                 if let Err(error) = started {
                     tracing::warn!(
                         "the system refuses a thread ({error}); more jobs of class Hybrid may compute at \
-                         once than there are CPUs"
+                         once than there are CPUs, and those of P2 move only as the background does"
                     );
                     hybrid::do_without(&shared, pool);
                 }
@@ -509,8 +511,7 @@ fn start_crew(shared: &Arc<Shared>, rank: Rank) {
     }
     match rank {
         Rank::Urgent => shared.yield_to_urgent(),
-        // It is read when first needed, and others would wait for who is stopped then.
-        Rank::Background => drop(shared.machine.topology.caches()),
+        Rank::Background => shared.prepare_for_background(),
         Rank::Ordinary => {}
     }
     while let Some(worker) = crew.next_unstarted() {
@@ -550,20 +551,14 @@ fn start(
     let take =
         |held: &Mutex<Option<Worker>>| held.lock().unwrap_or_else(PoisonError::into_inner).take();
     let threads = &shared.spawner.threads;
-    let started = if rank == Rank::Background {
-        let known = Arc::clone(threads);
-        threads.create_stoppable(name, move || {
-            known.join_stoppable();
-            if let Some(worker) = take(&taken) {
-                life(worker, engine, shown);
-            }
-        })
-    } else {
-        threads.create(name, move || {
-            if let Some(worker) = take(&taken) {
-                life(worker, engine, shown);
-            }
-        })
+    let live = move || {
+        if let Some(worker) = take(&taken) {
+            life(worker, engine, shown);
+        }
+    };
+    let started = match rank {
+        Rank::Background => threads.create_stoppable(name, live),
+        Rank::Urgent | Rank::Ordinary => threads.create(name, live),
     };
     started.map_err(|error| {
         shared.running.leave(&own);
@@ -579,10 +574,15 @@ fn start_spare(shared: &Arc<Shared>, spare: Worker) -> Option<Worker> {
 
 /// False where the system refuses a thread.
 fn start_io(shared: &Arc<Shared>, pool: Pool, node: usize) -> bool {
-    let io = Arc::clone(shared);
-    let thread = thread(crate::io::thread_name(pool), shared, move || {
-        crate::io::live(io, pool, node)
-    });
+    let (io, name) = (Arc::clone(shared), pool.thread_name().into());
+    let threads = &shared.spawner.threads;
+    let live = move || crate::io::live(io, pool, node);
+    let thread = if pool == Pool::BackgroundHybrid {
+        shared.prepare_for_background();
+        threads.create_stoppable(name, live)
+    } else {
+        threads.create(name, live)
+    };
     if let Err(error) = &thread
         && shared.pool(pool).note_refused()
     {

@@ -2,7 +2,7 @@
 //! engine.
 
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use crate::protocol::hand_over::HandOver;
@@ -29,19 +29,24 @@ impl Threads {
         Ok(())
     }
 
-    /// As [`create`](Threads::create), one that the kernel may stop for long.
+    /// As [`create`](Threads::create), one that the kernel may stop for long: it joins those before it that
+    /// have ended.
     pub(crate) fn create_stoppable(
-        &self,
+        self: &Arc<Self>,
         name: String,
         body: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
-        let thread = Builder::new().name(name).spawn(body)?;
+        let threads = Arc::clone(self);
+        let thread = Builder::new().name(name).spawn(move || {
+            threads.join_stoppable();
+            body();
+        })?;
         self.created.put(thread);
         Ok(())
     }
 
     /// Joins those that the kernel may stop and that have ended; called by one of them.
-    pub(crate) fn join_stoppable(&self) {
+    fn join_stoppable(&self) {
         let ended: Vec<_> = match self.stoppable.try_lock() {
             Ok(mut threads) => {
                 threads.extend(self.created.take_all());

@@ -12,7 +12,7 @@ use reiver::{
     Topology,
 };
 
-const CASES: [(&str, u64, fn()); 7] = [
+const CASES: [(&str, u64, fn()); 8] = [
     ("no_threads_at_all", 1, global_engine),
     ("fewer_than_wanted", 3, global_engine),
     ("one_worker_and_no_more", 3, waits_of_a_worker),
@@ -26,6 +26,11 @@ const CASES: [(&str, u64, fn()); 7] = [
         "one_background_thread_and_no_more",
         4,
         brought_beside_one_that_stands_in,
+    ),
+    (
+        "an_engine_without_threads_inside_of_the_background",
+        4,
+        threadless_in_the_background,
     ),
     (
         "threads_for_one_of_two_nodes",
@@ -250,6 +255,24 @@ fn brought_beside_one_that_stands_in() {
         });
         assert_eq!(io.unwrap().join().unwrap(), 46);
     }
+}
+
+/// The global engine finds that another one has all threads, and is entered by one of these.
+fn threadless_in_the_background() {
+    if !is_limited() {
+        return;
+    }
+    let engine = built(|| Engine::builder().cpu_workers(1));
+    let job = engine.job().priority(Priority::P2).submit(|_| {
+        let name = thread::current().name().map(str::to_owned);
+        let global = Engine::global();
+        let sum = global.install(|| reiver::join(|| 1, || 2));
+        let job = global.submit(|_| 3).join().unwrap();
+        (name, sum.0 + sum.1 + job)
+    });
+    let (name, sum) = job.unwrap().join().unwrap();
+    assert_eq!(sum, 6);
+    assert!(name.unwrap_or_default().starts_with("reiver-p2-"));
 }
 
 /// A crew has a thread at the first node and none at the second.

@@ -6,7 +6,7 @@ mod size;
 #[path = "engine/watchdog.rs"]
 mod watchdog;
 
-use std::sync::Mutex;
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -15,7 +15,11 @@ use size::sized;
 use watchdog::watched;
 
 /// One test at a time: threads and memory are those of the process.
-static ALONE: Mutex<()> = Mutex::new(());
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    watched();
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The threads of engines.
 fn threads() -> usize {
@@ -66,10 +70,7 @@ fn live(number: usize) {
 
 #[test]
 fn a_thousand_engines_one_after_another_leave_no_thread_and_no_memory() {
-    let _alone = ALONE
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    watched();
+    let _alone = alone();
     // As much as the allocator keeps anyway.
     (0..sized(50)).for_each(live);
     let memory = resident();
@@ -87,10 +88,7 @@ fn a_thousand_engines_one_after_another_leave_no_thread_and_no_memory() {
 
 #[test]
 fn a_hundred_engines_at_once_all_leave() {
-    let _alone = ALONE
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    watched();
+    let _alone = alone();
     let engines: Vec<Engine> = (0..sized(100))
         .map(|_| Engine::builder().cpu_workers(2).build().unwrap())
         .collect();
@@ -108,25 +106,53 @@ fn a_hundred_engines_at_once_all_leave() {
 /// They come with the first job, leave once there was none for long, and come again.
 #[test]
 fn background_threads_are_there_only_as_long_as_they_are_needed() {
-    let _alone = ALONE
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    watched();
+    let _alone = alone();
     let engine = Engine::builder().cpu_workers(2).build().unwrap();
     engine.submit(|_| ()).join().unwrap();
     assert_eq!(threads_called("reiver-p"), 0);
-    for _ in 0..2 {
+    let background = || {
         let job = engine.job().priority(Priority::P2);
         job.submit(|_| ()).unwrap().join().unwrap();
         assert!(threads_called("reiver-p2") > 0);
-        while threads_called("reiver-p2") > 0 {
-            thread::sleep(Duration::from_millis(100));
-        }
+    };
+    background();
+    while threads_called("reiver-p2") > 0 {
+        thread::sleep(Duration::from_millis(100));
     }
+    background();
     let urgent = engine.job().priority(Priority::P0);
     urgent.submit(|_| ()).unwrap().join().unwrap();
-    let job = engine.job().priority(Priority::P2);
-    job.submit(|_| ()).unwrap().join().unwrap();
+    background();
+    drop(engine);
+    wait_until_all_have_left();
+}
+
+/// Jobs that come one by one are done by who was last at work; the others, who rest, end.
+#[test]
+fn threads_that_a_burst_needed_end_beside_a_trickle() {
+    let _alone = alone();
+    let engine = Engine::builder().cpu_workers(1).build().unwrap();
+    let all_of = [(Class::Io, "reiver-io"), (Class::Hybrid, "reiver-hybrid")];
+    for (class, name) in all_of {
+        let all = Arc::new(Barrier::new(20));
+        let burst: Vec<_> = (0..20)
+            .map(|_| {
+                let all = Arc::clone(&all);
+                let job = engine.job().class(class);
+                job.submit(move |_| all.wait().is_leader()).unwrap()
+            })
+            .collect();
+        let leaders = burst.into_iter().map(|job| job.join().unwrap());
+        assert_eq!(leaders.filter(|&is_leader| is_leader).count(), 1);
+        assert!(threads_called(name) >= 20);
+    }
+    while all_of.iter().any(|(_, name)| threads_called(name) > 5) {
+        for (class, _) in all_of {
+            let job = engine.job().class(class).submit(|_| ());
+            job.unwrap().join().unwrap();
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
     drop(engine);
     wait_until_all_have_left();
 }

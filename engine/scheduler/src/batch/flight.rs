@@ -403,9 +403,10 @@ fn run_any_io() -> bool {
             return false;
         };
         let shared = current.engine().shared();
-        let job = shared
-            .pool(current.pool())
-            .take(&shared.machine.near[current.node_index()]);
+        let node = current.node_index();
+        let job = shared.with_pool(current.pool(), move |io, machine| {
+            io.take(&machine.near[node])
+        });
         let is_some = job.is_some();
         if let Some(job) = job {
             current.run_if_queued(&job);

@@ -16,6 +16,7 @@ pub(crate) mod notice;
 pub(crate) mod permits;
 pub(crate) mod private;
 pub(crate) mod refs;
+pub(crate) mod resting;
 pub(crate) mod shown;
 pub(crate) mod sleep;
 pub(crate) mod state;

@@ -8,11 +8,18 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use reiver::{Class, Engine, JobContext, NodeId, Priority, Topology};
+use reiver::{Class, Engine, EngineBuilder, JobContext, NodeId, Priority, Topology};
 
 use crate::engine;
 use crate::size::sized;
 use crate::watchdog::watched;
+
+/// Engines whose ordinary workers never do what the background is slow to come to: it may be slow for
+/// longer than others wait.
+fn patient() -> EngineBuilder {
+    watched();
+    Engine::builder().background_patience(Duration::from_secs(3600))
+}
 
 /// The kind of thread: its name without its number.
 fn kind() -> String {
@@ -37,7 +44,7 @@ fn is_background((policy, nice): (i32, i32)) -> bool {
 
 #[test]
 fn each_priority_has_threads_of_its_own() {
-    let engine = engine(2);
+    let engine = patient().cpu_workers(2).build().unwrap();
     for (priority, expected) in [
         (Priority::P0, "reiver-p"),
         (Priority::P1, "reiver-cpu"),
@@ -80,28 +87,33 @@ fn as_ordinary_user<R: Send>(body: impl FnOnce() -> R + Send) -> R {
 /// a worker.
 #[test]
 fn what_a_background_job_begins_does_not_run_in_the_background() {
-    watched();
     as_ordinary_user(|| {
         let before = scheduling();
-        let engine = Engine::builder().cpu_workers(2).build().unwrap();
-        let background = engine.job().priority(Priority::P2).submit(|ctx| {
-            let job = |class, priority| {
-                let job = ctx.engine().job().class(class).priority(priority);
-                job.submit(|_| scheduling()).unwrap().join().unwrap()
-            };
-            // The first of their kind: their threads are started for them. A wait in between is done by
-            // a spare.
-            let io = job(Class::Io, Priority::P1);
-            let io_at_p2 = job(Class::Io, Priority::P2);
-            let ordinary = job(Class::Cpu, Priority::P1);
-            let urgent = job(Class::Cpu, Priority::P0);
-            let background = job(Class::Cpu, Priority::P2);
-            (scheduling(), [io, io_at_p2, ordinary, urgent], background)
-        });
-        let (own, others, background) = background.unwrap().join().unwrap();
-        assert!(is_background(own), "{own:?}");
-        assert!(is_background(background), "{background:?}");
-        assert_eq!(others, [before; 4]);
+        for class in [Class::Cpu, Class::Hybrid] {
+            let engine = patient().cpu_workers(2).build().unwrap();
+            let background = engine.job().class(class).priority(Priority::P2);
+            let background = background.submit(|ctx| {
+                let job = |class, priority| {
+                    let job = ctx.engine().job().class(class).priority(priority);
+                    job.submit(|_| scheduling()).unwrap().join().unwrap()
+                };
+                // The first of their kind: their threads are started for them. A wait in between is done by
+                // a spare.
+                let others = [
+                    job(Class::Io, Priority::P1),
+                    job(Class::Io, Priority::P2),
+                    job(Class::Cpu, Priority::P1),
+                    job(Class::Cpu, Priority::P0),
+                    job(Class::Hybrid, Priority::P0),
+                ];
+                let background = [Class::Cpu, Class::Hybrid].map(|class| job(class, Priority::P2));
+                (scheduling(), others, background)
+            });
+            let (own, others, background) = background.unwrap().join().unwrap();
+            assert!(is_background(own), "{own:?}");
+            assert!(background.into_iter().all(is_background), "{background:?}");
+            assert_eq!(others, [before; 5]);
+        }
     });
 }
 
@@ -187,9 +199,8 @@ fn threads_of_forks(engine: &Engine, priority: Priority) -> BTreeSet<String> {
 
 #[test]
 fn forks_stay_with_the_threads_of_their_jobs_priority() {
-    watched();
     let topology = Topology::synthetic("NUMANode:2 Core:2 PU:1").unwrap();
-    let engine = Engine::builder().topology(topology).build().unwrap();
+    let engine = patient().topology(topology).build().unwrap();
     for (priority, prefix) in [
         (Priority::P0, "reiver-p0-"),
         (Priority::P1, "reiver-cpu-"),
@@ -206,7 +217,7 @@ fn forks_stay_with_the_threads_of_their_jobs_priority() {
 /// An I/O thread that enters the engine inside a P2 job does so in the background.
 #[test]
 fn what_enters_from_a_job_runs_at_its_priority() {
-    let engine = engine(2);
+    let engine = patient().cpu_workers(2).build().unwrap();
     for (priority, prefix) in [
         (Priority::P0, "reiver-p0-"),
         (Priority::P1, "reiver-cpu-"),
@@ -401,11 +412,8 @@ fn jobs_that_block_are_taken_by_priority_then_in_order() {
     use proptest::collection::vec;
     use proptest::test_runner::{Config, TestRunner};
 
-    watched();
-    let builder = Engine::builder().io_workers(1..=1);
-    // However long a background job waits here.
-    let builder = builder.background_patience(Duration::from_secs(3600));
-    let engine = builder.build().unwrap();
+    let engine = patient().cpu_workers(1).io_workers(1..=1).build();
+    let engine = engine.unwrap();
     let mut runner = TestRunner::new(Config {
         cases: 50,
         failure_persistence: None,

@@ -1,13 +1,14 @@
 //! Jobs of class Hybrid, and of class Auto.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::mpsc::{Sender, TryRecvError, channel};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use reiver::{Class, Engine, JobHandle, Priority, SubmitError, WhenFull};
+use reiver::{Class, Engine, JobContext, JobHandle, Priority, SubmitError, WhenFull};
 
+use crate::size::sized;
 use crate::watchdog::watched;
 
 fn engine(workers: usize) -> Engine {
@@ -100,36 +101,68 @@ fn those_that_compute_are_no_more_than_cpus() {
     assert!(most[most.len() - 1] <= cpus + 2, "{most:?} on {cpus} CPUs");
 }
 
+/// A job that computes until the sender is dropped, once it has begun.
+fn computing(engine: &Engine, priority: Priority) -> (Sender<()>, JobHandle<()>) {
+    let (go, wait) = channel::<()>();
+    let (says, begun) = channel();
+    let job = engine.job().class(Class::Hybrid).priority(priority);
+    let job = job.submit(move |_| {
+        says.send(()).unwrap();
+        while wait.try_recv() == Err(TryRecvError::Empty) {}
+    });
+    begun.recv().unwrap();
+    (go, job.unwrap())
+}
+
+fn is_of_the_background() -> bool {
+    thread::current().name() == Some("reiver-hyb-p2")
+}
+
 #[test]
-fn urgent_ones_begin_first_and_background_ones_last() {
+fn those_of_each_priority_have_threads_of_their_own() {
     watched();
     let builder = Engine::builder().cpu_workers(1);
     let builder = builder.background_patience(Duration::from_secs(3600));
     let engine = builder.build().unwrap();
-    let order = Arc::new(Mutex::new(Vec::new()));
-    // It computes until all are there, so that nobody has a place meanwhile.
-    let (go, wait) = channel::<()>();
-    let first = engine.job().class(Class::Hybrid).submit(move |_| {
-        while wait.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {}
-    });
     let submit = |priority| {
-        let order = Arc::clone(&order);
         let job = engine.job().class(Class::Hybrid).priority(priority);
-        job.submit(move |_| order.lock().unwrap().push(priority))
-            .unwrap()
+        job.submit(|_| is_of_the_background()).unwrap()
     };
-    until(|| engine.running().len() == 1);
-    let jobs = [Priority::P2, Priority::P1, Priority::P2, Priority::P1].map(submit);
-    // Urgent ones have threads of their own.
-    submit(Priority::P0).join().unwrap();
+    for busy in [Priority::P0, Priority::P1, Priority::P2] {
+        // Nobody has a place beside it.
+        let (go, first) = computing(&engine, busy);
+        let waits = submit(busy);
+        for other in [Priority::P0, Priority::P1, Priority::P2] {
+            if other != busy {
+                assert_eq!(submit(other).join().unwrap(), other == Priority::P2);
+            }
+        }
+        drop(go);
+        first.join().unwrap();
+        assert_eq!(waits.join().unwrap(), busy == Priority::P2);
+    }
+}
+
+/// However little of a CPU the background gets.
+#[test]
+fn background_ones_that_wait_for_too_long_are_done_by_ordinary_threads() {
+    watched();
+    let builder = Engine::builder().cpu_workers(1);
+    let builder = builder.background_patience(Duration::from_millis(20));
+    let engine = builder.build().unwrap();
+    let (go, first) = computing(&engine, Priority::P2);
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let job = engine.job().class(Class::Hybrid).priority(Priority::P2);
+            job.submit(|_| is_of_the_background()).unwrap()
+        })
+        .collect();
+    let mut by_background = waiting.into_iter().map(|job| job.join().unwrap());
+    // The regulator may err once, and have another thread of the background begin.
+    assert!(by_background.by_ref().any(|is| !is));
+    by_background.for_each(drop);
     drop(go);
-    first.unwrap().join().unwrap();
-    jobs.into_iter().for_each(|job| job.join().unwrap());
-    let [first, rest @ ..] = &order.lock().unwrap()[..] else {
-        panic!("none has run");
-    };
-    assert_eq!(*first, Priority::P0);
-    assert!(rest.is_sorted(), "{rest:?}");
+    first.join().unwrap();
 }
 
 #[test]
@@ -154,6 +187,48 @@ fn background_ones_move_beside_others_that_never_end() {
         }
         background.join().unwrap();
     }
+}
+
+/// The only thread of each pool waits for what it has submitted, which others are to come to at last.
+#[test]
+fn background_ones_that_wait_for_each_other_do_not_run_out_of_threads() {
+    fn nest(ctx: &JobContext, levels: usize) -> usize {
+        if levels == 0 {
+            return 0;
+        }
+        let job = ctx
+            .engine()
+            .job()
+            .class(Class::Hybrid)
+            .priority(Priority::P2);
+        let below = job.submit(move |ctx| nest(ctx, levels - 1)).unwrap();
+        // Another one takes it meanwhile, if there is any.
+        thread::sleep(Duration::from_millis(20));
+        below.join().unwrap() + 1
+    }
+    watched();
+    let builder = Engine::builder().cpu_workers(1).io_workers(1..=1);
+    let builder = builder.background_patience(Duration::from_millis(5));
+    let engine = builder.build().unwrap();
+    let job = engine.job().class(Class::Hybrid).priority(Priority::P2);
+    let levels = job.submit(|ctx| nest(ctx, 30)).unwrap().join().unwrap();
+    assert_eq!(levels, 30);
+}
+
+/// Others wake it while the spawner does something for it, and where that is looked for what it waits for.
+#[test]
+fn a_background_one_that_waits_for_many_is_woken_for_each() {
+    watched();
+    let engine = engine(1);
+    let job = engine.job().class(Class::Hybrid).priority(Priority::P2);
+    let job = job.submit(|ctx| {
+        for round in 0..sized(10_000) {
+            let batch = ctx.engine().batch(0..1).class(Class::Io);
+            let begun = Duration::from_micros(round as u64 * 7 % 200);
+            assert_eq!(batch.map(move |_, _| spin(begun)).unordered().count(), 1);
+        }
+    });
+    job.unwrap().join().unwrap();
 }
 
 #[test]

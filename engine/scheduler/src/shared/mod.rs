@@ -1,5 +1,7 @@
-//! What the threads of an engine share: how work comes in, who is woken for it, what is counted,
-//! and how its end is waited for.
+//! What the threads of an engine share: how work comes in, who is woken for it, and what is counted.
+
+mod ending;
+mod pools;
 
 use std::any::TypeId;
 use std::sync::{Arc, OnceLock, Weak};
@@ -15,18 +17,17 @@ use crate::breaker::Verdict;
 use crate::builder::Options;
 use crate::cell::{AnyJob, Meta, Place};
 use crate::crew::{Crew, Rank};
-use crate::current::{Current, block_until, unstopped};
-use crate::error::{Interrupted, JobError, Phase, SubmitError};
+use crate::current::Current;
+use crate::error::{JobError, Phase, SubmitError};
 use crate::fork::Fork;
 use crate::io::{Io, Pool, Wanted};
 use crate::machine::Machine;
-use crate::metrics::{CLASSES, Counters, HybridThreads};
-use crate::panics::contain;
+use crate::metrics::{CLASSES, Counters};
 use crate::protocol::drain::Drain;
 use crate::protocol::refs::Ref;
 use crate::protocol::stop::Stop;
 use crate::protocol::sync::{AtomicBool, AtomicUsize, Ordering, fence};
-use crate::queues::{NodeQueues, PRIORITIES, Task};
+use crate::queues::{PRIORITIES, Task};
 use crate::room::{Entry, Room};
 use crate::running::{AllRunning, RunningJob};
 use crate::schedule::is_stoppable;
@@ -36,9 +37,6 @@ use crate::timer::Timer;
 use crate::watchdog::Watchdog;
 use crate::worker::{WorkerFace, run};
 use crate::{Class, Priority};
-
-/// How often who waits for the end of all jobs looks whether they have, where nobody may tell it.
-const LOOKS_AGAIN: Duration = Duration::from_millis(1);
 
 /// What the threads of an engine share.
 #[derive(Debug)]
@@ -53,8 +51,8 @@ pub(crate) struct Shared {
     yields: AtomicBool,
     /// Threads for jobs that block.
     pub(crate) io: Io,
-    /// Those for jobs that also compute: ordinary ones, and urgent ones.
-    hybrid: [Io; 2],
+    /// Those for jobs that also compute: ordinary ones, urgent ones, and those of the background.
+    hybrid: [Io; 3],
     /// Made with the first job that asks for it.
     autos: OnceLock<Autos>,
     pub(crate) timer: Timer,
@@ -96,7 +94,7 @@ impl Shared {
         rules: Option<Rules>,
         watchdog: Option<Watchdog>,
         io: Io,
-        hybrid: [Io; 2],
+        hybrid: [Io; 3],
         timer: Timer,
         metrics: Counters,
         spawner: Spawner,
@@ -187,29 +185,6 @@ impl Shared {
         }
     }
 
-    /// The threads of a pool.
-    pub(crate) fn pool(&self, pool: Pool) -> &Io {
-        match pool {
-            Pool::Io => &self.io,
-            Pool::Hybrid => &self.hybrid[0],
-            Pool::UrgentHybrid => &self.hybrid[1],
-        }
-    }
-
-    /// All of them.
-    fn pools(&self) -> impl Iterator<Item = &Io> {
-        std::iter::once(&self.io).chain(&self.hybrid)
-    }
-
-    /// Threads of class Hybrid: how many there are, and how many are blocked in a job.
-    pub(crate) fn hybrid_threads(&self) -> HybridThreads {
-        let counts = self.hybrid.each_ref().map(Io::counts);
-        HybridThreads {
-            threads: counts.iter().map(|count| count[0]).sum(),
-            blocked: counts.iter().map(|count| count[1]).sum(),
-        }
-    }
-
     /// What is known of jobs of class Auto, of which there is one.
     pub(crate) fn autos(&self) -> &Autos {
         self.autos
@@ -263,6 +238,16 @@ impl Shared {
             self.main()
         } else {
             crew
+        }
+    }
+
+    /// Makes what is made when first needed, before there are threads of the background that the kernel may
+    /// stop while they make it: others would wait for it.
+    pub(crate) fn prepare_for_background(&self) {
+        let _ = self.machine.topology.caches();
+        self.crew_for(Priority::P2);
+        for class in [Class::Hybrid, Class::Auto] {
+            self.metrics.prepare(class, Priority::P2);
         }
     }
 
@@ -535,13 +520,6 @@ impl Shared {
         self.crew(rank).push_fork(self, node, fork);
     }
 
-    /// After a push: runs forks that nobody may look for any more.
-    pub(crate) fn finish_if_stopped(self: &Arc<Self>) {
-        if self.stop.after_push() {
-            Current::as_worker(self, |current, _| self.finish_forks(current));
-        }
-    }
-
     /// The node for work that says nothing of its own: that of the engine's thread that brings it,
     /// else that of the CPU it comes from, else one after the other.
     pub(crate) fn node_of_caller(&self) -> usize {
@@ -555,31 +533,6 @@ impl Shared {
                 // ORDERING: relaxed: any spread will do.
                 self.round_robin.fetch_add(1, Ordering::Relaxed) % self.machine.nodes.len()
             })
-    }
-
-    /// For who has shown queued jobs where they may have been looked for in vain.
-    pub(crate) fn end_queued_if_ending(&self) {
-        if self.drain.ends_queued() {
-            self.end_queued();
-        }
-    }
-
-    /// Runs the forks that came from outside, whatever they wait for, and those that they begin: the
-    /// engine has stopped, or the thread is about to leave it, and nobody else may come to them.
-    pub(crate) fn finish_forks(&self, current: &Current) {
-        let own = || current.worker()?.pop(self);
-        let queues = || self.crews().flat_map(|crew| &crew.queues);
-        let from_outside = || queues().find_map(NodeQueues::take_fork);
-        let from_outside = || from_outside().map(|taken| taken.value);
-        while let Some(fork) = own().or_else(from_outside) {
-            run(Task::Fork(fork), current);
-        }
-    }
-
-    /// Those whose threads run jobs of a class.
-    pub(crate) fn pools_of(&self, class: Class) -> impl Iterator<Item = &Io> {
-        let of_class = move |pool: &&Io| pool.is_of(class);
-        self.pools().filter(of_class)
     }
 
     pub(crate) fn wake(&self, crew: &Crew, worker: Option<usize>) {
@@ -653,70 +606,6 @@ impl Shared {
         self.drain.note_gone(lane);
     }
 
-    pub(crate) fn close(&self) {
-        self.drain.close();
-        let itself = self.weak();
-        unstopped(move || {
-            let shared = itself.upgrade();
-            let rooms = shared.iter().flat_map(|shared| &shared.rooms);
-            rooms.for_each(Room::wake_all);
-        });
-        self.closing.tell();
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.drain.is_closed()
-    }
-
-    /// Waits until no job is left but those that wait for this too; false at the limit. A CPU
-    /// worker does other work meanwhile, so that one in a job of its own drains what is queued.
-    pub(crate) fn wait_drained(&self, until: Option<Instant>) -> bool {
-        let own = self.jobs_of_thread();
-        self.drain.wait(&own, |is_drained| {
-            while self.drain.may_miss() {
-                let next = Instant::now() + LOOKS_AGAIN;
-                if until.is_some_and(|until| until < next) {
-                    break;
-                }
-                if block_until(Some(next), &mut *is_drained) {
-                    return true;
-                }
-            }
-            block_until(until, is_drained)
-        })
-    }
-
-    /// The addresses of the engine's jobs that the current thread is in.
-    pub(crate) fn jobs_of_thread(&self) -> Vec<usize> {
-        Current::with(|current| current.map_or(Vec::new(), |current| current.jobs_of(self)))
-    }
-
-    /// Ends all jobs that are queued, and from now on whatever still comes.
-    pub(crate) fn end_queued(&self) -> usize {
-        self.drain.end_queued();
-        let mut jobs: Vec<_> = self.pools().flat_map(Io::drain).collect();
-        for queues in self.crews().flat_map(|crew| &crew.queues) {
-            for priority in PRIORITIES {
-                let taken = std::iter::from_fn(|| queues.take(priority, true));
-                jobs.extend(taken.map(|taken| taken.value));
-            }
-        }
-        let workers = self.crews().flat_map(|crew| &crew.workers);
-        jobs.extend(workers.flat_map(|worker| worker.holding.all()));
-        let ended = jobs.into_iter().map(|job| {
-            let mut ended = 0;
-            contain(|| {
-                ended = job.end_queued(Interrupted::ShutDown, Some(self));
-                drop(job);
-            });
-            ended
-        });
-        let ended: usize = ended.sum();
-        #[cfg(feature = "tokio")]
-        let ended = ended + self.asyncs.end_queued(self);
-        ended
-    }
-
     /// A worker has lost the CPUs that it was put on, or has them again; gives how many have not.
     pub(crate) fn note_displaced(&self, is_displaced: bool) -> usize {
         // ORDERING: relaxed, here and below: it publishes nothing.
@@ -733,31 +622,6 @@ impl Shared {
         #[cfg(feature = "tokio")]
         let jobs = [jobs, self.asyncs.running(self)].concat();
         jobs
-    }
-
-    /// From now on checkpoints tell running jobs to end.
-    pub(crate) fn hurry(&self) {
-        // ORDERING: relaxed: a wish; nothing is published by it.
-        self.hurrying.store(true, Ordering::Relaxed);
-        #[cfg(feature = "tokio")]
-        self.asyncs.wake_all();
-    }
-
-    pub(crate) fn is_hurrying(&self) -> bool {
-        // ORDERING: relaxed, see `hurry`.
-        self.hurrying.load(Ordering::Relaxed)
-    }
-
-    /// Ends the threads once they have nothing to do.
-    pub(crate) fn stop(&self) {
-        self.stop.say();
-        self.crews()
-            .flat_map(|crew| &crew.workers)
-            .for_each(|worker| worker.unparker.unpark());
-        self.pools().for_each(Io::stop);
-        self.timer.stop();
-        self.watchdog.iter().for_each(Watchdog::wake);
-        self.spawner.ask(Request::Stop);
     }
 }
 
