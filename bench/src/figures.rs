@@ -18,7 +18,8 @@ const MOST_OTHERS: f64 = 5.0;
 /// Prints the figures of a case, if it has any.
 pub(crate) fn print(case: &Case, rows: &[Row]) {
     let rows: Vec<&Row> = verdict::of_case(case, rows).collect();
-    let Some(first) = rows.iter().find_map(|row| row.told.first()) else {
+    let mut told = rows.iter().flat_map(|row| &row.told);
+    let Some(first) = told.find(|round| !round.is_empty()) else {
         return;
     };
     let names: Vec<&str> = first.iter().map(|(name, _)| name.as_str()).collect();
@@ -31,7 +32,7 @@ pub(crate) fn print(case: &Case, rows: &[Row]) {
     }
     head += &format!(" {:>7}", "rounds");
     println!("{head}");
-    for row in rows.iter().filter(|row| !row.told.is_empty()) {
+    for row in rows.iter().filter(|row| counted(row).count() > 0) {
         let mut line = format!("  {:<30}", row.contender);
         for name in &names {
             let values: Vec<f64> = counted(row)
@@ -62,12 +63,12 @@ fn is_quiet(round: &Figures) -> bool {
     figure(round, OTHERS).is_none_or(|others| others <= MOST_OTHERS)
 }
 
-/// The rounds that count: the quiet ones, or all if there is none.
+/// The rounds that count: of those that have figures the quiet ones, or all if there is none.
 fn counted(row: &Row) -> impl Iterator<Item = usize> {
-    let has_quiet = row.told.iter().any(is_quiet);
-    let rounds = row.told.iter().enumerate();
-    rounds
-        .filter(move |(_, round)| !has_quiet || is_quiet(round))
+    let told = row.told.iter().enumerate();
+    let told = told.filter(|(_, round)| !round.is_empty());
+    let has_quiet = told.clone().any(|(_, round)| is_quiet(round));
+    told.filter(move |(_, round)| !has_quiet || is_quiet(round))
         .map(|(number, _)| number)
 }
 

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::case::Trouble;
 
@@ -197,28 +197,25 @@ impl Drop for Others {
     }
 }
 
-/// CPU time of all programs, and of this one with those that it has waited for, so far.
+/// How long CPUs have been idle, and how much CPU time this program has had, so far.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Busy {
-    all: Duration,
+    now: Instant,
+    cpus: u32,
+    idle: Duration,
     own: Duration,
 }
 
 impl Busy {
     pub(super) fn now() -> Option<Busy> {
-        // In ticks: user, nice, system, idle, waiting for disks, interrupts of two kinds, stolen.
+        let now = Instant::now();
+        // In ticks: user, nice, system, idle, waiting for disks, interrupts of two kinds, stolen. Only the idle
+        // times are measured; the others count what ticks came upon, and jobs that come by the clock come with
+        // the ticks.
         let stat = fs::read_to_string("/proc/stat").ok()?;
-        let ticks: Vec<u64> = stat
-            .lines()
-            .next()?
-            .split_whitespace()
-            .skip(1)
-            .map_while(|field| field.parse().ok())
-            .collect();
-        let busy: u64 = [0, 1, 2, 5, 6, 7]
-            .iter()
-            .filter_map(|&field| ticks.get(field))
-            .sum();
+        let (all, each) = stat.split_once('\n')?;
+        let ticks = |field: usize| all.split_whitespace().nth(field)?.parse::<u64>().ok();
+        let cpus = each.lines().take_while(|line| line.starts_with("cpu"));
         let mut time = libc::timespec {
             tv_sec: 0,
             tv_nsec: 0,
@@ -226,8 +223,10 @@ impl Busy {
         // SAFETY: there is room for the time.
         unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
         Some(Busy {
+            now,
+            cpus: u32::try_from(cpus.count()).ok()?,
             // A hundred a second, on all machines that Linux runs on today.
-            all: Duration::from_millis(10 * busy),
+            idle: Duration::from_millis(10 * (ticks(4)? + ticks(5)?)),
             own: Duration::new(
                 u64::try_from(time.tv_sec).ok()?,
                 u32::try_from(time.tv_nsec).ok()?,
@@ -235,9 +234,11 @@ impl Busy {
         })
     }
 
-    /// What others had since `before`.
+    /// What others had since `before`, the machine's host among them.
     pub(super) fn of_others(self, before: Busy) -> Duration {
-        let all = self.all.saturating_sub(before.all);
-        all.saturating_sub(self.own.saturating_sub(before.own))
+        let all = self.now.duration_since(before.now) * self.cpus;
+        let idle = self.idle.saturating_sub(before.idle);
+        let own = self.own.saturating_sub(before.own);
+        all.saturating_sub(idle + own)
     }
 }

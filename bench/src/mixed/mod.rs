@@ -57,6 +57,19 @@ pub(crate) fn cases() -> Vec<Case> {
             all(false),
         ),
         case(
+            "half-as-often",
+            "the same with half as many urgent jobs, and half as many that block",
+            REAL_TIME,
+            vec![
+                ours("reiver", |task| on(task, HALF, P2)),
+                peer("hand-written, SCHED_IDLE", |task| {
+                    apart(task, HALF, |_| Ask::ORDINARY, IDLE)
+                }),
+                floor(REAL_TIME, |task| apart(task, HALF, |_| real_time(1), IDLE)),
+            ],
+        )
+        .slow(),
+        case(
             "poisson",
             "the same with bulk that comes at random, 70 % load in all",
             REAL_TIME,

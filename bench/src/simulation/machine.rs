@@ -25,8 +25,8 @@ const FOUR: &str = "Package:4 NUMANode:1 L3:1 Core:28 PU:1 \
 const SIXTEEN: &str = "Package:2 NUMANode:8 L3:1 Core:8 PU:1";
 
 /// What is simulated, by the names of the cases.
-pub(super) const NAMES: [&str; 3] = ["4x28", LARGEST, "16x8"];
-pub(super) const LARGEST: &str = "8x56";
+pub(super) const NAMES: [&str; 3] = [SMALLEST, "8x56", "16x8"];
+pub(super) const SMALLEST: &str = "4x28";
 
 impl Machine {
     /// The one with this name.
