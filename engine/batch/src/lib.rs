@@ -15,6 +15,7 @@ pub mod command;
 pub mod diagnostic;
 pub mod event;
 pub mod glob;
+mod grouped;
 pub mod job_file;
 pub mod joblog;
 pub mod journal;

@@ -112,7 +112,7 @@ fn bytes_a_job(form: Form, job: impl Fn(usize) -> String) -> usize {
 #[test]
 fn a_queued_job_takes_at_most_300_bytes_over_its_text() {
     type Job = fn(usize) -> String;
-    let files: [(&str, Form, Job); 8] = [
+    let files: [(&str, Form, Job); 9] = [
         ("lines", Form::Text, |n| format!("true {n:07}")),
         ("names, JSON", Form::JsonLines, |n| {
             format!(r#"{{"name": "j{n:07}", "command": ["/bin/true"]}}"#)
@@ -144,6 +144,14 @@ fn a_queued_job_takes_at_most_300_bytes_over_its_text() {
                 next => format!("needs = [\"j{next:07}\"]\n"),
             };
             format!("[[job]]\nname = \"j{n:07}\"\nrun = \"true\"\n{needs}")
+        }),
+        ("half need the other half, JSON", Form::JsonLines, |n| {
+            let (stage, needs) = if n < JOBS / 2 {
+                ("a", "[]")
+            } else {
+                ("b", r#"["a*"]"#)
+            };
+            format!(r#"{{"name": "{stage}{n:07}", "command": ["/bin/true"], "needs": {needs}}}"#)
         }),
     ];
     let taken = files.map(|(what, form, job)| (what, bytes_a_job(form, job)));

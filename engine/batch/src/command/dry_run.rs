@@ -7,7 +7,7 @@ use reiver::{Class, Priority};
 use super::console::{count, place, plain};
 use crate::Plan;
 use crate::job_file::When;
-use crate::plan::JobIndex;
+use crate::plan::{Dependents, JobIndex};
 use crate::run::rehearse;
 
 pub(crate) fn show(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
@@ -39,8 +39,10 @@ pub(crate) fn show(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
         if let Some(placement) = &places[job.0 as usize] {
             write!(out, "  [{}]", place(placement))?;
         }
-        let needs: Vec<String> = plan
-            .needs(job)
+        let needs = plan.needs(job);
+        // One line is one screen's: a job may wait for all others.
+        let shown = if needs.len() > 5 { 4 } else { needs.len() };
+        let names: Vec<String> = needs[..shown]
             .iter()
             .map(|need| {
                 let when = match need.when {
@@ -51,15 +53,11 @@ pub(crate) fn show(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
                 format!("{}{when}", plain(&plan.name(need.job)))
             })
             .collect();
-        match needs.len() {
-            0 => writeln!(out)?,
-            1..=5 => writeln!(out, "  [after {}]", needs.join(", "))?,
-            more => writeln!(
-                out,
-                "  [after {} and {} more]",
-                needs[..4].join(", "),
-                more - 4
-            )?,
+        let names = names.join(", ");
+        match needs.len() - shown {
+            0 if shown == 0 => writeln!(out)?,
+            0 => writeln!(out, "  [after {names}]")?,
+            more => writeln!(out, "  [after {names} and {more} more]")?,
         }
     }
     Ok(())
@@ -75,27 +73,20 @@ fn word(priority: Priority) -> &'static str {
 
 /// Every job after its needs; among those that could run, by priority and then in file order.
 fn order(plan: &Plan) -> Vec<JobIndex> {
-    let mut waits: Vec<usize> = plan.jobs().map(|job| plan.needs(job).len()).collect();
-    let mut dependents: Vec<Vec<JobIndex>> = vec![Vec::new(); plan.len()];
-    for job in plan.jobs() {
-        for need in plan.needs(job) {
-            dependents[need.job.0 as usize].push(job);
-        }
-    }
+    let mut dependents = Dependents::of(plan);
     let entry = |job: JobIndex| std::cmp::Reverse((plan.settings(job).priority, job));
     let mut ready: std::collections::BinaryHeap<_> = plan
         .jobs()
-        .filter(|job| waits[job.0 as usize] == 0)
+        .filter(|job| plan.needs(*job).is_empty())
         .map(entry)
         .collect();
     let mut order = Vec::with_capacity(plan.len());
     while let Some(std::cmp::Reverse((_, job))) = ready.pop() {
         order.push(job);
-        for &dependent in &dependents[job.0 as usize] {
-            let waits = &mut waits[dependent.0 as usize];
-            *waits -= 1;
-            if *waits == 0 {
-                ready.push(entry(dependent));
+        for at in 0..dependents.lists(job).len() {
+            let (list, _) = dependents.lists(job)[at];
+            if dependents.decides(list, true) {
+                ready.extend(dependents.waiting(list).iter().copied().map(entry));
             }
         }
     }

@@ -189,7 +189,7 @@ fn plan_files(
         sources,
         tables,
         jobs,
-        needs: vec![Box::default()],
+        needs: needs::no_needs(0),
         names: NameIndex::default(),
         limits: settled.limits,
         pools: settled.pools,

@@ -5,6 +5,7 @@
 //! is a depth-first search with a stack of its own, linear in jobs and lists' lengths.
 
 use super::{JobIndex, Need};
+use crate::grouped::Grouped;
 
 /// Neither the job, or list, nor what it leads to has been looked at.
 const NEW: u32 = u32::MAX;
@@ -27,7 +28,7 @@ struct Step {
 ///
 /// Not every cycle there is, of which there may be exponentially many, but without the returned
 /// ones' last needs there is none (unless they come to more than [`TOLD_MAX`] jobs).
-pub(super) fn find(lists: &mut Vec<Box<[Need]>>, list_of: &mut [u32]) -> Vec<Vec<JobIndex>> {
+pub(super) fn find(lists: &mut Grouped<Need>, list_of: &mut [u32]) -> Vec<Vec<JobIndex>> {
     let mut search = Search {
         jobs: vec![NEW; list_of.len()],
         lists: vec![NEW; lists.len()],
@@ -35,9 +36,11 @@ pub(super) fn find(lists: &mut Vec<Box<[Need]>>, list_of: &mut [u32]) -> Vec<Vec
         cycles: Vec::new(),
         told: 0,
     };
-    for list in 1..lists.len() {
-        let is_own = |need: &&Need| list_of[need.job.0 as usize] as usize == list;
-        let mut own: Vec<JobIndex> = lists[list]
+    let written = u32::try_from(lists.len()).expect("no more lists than jobs");
+    for list in 1..written {
+        let is_own = |need: &&Need| list_of[need.job.0 as usize] == list;
+        let mut own: Vec<JobIndex> = lists
+            .get(list)
             .iter()
             .filter(is_own)
             .map(|need| need.job)
@@ -46,20 +49,15 @@ pub(super) fn find(lists: &mut Vec<Box<[Need]>>, list_of: &mut [u32]) -> Vec<Vec
         match own[..] {
             [] => {}
             [job] => {
-                let others = lists[list]
-                    .iter()
-                    .filter(|need| need.job != job)
-                    .copied()
-                    .collect();
-                list_of[job.0 as usize] =
-                    u32::try_from(lists.len()).expect("at most two lists a job");
-                lists.push(others);
+                let needs = lists.get(list).iter();
+                let others: Vec<Need> = needs.filter(|need| need.job != job).copied().collect();
+                list_of[job.0 as usize] = lists.push(others);
                 search.lists.push(NEW);
             }
             // Each of these needs all the others; one cycle says it.
             [first, second, ..] => {
                 search.cycles.push(vec![first, second]);
-                search.lists[list] = DONE;
+                search.lists[list as usize] = DONE;
             }
         }
     }
@@ -81,18 +79,18 @@ struct Search {
 }
 
 impl Search {
-    fn from(&mut self, start: JobIndex, lists: &[Box<[Need]>], list_of: &[u32]) {
+    fn from(&mut self, start: JobIndex, lists: &Grouped<Need>, list_of: &[u32]) {
         self.enter(start, list_of);
         while let Some(step) = self.path.last_mut() {
-            let list = list_of[step.job.0 as usize] as usize;
-            match lists[list].get(step.next as usize) {
+            let list = list_of[step.job.0 as usize];
+            match lists.get(list).get(step.next as usize) {
                 Some(need) => {
                     step.next += 1;
                     self.enter(need.job, list_of);
                 }
                 None => {
                     self.jobs[step.job.0 as usize] = DONE;
-                    self.lists[list] = DONE;
+                    self.lists[list as usize] = DONE;
                     self.path.pop();
                 }
             }

@@ -3,6 +3,7 @@
 use super::names::NameIndex;
 use super::{Identity, JobIndex, Need, Plan};
 use crate::glob::Glob;
+use crate::grouped::Grouped;
 
 /// What is left of a plan.
 #[derive(Debug)]
@@ -50,9 +51,15 @@ impl Plan {
 
     /// Keeps the jobs that are marked so, one mark a job.
     pub fn keep(mut self, kept: Vec<bool>) -> Filtered {
-        let mut outside = vec![false; kept.len()];
+        // Jobs share lists, which may be long.
+        let mut is_used = vec![false; self.needs.len()];
         for job in self.jobs().filter(|job| kept[job.0 as usize]) {
-            for need in self.needs(job) {
+            is_used[self.job(job).needs() as usize] = true;
+        }
+        let mut outside = vec![false; kept.len()];
+        let lists = self.needs.iter().zip(is_used);
+        for (list, _) in lists.filter(|(_, is_used)| *is_used) {
+            for need in list {
                 outside[need.job.0 as usize] |= !kept[need.job.0 as usize];
             }
         }
@@ -64,15 +71,15 @@ impl Plan {
                 JobIndex(next.saturating_sub(1))
             })
             .collect();
-        for needs in &mut self.needs {
-            let inside = needs.iter().filter(|need| kept[need.job.0 as usize]);
-            *needs = inside
-                .map(|need| Need {
-                    job: renumbered[need.job.0 as usize],
-                    when: need.when,
-                })
-                .collect();
+        let mut needs = Grouped::with_capacity(self.needs.len());
+        for list in self.needs.iter() {
+            let inside = list.iter().filter(|need| kept[need.job.0 as usize]);
+            needs.push(inside.map(|need| Need {
+                job: renumbered[need.job.0 as usize],
+                when: need.when,
+            }));
         }
+        self.needs = needs;
         let taken_as_met = self
             .jobs()
             .filter(|job| outside[job.0 as usize])

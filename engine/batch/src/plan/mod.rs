@@ -6,6 +6,7 @@
 
 mod build;
 mod cycles;
+mod dependents;
 mod draft;
 mod filter;
 mod findings;
@@ -36,10 +37,13 @@ use self::identity::KnownBy;
 use self::names::NameIndex;
 use self::set::SetKeys;
 use self::table::{Action, Job, Join, Key, Offset, Table, TableName};
+use crate::grouped::Grouped;
 use crate::job_file::{Affinity, Arg, Backoff, MemoryPolicy, When};
 use crate::shell;
 use crate::source::{Source, SourceId};
 use crate::task::{Args, Task};
+
+pub(crate) use self::dependents::Dependents;
 
 pub use self::build::state_folder;
 pub use self::build::{plan, plan_with, read_and_plan};
@@ -55,8 +59,8 @@ pub struct JobIndex(pub u32);
 
 /// All jobs of a run, in the order of the files.
 ///
-/// A job costs 24 bytes, and its needs eight each: what jobs of one table or `#JOB` state have in common is
-/// kept once, and names, attempts and identities are made when asked for. A table costs 56 and its
+/// A job costs 24 bytes, a list of needs four and eight for each: what jobs of one table or `#JOB` state in
+/// common is kept once, and names, attempts and identities are made when asked for. A table costs 56 and its
 /// texts, and 64 more with an `env`, needs or files of its own; what it has in common with the one before is
 /// kept once.
 #[derive(Debug)]
@@ -67,7 +71,7 @@ pub struct Plan {
     tables: Vec<Table>,
     jobs: Vec<Job>,
     /// Lists of needs; the first is empty. Jobs with the same needs share one.
-    needs: Vec<Box<[Need]>>,
+    needs: Grouped<Need>,
     names: NameIndex,
     limits: Limits,
     pools: Vec<(String, u32)>,
@@ -310,7 +314,7 @@ impl Plan {
     /// The jobs it waits for, in the order of its `needs`; one that must end in two ways is there
     /// twice.
     pub fn needs(&self, job: JobIndex) -> &[Need] {
-        &self.needs[self.job(job).needs() as usize]
+        self.needs.get(self.job(job).needs())
     }
 
     /// What an attempt is started with; the first has number 1.

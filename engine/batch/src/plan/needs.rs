@@ -11,6 +11,7 @@ use super::findings::{Findings, Place};
 use super::table::{Common, Job, Key};
 use super::{JobIndex, Need, Plan};
 use crate::glob::Glob;
+use crate::grouped::Grouped;
 use crate::job_file::When;
 use crate::template::Template;
 
@@ -29,15 +30,13 @@ pub(super) fn resolve(
     if tables == 0 {
         return;
     }
-    let mut lists = Vec::with_capacity(1 + tables);
-    lists.push(Box::default());
     let mut resolver = Resolver {
         plan,
         left_out,
         findings,
         sorted: None,
         globs: HashMap::new(),
-        lists,
+        lists: no_needs(tables),
         shared: HashMap::new(),
         comparisons: 0,
     };
@@ -57,8 +56,7 @@ pub(super) fn resolve(
             }
         }
     }
-    let mut lists = std::mem::take(&mut resolver.lists);
-    drop(resolver);
+    let Resolver { mut lists, .. } = resolver;
     let cycles = cycles::find(&mut lists, &mut list_of);
     refuse_cycles(plan, drafts, &cycles, findings);
     for (job, list) in plan.jobs.iter_mut().zip(list_of) {
@@ -66,7 +64,15 @@ pub(super) fn resolve(
             *needs = list;
         }
     }
+    lists.shrink_to_fit();
     plan.needs = lists;
+}
+
+/// The lists of a plan in which nobody needs anything, which are the first one, and room for more.
+pub(super) fn no_needs(more: usize) -> Grouped<Need> {
+    let mut lists = Grouped::with_capacity(1 + more);
+    lists.push([]);
+    lists
 }
 
 /// The needs of a table as they are written.
@@ -111,7 +117,7 @@ struct Resolver<'p, 'f> {
     /// All names in order, made for the first glob: those that begin alike stand together.
     sorted: Option<Vec<(Cow<'p, str>, JobIndex)>>,
     globs: HashMap<String, Rc<[JobIndex]>>,
-    lists: Vec<Box<[Need]>>,
+    lists: Grouped<Need>,
     /// The lists that globs are in, by their texts: many jobs may have the same long one.
     shared: HashMap<Vec<(String, When)>, u32>,
     comparisons: usize,
@@ -156,8 +162,7 @@ impl Resolver<'_, '_> {
         if has_glob && let Some(list) = self.shared.get(&texts) {
             return *list;
         }
-        let list = u32::try_from(self.lists.len()).expect("no more lists than jobs");
-        self.lists.push(flatten(&targets));
+        let list = self.lists.push(flatten(&targets));
         if has_glob {
             self.shared.insert(texts, list);
         }
@@ -222,7 +227,7 @@ impl Resolver<'_, '_> {
 }
 
 /// The jobs of all targets in their order, none twice with one condition.
-fn flatten(targets: &[(Rc<[JobIndex]>, When)]) -> Box<[Need]> {
+fn flatten(targets: &[(Rc<[JobIndex]>, When)]) -> Vec<Need> {
     let needs = targets.iter().flat_map(|(jobs, when)| {
         jobs.iter().map(|job| Need {
             job: *job,

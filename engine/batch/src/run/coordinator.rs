@@ -6,24 +6,25 @@
 //! running, delayed (for its next attempt) or over.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use reiver::{Class, Priority};
 
+use super::heads::Heads;
 use super::stock::{Demand, Held, Kept, Stock};
 use super::tokens::Slots;
 use crate::Plan;
 use crate::event::{Reason, Status, Usage};
 use crate::job_file::{Backoff, When};
 use crate::learnt::Profile;
-use crate::plan::{JobIndex, Retries, Settings};
+use crate::plan::{Dependents, JobIndex, Retries, Settings};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// With how many needs that have not ended.
-    Waiting(u32),
+    /// For what it needs.
+    Waiting,
     Ready,
     Running,
     Delayed,
@@ -73,9 +74,7 @@ pub(crate) struct Coordinator<P> {
     attempts: Vec<u32>,
     /// Why the last attempt of a delayed job failed is kept here until its next one.
     last_reason: Vec<Option<Reason>>,
-    /// Who needs a job: those of job `j` are `dependents[first_dependent[j]..first_dependent[j+1]]`.
-    dependents: Vec<(JobIndex, When)>,
-    first_dependent: Vec<u32>,
+    dependents: Dependents,
     /// Ready jobs, in a queue for each kind of demand.
     queues: Vec<Queue>,
     /// By its demand.
@@ -86,8 +85,7 @@ pub(crate) struct Coordinator<P> {
     profiles: HashMap<u32, Profile>,
     /// The queue that running jobs of class auto were taken from: their table may have another by now.
     taken_from: HashMap<JobIndex, u32>,
-    /// The first of every queue: the most urgent first, then in file order.
-    heads: BTreeSet<(Priority, JobIndex, u32)>,
+    heads: Heads,
     stock: Stock,
     /// What running jobs hold besides their slots, if anything.
     held: HashMap<JobIndex, Held>,
@@ -117,41 +115,21 @@ impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
     /// there are any.
     pub(crate) fn new(plan: P, seed: u64, done: &[bool]) -> Coordinator<P> {
         let count = plan.len();
-        let mut first_dependent = vec![0u32; count + 1];
-        for job in plan.jobs() {
-            for need in plan.needs(job) {
-                first_dependent[need.job.0 as usize + 1] += 1;
-            }
-        }
-        for index in 0..count {
-            first_dependent[index + 1] += first_dependent[index];
-        }
-        let mut next = first_dependent.clone();
-        let edges = first_dependent[count] as usize;
-        let mut dependents = vec![(JobIndex(0), When::Success); edges];
-        for job in plan.jobs() {
-            for need in plan.needs(job) {
-                let place = &mut next[need.job.0 as usize];
-                dependents[*place as usize] = (job, need.when);
-                *place += 1;
-            }
-        }
         let deadline_of = |job: JobIndex| Some((plan.settings(job).deadline?, job));
         let mut deadlines: Vec<_> = plan.jobs().filter_map(deadline_of).collect();
         deadlines.sort_unstable_by(|a, b| b.cmp(a));
         let mut coordinator = Coordinator {
             plan: plan.clone(),
-            states: vec![State::Waiting(0); count],
+            states: vec![State::Waiting; count],
             attempts: vec![0; count],
             last_reason: vec![None; count],
-            dependents,
-            first_dependent,
+            dependents: Dependents::of(&plan),
             queues: Vec::new(),
             queue_for: HashMap::new(),
             queue_of: Vec::with_capacity(plan.tables().len()),
             profiles: HashMap::new(),
             taken_from: HashMap::new(),
-            heads: BTreeSet::new(),
+            heads: Heads::default(),
             stock: Stock::new(&plan),
             held: HashMap::new(),
             deadlines,
@@ -174,12 +152,8 @@ impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
             coordinator.queue_of.push(queue);
         }
         let is_done = |job: JobIndex| done.get(job.0 as usize) == Some(&true);
-        for job in plan.jobs() {
-            coordinator.states[job.0 as usize] = match u32::try_from(plan.needs(job).len()) {
-                _ if is_done(job) => State::Over,
-                Ok(needs) => State::Waiting(needs),
-                Err(_) => unreachable!("needs are counted in 32 bits"),
-            };
+        for job in plan.jobs().filter(|job| is_done(*job)) {
+            coordinator.states[job.0 as usize] = State::Over;
         }
         for job in plan.jobs() {
             if is_done(job) {
@@ -202,19 +176,17 @@ impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
             return None;
         }
         let mut kept = Kept::default();
-        let mut found = None;
-        for &(_, job, queue) in &self.heads {
-            if kept.is_all() {
-                break;
+        let (job, queue, held) = {
+            let mut heads = self.heads.in_order();
+            loop {
+                let (_, job, queue) = heads.next(|lane| self.stock.is_open(lane, &kept))?;
+                // Only the first of each queue: what one does not get, those behind it do not get either.
+                let demand = &self.queues[queue as usize].demand;
+                if let Some(held) = self.stock.take(demand, &mut kept) {
+                    break (job, queue, held);
+                }
             }
-            // Only the first of each queue: what one does not get, those behind it do not get either.
-            let demand = &self.queues[queue as usize].demand;
-            if let Some(held) = self.stock.take(demand, &mut kept) {
-                found = Some((job, queue, held));
-                break;
-            }
-        }
-        let (job, queue, held) = found?;
+        };
         self.leave_queue(queue);
         if self.plan.settings(job).class == Class::Auto {
             self.taken_from.insert(job, queue);
@@ -233,7 +205,8 @@ impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
             return Some(0);
         }
         let mut kept = Kept::default();
-        for &(_, _, queue) in &self.heads {
+        let mut heads = self.heads.in_order();
+        while let Some((_, _, queue)) = heads.next(|lane| self.stock.is_open(lane, &kept)) {
             let demand = &self.queues[queue as usize].demand;
             if self.stock.look(demand, &mut kept).is_some() {
                 return None;
@@ -273,7 +246,7 @@ impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
                     let queue = self.queue(job);
                     self.settle_head(queue, None);
                 }
-                State::Waiting(_) | State::Delayed => {
+                State::Waiting | State::Delayed => {
                     self.finish(job, Status::Failed(Reason::Deadline));
                 }
             }
@@ -466,18 +439,19 @@ impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
 
     /// Sees to it that the first of a queue that is ready still is its head; `gone` was.
     fn settle_head(&mut self, queue: u32, gone: Option<(Priority, JobIndex)>) {
+        let Queue { demand, jobs } = &mut self.queues[queue as usize];
+        let lane = demand.lane();
         if let Some((priority, job)) = gone {
-            self.heads.remove(&(priority, job, queue));
+            self.heads.remove(lane, (priority, job, queue));
         }
-        let jobs = &mut self.queues[queue as usize].jobs;
         while let Some(&Reverse((priority, job))) = jobs.peek() {
             let is_here = self.queue_of[self.plan.table_of(job) as usize] == queue;
             if self.states[job.0 as usize] == State::Ready && is_here {
-                self.heads.insert((priority, job, queue));
+                self.heads.insert(lane, (priority, job, queue));
                 break;
             }
             jobs.pop();
-            self.heads.remove(&(priority, job, queue));
+            self.heads.remove(lane, (priority, job, queue));
         }
     }
 
@@ -492,14 +466,15 @@ impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
     fn enter_queue(&mut self, job: JobIndex) {
         let priority = self.plan.settings(job).priority;
         let queue = self.queue(job);
-        let jobs = &mut self.queues[queue as usize].jobs;
+        let Queue { demand, jobs } = &mut self.queues[queue as usize];
         let first = jobs.peek().map(|&Reverse(first)| first);
         jobs.push(Reverse((priority, job)));
         if first.is_none_or(|first| (priority, job) < first) {
+            let lane = demand.lane();
             if let Some((priority, job)) = first {
-                self.heads.remove(&(priority, job, queue));
+                self.heads.remove(lane, (priority, job, queue));
             }
-            self.heads.insert((priority, job, queue));
+            self.heads.insert(lane, (priority, job, queue));
         }
     }
 
@@ -530,37 +505,34 @@ impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
     fn tell_dependents(&mut self, job: JobIndex, end: End) {
         let mut over = VecDeque::from([(job, end)]);
         while let Some((job, end)) = over.pop_front() {
-            let first = self.first_dependent[job.0 as usize] as usize;
-            let last = self.first_dependent[job.0 as usize + 1] as usize;
-            for index in first..last {
-                let (dependent, when) = self.dependents[index];
-                let State::Waiting(needs) = self.states[dependent.0 as usize] else {
-                    continue;
-                };
-                let met = match (when, end) {
+            for at in 0..self.dependents.lists(job).len() {
+                let (list, when) = self.dependents.lists(job)[at];
+                let is_met = match (when, end) {
                     (_, End::Cancelled) => false,
                     (When::Success, end) => end == End::Succeeded,
                     (When::Failure, end) => end == End::Failed,
                     (When::Always, _) => true,
                 };
-                if met && needs == 1 && self.stop.is_none() {
-                    self.make_ready(dependent);
-                } else if met && needs > 1 {
-                    self.states[dependent.0 as usize] = State::Waiting(needs - 1);
-                } else {
+                if !self.dependents.decides(list, is_met) {
+                    continue;
+                }
+                let is_skipped = !is_met && end != End::Cancelled;
+                for at in 0..self.dependents.waiting(list).len() {
+                    let dependent = self.dependents.waiting(list)[at];
+                    if self.states[dependent.0 as usize] != State::Waiting {
+                        continue;
+                    }
+                    if is_met && self.stop.is_none() {
+                        self.make_ready(dependent);
+                        continue;
+                    }
                     self.states[dependent.0 as usize] = State::Over;
                     self.left -= 1;
-                    let cancelled = met || end == End::Cancelled;
-                    self.news.push_back(if cancelled {
-                        News::Finished(dependent, Status::Cancelled)
-                    } else {
-                        News::Skipped(dependent, job)
-                    });
-                    let end = if cancelled {
-                        End::Cancelled
-                    } else {
-                        End::Skipped
+                    let (news, end) = match is_skipped {
+                        true => (News::Skipped(dependent, job), End::Skipped),
+                        false => (News::Finished(dependent, Status::Cancelled), End::Cancelled),
                     };
+                    self.news.push_back(news);
                     over.push_back((dependent, end));
                 }
             }

@@ -15,6 +15,7 @@ mod control;
 mod coordinator;
 mod descriptors;
 mod dispatch;
+mod heads;
 mod launch;
 mod leftovers;
 mod load;

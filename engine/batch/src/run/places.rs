@@ -63,6 +63,11 @@ impl Wish {
             policy: numa.policy,
         }
     }
+
+    /// True if it waits for CPUs of its own where others have them; without, it goes where there are some.
+    pub(super) fn may_wait(&self) -> bool {
+        self.cpus.is_some() && self.affinity == Affinity::Require
+    }
 }
 
 impl Places {

@@ -30,6 +30,14 @@ pub(super) struct Demand {
     wish: Wish,
 }
 
+/// Demands that are passed over together once what they all need is kept for others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lane {
+    class: usize,
+    /// They have nothing to wait for but memory and slots.
+    needs_memory_alone: bool,
+}
+
 /// What a running job holds, besides its slots.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Held {
@@ -76,6 +84,15 @@ impl Demand {
         }
     }
 
+    /// With whom it is passed over.
+    pub(super) fn lane(&self) -> Lane {
+        let shares_more = self.pool.is_some() || !self.resources.is_empty() || self.wish.may_wait();
+        Lane {
+            class: self.class,
+            needs_memory_alone: self.memory > 0 && !shares_more,
+        }
+    }
+
     /// Of a job on slots of this class.
     pub(super) fn of(plan: &Plan, settings: &Settings, class: Class) -> Demand {
         let place = |list: &[(String, u32)], name: &str| {
@@ -105,6 +122,22 @@ impl Demand {
     }
 }
 
+impl Lane {
+    pub(super) const COUNT: usize = 4;
+
+    pub(super) fn all() -> impl Iterator<Item = Lane> {
+        (0..Lane::COUNT).map(|index| Lane {
+            class: index / 2,
+            needs_memory_alone: index % 2 == 1,
+        })
+    }
+
+    /// Its place among all.
+    pub(super) fn index(self) -> usize {
+        self.class * 2 + usize::from(self.needs_memory_alone)
+    }
+}
+
 impl Held {
     /// Where the job is.
     pub(super) fn placement(&self) -> Option<&Arc<Placement>> {
@@ -123,11 +156,6 @@ impl Held {
 }
 
 impl Kept {
-    /// True once no job of any class may start.
-    pub(super) fn is_all(&self) -> bool {
-        self.classes == [true, true]
-    }
-
     /// True if cpu slots are kept for a job that lacks nothing else.
     pub(super) fn waits_for_cpus(&self) -> bool {
         self.classes[0]
@@ -206,6 +234,13 @@ impl Stock {
         demand.slots.saturating_sub(self.slots[0])
     }
 
+    /// False where no demand of a lane can be given what it needs, whichever is looked at, and nothing more would
+    /// be kept for it that keeps others from starting.
+    pub(super) fn is_open(&self, lane: Lane, kept: &Kept) -> bool {
+        let has_memory = !lane.needs_memory_alone || kept.memory < self.memory;
+        has_memory && !kept.classes[lane.class]
+    }
+
     /// Gives a job what it needs; `None` where it has to wait, and then what it waits for is kept.
     pub(super) fn take(&mut self, demand: &Demand, kept: &mut Kept) -> Option<Held> {
         let answer = self.look(demand, kept)?;
@@ -242,16 +277,20 @@ impl Stock {
             let kept = kept.resources.get(&resource).copied().unwrap_or(0);
             self.resources[resource].len() < kept.saturating_add(count as usize)
         });
-        let lacks_memory = self.memory < kept.memory.saturating_add(demand.memory);
+        // A job that states no memory has nothing to wait for.
+        let lacks_memory =
+            demand.memory > 0 && self.memory < kept.memory.saturating_add(demand.memory);
+        let lacks_share = lacks_pool || lacks_resource || lacks_memory;
+        if lacks_share && !demand.wish.may_wait() {
+            kept.keep(demand, &CpuSet::new());
+            return None;
+        }
         let answer = self.places.find(&demand.wish, &kept.cpus);
         let cpus = match &answer {
             Answer::Wait(cpus) => cpus.clone(),
             Answer::Given(_) | Answer::Anywhere => CpuSet::new(),
         };
-        // A job that states no memory has nothing to wait for.
-        let lacks_memory = lacks_memory && demand.memory > 0;
-        let lacks_place = matches!(answer, Answer::Wait(_));
-        let lacks = lacks_pool || lacks_resource || lacks_memory || lacks_place;
+        let lacks = lacks_share || matches!(answer, Answer::Wait(_));
         let lacks_slots = self.slots[demand.class] < demand.slots;
         if lacks || lacks_slots {
             kept.classes[demand.class] |= !lacks;
