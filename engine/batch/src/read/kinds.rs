@@ -39,13 +39,9 @@ impl Keys<'_> {
     }
 
     pub(super) fn text(&mut self, value: &Value) -> Option<Spanned<String>> {
-        let text = match (&value.bare, &value.kind) {
-            (Some(bare), _) => bare.clone(),
-            (None, Kind::Text(text)) => text.clone(),
-            (None, _) => {
-                self.refuse(value, "a text");
-                return None;
-            }
+        let Some(text) = value.text() else {
+            self.refuse(value, "a text");
+            return None;
         };
         if text.contains('\0') {
             let message = "a text cannot hold a NUL character";
@@ -55,7 +51,7 @@ impl Keys<'_> {
             return None;
         }
         Some(Spanned {
-            value: text,
+            value: text.to_owned(),
             span: value.span.clone(),
         })
     }
@@ -202,6 +198,11 @@ impl Keys<'_> {
         value: &Value,
         words: &[(&str, T)],
     ) -> Option<Spanned<T>> {
+        let names = || -> Vec<&str> { words.iter().map(|&(word, _)| word).collect() };
+        if value.text().is_none() {
+            self.refuse(value, &format!("one of {}", names().join(", ")));
+            return None;
+        }
         let text = self.text(value)?;
         if let Some(&(_, meaning)) = words.iter().find(|(word, _)| *word == text.value) {
             return Some(Spanned {
@@ -209,7 +210,7 @@ impl Keys<'_> {
                 span: text.span,
             });
         }
-        let names: Vec<&str> = words.iter().map(|&(word, _)| word).collect();
+        let names = names();
         let help = nearest(&text.value, &names).map_or_else(
             || format!("it is one of {}", names.join(", ")),
             |near| format!("did you mean `{near}`? it is one of {}", names.join(", ")),

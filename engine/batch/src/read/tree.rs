@@ -41,4 +41,12 @@ impl Value {
             Kind::Other(noun) => noun,
         }
     }
+
+    /// Its text: it is one, or was written bare where every value may be one.
+    pub(super) fn text(&self) -> Option<&str> {
+        match (&self.bare, &self.kind) {
+            (Some(text), _) | (None, Kind::Text(text)) => Some(text),
+            (None, _) => None,
+        }
+    }
 }
