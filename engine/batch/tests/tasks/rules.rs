@@ -110,8 +110,12 @@ priority = "P0"
 }
 
 fn auto() {
+    if !std::path::Path::new("/proc/thread-self/schedstat").exists() {
+        eprintln!("skipped: this kernel does not tell who waits for a CPU");
+        return;
+    }
     let case = Case::toml(
-        "[[job]]\nmatrix = { n = [1, 2, 3, 4, 5] }\ntask = \"wait\"\nargs = { seconds = 0.05 }\nclass = \"auto\"\n",
+        "[[job]]\nmatrix = { n = [1, 2, 3, 4, 5] }\ntask = \"idle\"\nclass = \"auto\"\n",
     );
     let (events, done) = case.events(&["-j1"]);
     done.expect(0);
@@ -121,11 +125,7 @@ fn auto() {
     let classes: Vec<&str> = started
         .filter_map(|event| event["class"].as_str())
         .collect();
-    if std::path::Path::new("/proc/thread-self/schedstat").exists() {
-        assert_eq!(classes, ["cpu", "cpu", "cpu", "io", "io"]);
-    } else {
-        assert_eq!(classes, ["cpu"; 5]);
-    }
+    assert_eq!(classes, ["cpu", "cpu", "cpu", "io", "io"]);
 }
 
 fn placeholders() {

@@ -20,6 +20,7 @@ pub(crate) fn add(registry: &mut Registry) {
         .task("tell", tell)
         .task("alone", alone)
         .task("starts", starts)
+        .task("idle", idle)
         .task("fails", |message: Message, _| Err(message.text))
         .task("grumbles", grumbles)
         .task("late", late)
@@ -76,6 +77,25 @@ fn alone(_: (), _: &TaskContext<'_>) -> Result<(), String> {
         0 => Ok(()),
         others => Err(format!("beside {others} others")),
     }
+}
+
+/// Sleeps until its thread has spent at most a tenth of its time on a CPU or in want of one, however full the
+/// machine is.
+fn idle(_: (), _: &TaskContext<'_>) -> std::io::Result<()> {
+    let spent = || -> std::io::Result<Duration> {
+        let told = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+        let times = told.split_ascii_whitespace().take(2);
+        let times = times.map(|nanos| nanos.parse::<u64>().expect("a number"));
+        Ok(Duration::from_nanos(times.sum()))
+    };
+    let before = spent()?;
+    let (mut pause, mut slept) = (Duration::from_millis(50), Duration::ZERO);
+    while slept < (spent()? - before) * 10 || slept.is_zero() {
+        thread::sleep(pause);
+        slept += pause;
+        pause *= 2;
+    }
+    Ok(())
 }
 
 #[derive(Deserialize)]

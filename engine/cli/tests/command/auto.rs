@@ -21,13 +21,31 @@ fn on(classes: &[(String, String)], class: &str) -> usize {
     classes.iter().filter(|(_, is)| is == class).count()
 }
 
+/// What jobs source that are to be seen to wait: it sleeps until this shell has spent at most a tenth of its
+/// time on a CPU or in want of one, however full the machine is.
+const WAITS: &str = "slept=0
+for ms in 300 1000 3000 10000 30000 100000; do
+    sleep $((ms / 1000)).$((ms % 1000))
+    slept=$((slept + ms))
+    read -r ran queued _ < /proc/$$/schedstat
+    [ $((ran + queued)) -gt $((slept * 100000)) ] || break
+done
+";
+
+/// A case whose jobs may source `./waits`.
+fn waiting(toml: &str) -> Case {
+    let case = Case::toml(toml);
+    case.write("waits", WAITS);
+    case
+}
+
 const WAIT: &str = "[limits]\ncpus = 1\nio = 4\n[[job]]\nname = 'wait-{n}'\nclass = 'auto'\n\
-    matrix = { n = [1, 2, 3, 4, 5, 6, 7] }\nrun = 'sleep 0.3'\n\
+    matrix = { n = [1, 2, 3, 4, 5, 6, 7] }\nrun = '. ./waits'\n\
     [[job]]\nname = 'other'\nrun = 'true'\n";
 
 #[test]
 fn what_waits_takes_io_slots_from_the_fourth_on() {
-    let case = Case::toml(WAIT);
+    let case = waiting(WAIT);
     let (events, done) = case.events(&["--report", "page.html"]);
     let done = done.expect(0);
     let classes = classes(&events);
@@ -60,8 +78,8 @@ fn what_waits_takes_io_slots_from_the_fourth_on() {
 
 #[test]
 fn attempts_of_one_job_and_lines_under_one_default_learn_too() {
-    let case = Case::toml(
-        "[[job]]\nname = 'again'\nclass = 'auto'\nretries = 3\nrun = 'sleep 0.3; exit 1'\n",
+    let case = waiting(
+        "[[job]]\nname = 'again'\nclass = 'auto'\nretries = 3\nrun = '. ./waits; exit 1'\n",
     );
     let (told, done) = case.events(&[]);
     done.expect(1);
@@ -70,7 +88,7 @@ fn attempts_of_one_job_and_lines_under_one_default_learn_too() {
 
     case.write(
         "list.txt",
-        format!("#JOB class=auto\n{}", "sleep 0.3\n".repeat(6)),
+        format!("#JOB class=auto\n{}", ". ./waits\n".repeat(6)),
     );
     let done = case.reiver(&["run", "list.txt", "-j1", "--output", "json"]);
     let classes = classes(&events(&done.stdout));
@@ -85,9 +103,9 @@ fn attempts_of_one_job_and_lines_under_one_default_learn_too() {
 
 #[test]
 fn a_run_that_is_resumed_learns_anew() {
-    let case = Case::toml(
+    let case = waiting(
         "[limits]\ncpus = 1\n[[job]]\nname = 'w{n}'\nclass = 'auto'\nmatrix = { n = [1, 2, 3, 4, 5] }\n\
-         run = 'sleep 0.3; [ {n} -lt 4 ] || [ -e go ]'\n",
+         run = '. ./waits; [ {n} -lt 4 ] || [ -e go ]'\n",
     );
     let (told, done) = case.events(&[]);
     done.expect(1);

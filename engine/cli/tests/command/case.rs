@@ -193,6 +193,13 @@ pub(crate) fn daemon_that_keeps_nothing(file: &str) -> String {
     )
 }
 
+/// What a trial gives with the first of ever longer times, in milliseconds, that is enough on this machine:
+/// it gives nothing where what it is about had not come to pass by then.
+pub(crate) fn with_time_enough<T>(trial: impl Fn(u64) -> Option<T>) -> T {
+    let times = (0..).map(|doubled| 300 << doubled);
+    times.filter_map(&trial).next().expect("times do not end")
+}
+
 /// True while a process lives, the zombies not among them.
 pub(crate) fn lives(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

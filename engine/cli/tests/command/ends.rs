@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use crate::case::{Case, Done, daemon_that_keeps_nothing, lives, marked};
+use crate::case::{Case, Done, daemon_that_keeps_nothing, lives, marked, with_time_enough};
 
 fn signal(child: &std::process::Child, signal: i32) {
     let pid = i32::try_from(child.id()).unwrap();
@@ -118,12 +118,17 @@ fn a_timeout_ends_nothing_that_others_start_meanwhile() {
 
 #[test]
 fn a_timeout_is_of_one_attempt_and_is_tried_again() {
-    let case = Case::toml(
-        "[[job]]\nname = 'slow'\ntimeout = '1500ms'\nretries = 2\n\
-         run = '[ $REIVER_ATTEMPT = 3 ] || exec sleep 100'",
-    );
-    let (events, done) = case.events(&[]);
-    done.expect(0);
+    let events = with_time_enough(|ms| {
+        let case = Case::toml(&format!(
+            "[[job]]\nname = 'slow'\ntimeout = '{ms}ms'\nretries = 2\n\
+             run = 'if [ $REIVER_ATTEMPT = 3 ]; then touch third; else exec sleep 100; fi'",
+        ));
+        let (events, done) = case.events(&[]);
+        case.has("third").then(|| {
+            done.expect(0);
+            events
+        })
+    });
     let kinds: Vec<&str> = events
         .iter()
         .map(|event| event["event"].as_str().unwrap())
@@ -147,11 +152,14 @@ fn a_timeout_is_of_one_attempt_and_is_tried_again() {
 
 #[test]
 fn who_cleans_up_on_term_is_given_the_time() {
-    let case = Case::toml(
-        "[[job]]\ntimeout = '1500ms'\nrun = 'trap \"sleep 0.3; touch cleaned; exit 0\" TERM; \
-         while :; do sleep 0.05; done'",
-    );
-    let done = case.run().expect(1);
+    let (case, done) = with_time_enough(|ms| {
+        let case = Case::toml(&format!(
+            "[[job]]\ntimeout = '{ms}ms'\nrun = 'trap \"sleep 0.3; touch cleaned; exit 0\" TERM; \
+             touch ready; while :; do sleep 0.05; done'",
+        ));
+        let done = case.run().expect(1);
+        case.has("ready").then_some((case, done))
+    });
     assert!(case.has("cleaned"));
     assert!(done.stderr.contains("timeout"), "{}", done.stderr);
 }
@@ -304,13 +312,15 @@ fn two_jobs_talk_through_a_named_pipe() {
 
 #[test]
 fn a_daemon_that_drops_its_environment_is_ended_with_its_attempt() {
-    let case = Case::toml(
-        "[[job]]\ntimeout = '300ms'\nkill-after = '200ms'\n\
-         run = 'env -i setsid -f sh -c \"echo \\$\\$ > pid; exec sleep 1000\"; sleep 1000'",
-    );
-    case.run().expect(1);
-    let pid = case.pid("pid");
-    assert!(!lives(pid));
+    let daemon = with_time_enough(|ms| {
+        let case = Case::toml(&format!(
+            "[[job]]\ntimeout = '{ms}ms'\nkill-after = '200ms'\nrun = \"{}; sleep 1000\"",
+            daemon_that_keeps_nothing("daemon"),
+        ));
+        case.run().expect(1);
+        case.has("daemon").then(|| case.pid("daemon"))
+    });
+    assert!(!lives(daemon));
 }
 
 /// Of attempt 512, where the numbers of attempts in brands begin anew; by the run, or once it was killed.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::case::Case;
+use crate::case::{Case, with_time_enough};
 
 /// The keys of an event, sorted.
 fn keys(event: &Value) -> Vec<&str> {
@@ -187,11 +187,15 @@ fn the_job_log_has_the_columns_of_gnu_parallel() {
 
 #[test]
 fn a_job_that_fails_while_it_waits_for_a_retry_started_when_its_last_attempt_did() {
-    let case = Case::toml(
-        "[[job]]\nname = 'late'\nrun = 'false'\nretries = { count = 1, delay = '1h' }\ndeadline = '4s'\n",
-    );
-    let (events, done) = case.events(&["--joblog", "log"]);
-    done.expect(1);
+    let (case, events) = with_time_enough(|ms| {
+        let case = Case::toml(&format!(
+            "[[job]]\nname = 'late'\nrun = 'false'\nretries = {{ count = 1, delay = '1h' }}\ndeadline = '{ms}ms'\n",
+        ));
+        let (events, done) = case.events(&["--joblog", "log"]);
+        done.expect(1);
+        let waited = events.iter().any(|event| event["event"] == "job-retried");
+        waited.then_some((case, events))
+    });
     let log = case.read("log");
     let row: Vec<&str> = log.lines().nth(1).expect("a row").split('\t').collect();
     let started: f64 = row[2].parse().expect("seconds");

@@ -5,6 +5,8 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use crate::case::{Case, Done, daemon_that_keeps_nothing, events, lives, marked, started, sums};
 
@@ -441,7 +443,7 @@ fn what_a_killed_run_left_behind_is_ended_before_its_jobs_run_again() {
          [ -e second ] && exit 0\n\
          sleep 1000 & sh -c 'trap \"\" TERM; while :; do sleep 1; done' &\n\
          setsid sh -c 'setsid sleep 1000 & exec sleep 1000' &\n\
-         sleep 0.2; touch started; wait'''\n",
+         touch started; wait'''\n",
     );
     for options in [&["--resume"][..], &[]] {
         let _ = fs::remove_file(case.path("started"));
@@ -451,9 +453,11 @@ fn what_a_killed_run_left_behind_is_ended_before_its_jobs_run_again() {
         let mut command = case.command(["run", "jobs.toml"]);
         let mut child = command.env(key, value).spawn().unwrap();
         case.wait_for("started");
+        while marked(&mark).len() < 7 {
+            thread::sleep(Duration::from_millis(2));
+        }
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(marked(&mark).len() >= 5, "they run");
         case.write("second", "");
         let done = case
             .reiver(&[&["run", "jobs.toml"], options].concat())

@@ -6,7 +6,7 @@ use std::process::Child;
 
 use serde_json::Value;
 
-use crate::case::{Case, Done, lives};
+use crate::case::{Case, Done, lives, with_time_enough};
 
 /// Takes so many MiB of memory, and keeps them for a moment.
 fn takes(mib: u32) -> String {
@@ -112,23 +112,25 @@ fn a_job_that_takes_more_than_it_states_is_told_apart() {
 
 #[test]
 fn a_process_that_has_left_everything_behind_is_known_by_its_cgroup() {
-    let case = Case::toml(
-        "[[job]]\nmemory = '100MiB'\ntimeout = '1s'\nrun = '''\n\
-         (env -i setsid sh -c \"(echo \\$\\$ > daemon; exec sleep 300) > /dev/null 2>&1 < /dev/null &\" &)\n\
-         sleep 300'''\n",
-    );
-    let (events, done) = case.events(&[]);
-    if is_without(&done.stderr) {
-        return;
+    let ended = with_time_enough(|ms| {
+        let case = Case::toml(&format!(
+            "[[job]]\nmemory = '100MiB'\ntimeout = '{ms}ms'\nrun = '''\n\
+             (env -i setsid sh -c \"sh -c 'echo \\$\\$ > number; mv number daemon; exec sleep 300' \
+             > /dev/null 2>&1 < /dev/null &\" &)\n\
+             sleep 300'''\n",
+        ));
+        let (events, done) = case.events(&[]);
+        if is_without(&done.stderr) {
+            return Some(None);
+        }
+        done.expect(1);
+        let daemon = case.has("daemon").then(|| case.pid("daemon"))?;
+        Some(Some((daemon, events)))
+    });
+    if let Some((daemon, events)) = ended {
+        assert!(!lives(daemon));
+        assert!(!is_left(run_of(&events)));
     }
-    done.expect(1);
-    let daemon: u32 = fs::read_to_string(case.path("daemon"))
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap();
-    assert!(!lives(daemon));
-    assert!(!is_left(run_of(&events)));
 }
 
 #[test]

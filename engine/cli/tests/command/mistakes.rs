@@ -109,6 +109,10 @@ fn values_of_the_wrong_kind() {
             "4:15: `g p` cannot name a resource",
         ),
         ("resources = { gpu = -1 }", "4:21: -1 is out of range"),
+        (
+            "priority = 2",
+            "4:12: expected one of P0, P1, P2, found a number",
+        ),
         ("numa = 'require'", "4:8: expected a table"),
         (
             "numa = { afinity = 'none' }",

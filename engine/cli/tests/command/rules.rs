@@ -366,7 +366,7 @@ fn a_word_of_a_directive_may_begin_with_a_placeholder() {
     case.write(
         "lines.txt",
         "#JOB stdout={name}.{attempt} env={A=\"{cpus} {{name}}\"} stderr={name}\necho \"$A\"\n\
-         #JOB stdout={{name}} timeout=5s\necho 2\n",
+         #JOB stdout={{name}} timeout=1h\necho 2\n",
     );
     case.reiver(&["run", "lines.txt"]).expect(0);
     assert_eq!(case.read("line-2.1"), "1 {name}\n");

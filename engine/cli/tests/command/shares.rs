@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::case::Case;
+use crate::case::{Case, with_time_enough};
 
 fn finished<'e>(events: &'e [Value], name: &str) -> &'e Value {
     let found = events
@@ -163,15 +163,19 @@ fn nothing_starts_while_the_load_is_above_the_limit() {
 
 #[test]
 fn a_deadline_ends_what_runs_and_what_waits_and_is_not_tried_again() {
-    let case = Case::toml(
-        "[defaults]\nretries = 3\n\
-         [[job]]\nname = 'runs'\nrun = 'echo run >> runs; sleep 60'\ndeadline = '1500ms'\n\
-         [[job]]\nname = 'needs'\nrun = 'touch never'\nneeds = ['runs']\ndeadline = '1s'\n\
-         [[job]]\nname = 'after'\nrun = 'touch after'\nneeds = [{ job = 'needs', when = 'failure' }]\n\
-         [[job]]\nname = 'retries'\nrun = 'exit 7'\nretries = { count = 9, delay = '1h' }\ndeadline = '4s'\n",
-    );
-    let (events, done) = case.events(&["--joblog", "log"]);
-    let done = done.expect(1);
+    let (case, events, done) = with_time_enough(|ms| {
+        let case = Case::toml(&format!(
+            "[defaults]\nretries = 3\n\
+             [[job]]\nname = 'runs'\nrun = 'echo run >> runs; sleep 1000'\ndeadline = '{ms}ms'\n\
+             [[job]]\nname = 'needs'\nrun = 'touch never'\nneeds = ['runs']\ndeadline = '{ms}ms'\n\
+             [[job]]\nname = 'after'\nrun = 'touch after'\nneeds = [{{ job = 'needs', when = 'failure' }}]\n\
+             [[job]]\nname = 'retries'\nrun = 'exit 7'\nretries = {{ count = 9, delay = '1h' }}\ndeadline = '{ms}ms'\n",
+        ));
+        let (events, done) = case.events(&["--joblog", "log"]);
+        let done = done.expect(1);
+        let have_failed = events.iter().any(|event| event["event"] == "job-retried");
+        (case.has("runs") && have_failed).then_some((case, events, done))
+    });
     for (name, attempt, code) in [
         ("runs", 1, None),
         ("needs", 0, None),
@@ -195,7 +199,7 @@ fn a_deadline_ends_what_runs_and_what_waits_and_is_not_tried_again() {
     let log = fs::read_to_string(case.path("log")).unwrap();
     let row = log
         .lines()
-        .find(|line| line.ends_with("sleep 60"))
+        .find(|line| line.ends_with("sleep 1000"))
         .expect("a row");
     assert_eq!(row.split('\t').nth(6), Some("-1"));
     assert!(!log.contains("never"), "it did not start: {log}");

@@ -8,7 +8,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -46,19 +46,26 @@ fn number(case: &Case, file: &str) -> u32 {
     case.read(file).trim().parse().unwrap()
 }
 
-/// A job whose leader, child and daemon say their numbers.
-const FAMILY: &str = "[[job]]\nname = 'family'\ntimeout = '4s'\nrun = '''\n\
-    setsid sh -c 'echo $$ > daemon; while :; do sleep 0.01; done' &\n\
-    sh -c 'echo $$ > child; while :; do sleep 0.01; done' &\n\
-    sh -c 'kill -STOP $$; touch went-on' & echo $! > still\n\
-    echo $$ > leader; while ! [ -e go ]; do sleep 0.01; done; kill -KILL $(cat daemon child still)'''\n";
+/// Time enough on this machine for what took so long.
+fn time_enough(rehearsal: Duration) -> Duration {
+    (rehearsal * 10).max(Duration::from_secs(2))
+}
 
-#[test]
-fn a_run_that_is_stopped_stops_its_jobs_and_its_clocks() {
+/// A run whose clocks end it early, stopped and let go on, and how long that took but for the pause: a job
+/// whose leader, child and daemon say their numbers has the timeout, and another waits so long to be retried.
+fn stop_and_go_on(timeout: Duration, wait: Duration, pause: Duration) -> Duration {
     let case = Case::toml(&format!(
-        "{FAMILY}[[job]]\nname = 'again'\nretries = {{ count = 1, delay = '4s' }}\n\
-         run = 'if [ $REIVER_ATTEMPT = 1 ]; then touch failed; exit 1; fi; touch again'\n"
+        "[[job]]\nname = 'family'\ntimeout = '{}ms'\nrun = '''\n\
+         setsid sh -c 'echo $$ > daemon; while :; do sleep 0.01; done' &\n\
+         sh -c 'echo $$ > child; while :; do sleep 0.01; done' &\n\
+         sh -c 'kill -STOP $$; touch went-on' & echo $! > still\n\
+         echo $$ > leader; while ! [ -e go ]; do sleep 0.01; done; kill -KILL $(cat daemon child still)'''\n\
+         [[job]]\nname = 'again'\nretries = {{ count = 1, delay = '{}ms' }}\n\
+         run = 'if [ $REIVER_ATTEMPT = 1 ]; then touch failed; exit 1; fi; touch again'\n",
+        timeout.as_millis(),
+        wait.as_millis(),
     ));
+    let begun = Instant::now();
     let child = case.start(&["run", "jobs.toml", "-j2"]);
     let family = ["leader", "child", "daemon"].map(|file| number(&case, file));
     let still = number(&case, "still");
@@ -69,15 +76,22 @@ fn a_run_that_is_stopped_stops_its_jobs_and_its_clocks() {
     for process in family {
         assert!(is_held(process), "{process}");
     }
-    // Longer than the timeout and the wait.
-    thread::sleep(Duration::from_millis(4500));
-    assert!(!case.has("again"));
+    thread::sleep(pause);
+    assert!(pause.is_zero() || !case.has("again"));
     case.write("go", "");
     send(child.id(), libc::SIGCONT);
     case.wait_for("again");
     let done = Done::of(child).expect(0);
     assert!(done.stderr.contains("2 succeeded"), "{}", done.stderr);
     assert!(!case.has("went-on"), "what others have stopped stays so");
+    begun.elapsed().saturating_sub(pause)
+}
+
+#[test]
+fn a_run_that_is_stopped_stops_its_jobs_and_its_clocks() {
+    let (none, long) = (Duration::ZERO, Duration::from_secs(1000));
+    let clock = time_enough(stop_and_go_on(long, none, none));
+    stop_and_go_on(clock, clock, clock + Duration::from_millis(500));
 }
 
 /// With few descriptors attempts wait for others to end, which they do as they are told to.
@@ -147,23 +161,33 @@ fn a_stop_that_was_ignored_stays_ignored() {
     assert!(!done.stderr.contains("running"), "{}", done.stderr);
 }
 
-#[test]
-fn a_reiver_in_a_job_stops_its_own_clocks() {
+/// The same of a run in a job.
+fn stop_and_go_on_inside(timeout: Duration, pause: Duration) -> Duration {
     let case = Case::new();
     case.write("outer.txt", "\"$REIVER\" run inner.toml --no-journal\n");
-    case.write(
-        "inner.toml",
-        "[[job]]\ntimeout = '3s'\nrun = 'echo $$ > pid; while ! [ -e go ]; do sleep 0.01; done; echo well'\n",
+    let inner = format!(
+        "[[job]]\ntimeout = '{}ms'\nrun = 'echo $$ > pid; while ! [ -e go ]; do sleep 0.01; done; echo well'\n",
+        timeout.as_millis()
     );
+    case.write("inner.toml", inner);
+    let begun = Instant::now();
     let child = case.start_shell("exec $REIVER run outer.txt");
     let job = number(&case, "pid");
     send(child.id(), libc::SIGTSTP);
     wait_until(|| is_stopped(child.id()));
     assert!(is_held(job));
-    thread::sleep(Duration::from_millis(3500));
+    thread::sleep(pause);
     case.write("go", "");
     send(child.id(), libc::SIGCONT);
     assert_eq!(Done::of(child).expect(0).stdout, "well\n");
+    begun.elapsed().saturating_sub(pause)
+}
+
+#[test]
+fn a_reiver_in_a_job_stops_its_own_clocks() {
+    let rehearsal = stop_and_go_on_inside(Duration::from_secs(1000), Duration::ZERO);
+    let clock = time_enough(rehearsal);
+    stop_and_go_on_inside(clock, clock + Duration::from_millis(500));
 }
 
 #[test]
