@@ -32,45 +32,71 @@ pub(super) fn what_a_worker_touches_lies_on_its_node(ground: &Ground) {
     }
 }
 
-/// Elements of a page.
+/// Numbers of a page, which are one element.
 const WORDS: usize = PAGE / size_of::<u64>();
+
+/// The kernel gathers pages around a border into a huge page, whenever it comes by: that lies on one node.
+const HUGE: usize = 2 * MIB / PAGE;
 
 pub(super) fn a_numa_vec_lies_on_its_nodes(ground: &Ground) {
     let engine = ground.engine();
     let crew = ground.crew(&engine);
     let workers: usize = crew.values().sum();
-    // The second is made of memory that was touched before, all on one node.
-    let nodes = crew.keys().copied();
-    for used_before in [None, nodes.min()] {
-        let pages = workers * 128;
-        let len = pages * WORDS;
-        if let Some(node) = used_before {
-            let job = engine
-                .job()
-                .node(node)
-                .submit(move |_| drop(vec![1_u64; len]));
-            job.expect("it is known").join().expect("no panic");
-        }
-        let data = engine.numa_vec(len, |i| i as u64);
-        // Nodes have shares in order, by their workers.
-        let mut begin = 0;
-        for (&node, &count) in &crew {
-            let share = len / workers * count;
-            // Borders are as exact as a sixteenth of a share, and where pages begin.
-            let inexact = share / 8;
-            let inner = &data[begin + inexact..begin + share - inexact];
-            let lies = place::nodes_of(inner);
-            let is_home = |at: &NodeId| ground.is_home(node, *at);
-            let far = lies.iter().filter(|(at, _)| !is_home(at));
-            let far: usize = far.map(|(_, pages)| pages).sum();
-            let all: usize = lies.values().sum();
-            // A node has its share in several pieces, and a page that two of them share is nobody's.
-            assert!(far <= all / 50, "the part of node {node}: {lies:?}");
-            assert!(all > inner.len() / WORDS / 2);
-            begin += share;
-        }
-        assert!(data.into_iter().eq(0..len as u64));
+    // Of the share of a single worker a huge page is left, between its borders.
+    let len = workers * 4 * HUGE;
+    lies_on_its_nodes(ground, &crew, &engine.numa_vec(len, element));
+    // The second is made of memory that its thread has touched before, all on one node.
+    allocate(libc::M_MMAP_MAX, 0);
+    allocate(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
+    let make = move |_: &_| {
+        let touched = vec![element(1); len];
+        let before = touched.as_ptr().addr();
+        drop(touched);
+        (before, reiver::numa_vec(len, element))
+    };
+    let node = *crew.keys().next().expect("it has workers");
+    let job = engine.job().node(node).submit(make);
+    let (before, data) = job.expect("it is known").join().expect("no panic");
+    let apart = data.as_ptr().addr().abs_diff(before);
+    assert!(
+        apart < HUGE * PAGE,
+        "{apart} bytes from what was touched before"
+    );
+    lies_on_its_nodes(ground, &crew, &data);
+}
+
+fn element(number: usize) -> [u64; WORDS] {
+    [number as u64; WORDS]
+}
+
+/// Says to the allocator what it would decide by itself.
+fn allocate(what: libc::c_int, how: libc::c_int) {
+    // SAFETY: numbers, for the allocations to come.
+    assert_eq!(unsafe { libc::mallopt(what, how) }, 1);
+}
+
+fn lies_on_its_nodes(ground: &Ground, crew: &BTreeMap<NodeId, usize>, data: &[[u64; WORDS]]) {
+    let workers: usize = crew.values().sum();
+    // Nodes have shares in order, by their workers.
+    let mut begin = 0;
+    for (&node, &count) in crew {
+        let share = data.len() / workers * count;
+        // Borders are as exact as a sixteenth of a share, and as a huge page.
+        let inexact = share / 8 + HUGE;
+        let inner = &data[begin + inexact..begin + share - inexact];
+        let lies = place::nodes_of(inner);
+        let is_home = |at: &NodeId| ground.is_home(node, *at);
+        let far = lies.iter().filter(|(at, _)| !is_home(at));
+        let far: usize = far.map(|(_, pages)| pages).sum();
+        let all: usize = lies.values().sum();
+        // A node has its share in several pieces, and a page that two of them share is nobody's.
+        assert!(far <= all / 50, "the part of node {node}: {lies:?}");
+        // Of many pages 1,024 are asked about.
+        assert!(all > inner.len().min(1024) / 2, "{lies:?}");
+        begin += share;
     }
+    let numbers = data.iter().map(|element| element[0]);
+    assert!(numbers.eq(0..data.len() as u64));
 }
 
 /// What the kernel has counted at a node.
