@@ -112,7 +112,7 @@ fn bytes_a_job(form: Form, job: impl Fn(usize) -> String) -> usize {
 #[test]
 fn a_queued_job_takes_at_most_300_bytes_over_its_text() {
     type Job = fn(usize) -> String;
-    let files: [(&str, Form, Job); 9] = [
+    let files: [(&str, Form, Job); 10] = [
         ("lines", Form::Text, |n| format!("true {n:07}")),
         ("names, JSON", Form::JsonLines, |n| {
             format!(r#"{{"name": "j{n:07}", "command": ["/bin/true"]}}"#)
@@ -153,6 +153,20 @@ fn a_queued_job_takes_at_most_300_bytes_over_its_text() {
             };
             format!(r#"{{"name": "{stage}{n:07}", "command": ["/bin/true"], "needs": {needs}}}"#)
         }),
+        (
+            "half need the other half and the one before, JSON",
+            Form::JsonLines,
+            |n| {
+                let (stage, needs) = match n.checked_sub(JOBS / 2) {
+                    None => ("a", "[]".to_owned()),
+                    Some(0) => ("b", r#"["a*"]"#.to_owned()),
+                    Some(_) => ("b", format!(r#"["a*", "b{:07}"]"#, n - 1)),
+                };
+                format!(
+                    r#"{{"name": "{stage}{n:07}", "command": ["/bin/true"], "needs": {needs}}}"#
+                )
+            },
+        ),
     ];
     let taken = files.map(|(what, form, job)| (what, bytes_a_job(form, job)));
     for (what, bytes) in &taken {

@@ -40,10 +40,11 @@ pub(crate) fn show(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
             write!(out, "  [{}]", place(placement))?;
         }
         let needs = plan.needs(job);
+        let count = needs.clone().count();
         // One line is one screen's: a job may wait for all others.
-        let shown = if needs.len() > 5 { 4 } else { needs.len() };
-        let names: Vec<String> = needs[..shown]
-            .iter()
+        let shown = if count > 5 { 4 } else { count };
+        let names: Vec<String> = needs
+            .take(shown)
             .map(|need| {
                 let when = match need.when {
                     When::Success => "",
@@ -54,7 +55,7 @@ pub(crate) fn show(plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
             })
             .collect();
         let names = names.join(", ");
-        match needs.len() - shown {
+        match count - shown {
             0 if shown == 0 => writeln!(out)?,
             0 => writeln!(out, "  [after {names}]")?,
             more => writeln!(out, "  [after {names} and {more} more]")?,
@@ -77,17 +78,14 @@ fn order(plan: &Plan) -> Vec<JobIndex> {
     let entry = |job: JobIndex| std::cmp::Reverse((plan.settings(job).priority, job));
     let mut ready: std::collections::BinaryHeap<_> = plan
         .jobs()
-        .filter(|job| plan.needs(*job).is_empty())
+        .filter(|job| plan.needs(*job).next().is_none())
         .map(entry)
         .collect();
     let mut order = Vec::with_capacity(plan.len());
     while let Some(std::cmp::Reverse((_, job))) = ready.pop() {
         order.push(job);
-        for at in 0..dependents.lists(job).len() {
-            let (list, _) = dependents.lists(job)[at];
-            if dependents.decides(list, true) {
-                ready.extend(dependents.waiting(list).iter().copied().map(entry));
-            }
+        for (list, _) in dependents.end(job, |_| true) {
+            ready.extend(dependents.waiting(list).iter().copied().map(entry));
         }
     }
     order

@@ -10,6 +10,7 @@ use super::draft::Draft;
 use super::findings::{Findings, Place, place_of, source_of};
 use super::known::Known;
 use super::limits::Settled;
+use super::lists::Lists;
 use super::matrix::Matrix;
 use super::merged::Merged;
 use super::names::{self, NameIndex};
@@ -189,7 +190,7 @@ fn plan_files(
         sources,
         tables,
         jobs,
-        needs: needs::no_needs(0),
+        needs: Lists::with_capacity(0),
         names: NameIndex::default(),
         limits: settled.limits,
         pools: settled.pools,

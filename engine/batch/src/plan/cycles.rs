@@ -1,11 +1,12 @@
 //! Cycles among needs.
 //!
-//! Jobs that need the same share a list, so the graph that is searched goes from jobs to lists and
-//! from lists to jobs: a thousand jobs that all need the same thousand are two thousand edges. It
-//! is a depth-first search with a stack of its own, linear in jobs and lists' lengths.
+//! Jobs that need the same share a list, so the graph that is searched goes from jobs to lists, from
+//! lists to jobs, and from lists to those that they go on with: a thousand jobs that all need the same
+//! thousand are two thousand edges. It is a depth-first search with a stack of its own, linear in jobs
+//! and lists' lengths.
 
+use super::lists::Lists;
 use super::{JobIndex, Need};
-use crate::grouped::Grouped;
 
 /// Neither the job, or list, nor what it leads to has been looked at.
 const NEW: u32 = u32::MAX;
@@ -18,7 +19,7 @@ const TOLD_MAX: usize = 100_000;
 /// A job on the way to where the search is.
 struct Step {
     job: JobIndex,
-    /// Which of its list comes next.
+    /// Which of its list comes next, and then of what that goes on with.
     next: u32,
 }
 
@@ -28,7 +29,7 @@ struct Step {
 ///
 /// Not every cycle there is, of which there may be exponentially many, but without the returned
 /// ones' last needs there is none (unless they come to more than [`TOLD_MAX`] jobs).
-pub(super) fn find(lists: &mut Grouped<Need>, list_of: &mut [u32]) -> Vec<Vec<JobIndex>> {
+pub(super) fn find(lists: &mut Lists, list_of: &mut [u32]) -> Vec<Vec<JobIndex>> {
     let mut search = Search {
         jobs: vec![NEW; list_of.len()],
         lists: vec![NEW; lists.len()],
@@ -36,11 +37,15 @@ pub(super) fn find(lists: &mut Grouped<Need>, list_of: &mut [u32]) -> Vec<Vec<Jo
         cycles: Vec::new(),
         told: 0,
     };
-    let written = u32::try_from(lists.len()).expect("no more lists than jobs");
+    search.lists[0] = DONE;
+    let written = u32::try_from(lists.len()).expect("no more than two a job");
     for list in 1..written {
-        let is_own = |need: &&Need| list_of[need.job.0 as usize] == list;
+        let is_own = |need: &&Need| {
+            let its = list_of[need.job.0 as usize];
+            its == list || lists.goes_on(its) == list
+        };
         let mut own: Vec<JobIndex> = lists
-            .get(list)
+            .own(list)
             .iter()
             .filter(is_own)
             .map(|need| need.job)
@@ -49,9 +54,9 @@ pub(super) fn find(lists: &mut Grouped<Need>, list_of: &mut [u32]) -> Vec<Vec<Jo
         match own[..] {
             [] => {}
             [job] => {
-                let needs = lists.get(list).iter();
-                let others: Vec<Need> = needs.filter(|need| need.job != job).copied().collect();
-                list_of[job.0 as usize] = lists.push(others);
+                let needs = lists.all(list_of[job.0 as usize]);
+                let others: Vec<Need> = needs.filter(|need| need.job != job).collect();
+                list_of[job.0 as usize] = lists.push(others, 0);
                 search.lists.push(NEW);
             }
             // Each of these needs all the others; one cycle says it.
@@ -79,21 +84,38 @@ struct Search {
 }
 
 impl Search {
-    fn from(&mut self, start: JobIndex, lists: &Grouped<Need>, list_of: &[u32]) {
+    fn from(&mut self, start: JobIndex, lists: &Lists, list_of: &[u32]) {
         self.enter(start, list_of);
         while let Some(step) = self.path.last_mut() {
-            let list = list_of[step.job.0 as usize];
-            match lists.get(list).get(step.next as usize) {
-                Some(need) => {
-                    step.next += 1;
-                    self.enter(need.job, list_of);
-                }
-                None => {
-                    self.jobs[step.job.0 as usize] = DONE;
-                    self.lists[list as usize] = DONE;
-                    self.path.pop();
-                }
+            let (job, next) = (step.job, step.next as usize);
+            step.next += 1;
+            let list = list_of[job.0 as usize];
+            let own = lists.own(list);
+            if let Some(need) = own.get(next) {
+                self.enter(need.job, list_of);
+                continue;
             }
+            let place = self.jobs[job.0 as usize];
+            let rest = lists.goes_on(list);
+            if self.lists[rest as usize] == NEW {
+                self.lists[rest as usize] = place;
+            }
+            match (
+                self.lists[rest as usize],
+                lists.own(rest).get(next - own.len()),
+            ) {
+                (at, Some(need)) if at == place => {
+                    self.enter(need.job, list_of);
+                    continue;
+                }
+                (at, None) if at == place => self.lists[rest as usize] = DONE,
+                (DONE, _) => {}
+                // It leads to the job that comes next on the path, and so to this one.
+                (at, _) => self.tell_from(at + 1, None),
+            }
+            self.jobs[job.0 as usize] = DONE;
+            self.lists[list as usize] = DONE;
+            self.path.pop();
         }
     }
 

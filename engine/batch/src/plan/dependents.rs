@@ -10,36 +10,41 @@ use crate::job_file::When;
 pub(crate) struct Dependents {
     /// The lists that a job is on, and for which of its ends.
     lists: Grouped<(u32, When)>,
+    /// The lists that go on with one; there are none for lists behind the last of these.
+    before: Grouped<u32>,
     /// The jobs that wait for a list.
     waiting: Grouped<JobIndex>,
-    /// How many needs of a list have not ended; 0 once it is decided.
+    /// How many needs of a list have not ended, what it goes on with being one; 0 once it is decided.
     left: Vec<u32>,
 }
 
 impl Dependents {
     pub(crate) fn of(plan: &Plan) -> Dependents {
-        let lists = || (0_u32..).zip(plan.needs.iter());
         let on = || {
-            lists().flat_map(|(list, needs)| {
-                let needs = needs.iter();
+            plan.needs.iter().flat_map(|(list, own, _)| {
+                let needs = own.iter();
                 needs.map(move |need| (need.job.0, (list, need.when)))
             })
         };
+        let before = || {
+            let lists = plan.needs.iter();
+            lists.filter_map(|(list, _, goes_on)| (goes_on != 0).then_some((goes_on, list)))
+        };
+        let shared = before().map(|(goes_on, _)| goes_on as usize + 1).max();
         let waiting = || {
             let jobs = plan.jobs().map(|job| (plan.job(job).needs(), job));
             jobs.filter(|&(list, _)| list != 0)
         };
-        let left = |(_, needs): (u32, &[_])| u32::try_from(needs.len()).expect("one piece");
+        let left = plan.needs.iter().map(|(_, own, goes_on)| {
+            let own = u32::try_from(own.len()).expect("one piece");
+            own + u32::from(goes_on != 0)
+        });
         Dependents {
             lists: Grouped::sorted(plan.len(), on),
+            before: Grouped::sorted(shared.unwrap_or(0), before),
             waiting: Grouped::sorted(plan.needs.len(), waiting),
-            left: lists().map(left).collect(),
+            left: left.collect(),
         }
-    }
-
-    /// The lists that a job is on, and for which of its ends.
-    pub(crate) fn lists(&self, job: JobIndex) -> &[(u32, When)] {
-        self.lists.get(job.0)
     }
 
     /// The jobs that wait for a list.
@@ -47,12 +52,31 @@ impl Dependents {
         self.waiting.get(list)
     }
 
-    /// Takes note that a need on a list has ended as it was to, or not. True if that decides what becomes of
-    /// those who wait: it was the last, or the first that did not.
-    pub(crate) fn decides(&mut self, list: u32, is_met: bool) -> bool {
-        let left = &mut self.left[list as usize];
-        let was_open = *left > 0;
-        *left = if is_met { left.saturating_sub(1) } else { 0 };
-        was_open && *left == 0
+    /// Takes note that a job has ended, for each way of needing it as it was to or not. Returns the lists
+    /// for which that decides what becomes of those who wait, and what: their last need was met, or the first
+    /// was not.
+    pub(crate) fn end(&mut self, job: JobIndex, is_met: impl Fn(When) -> bool) -> Vec<(u32, bool)> {
+        let mut decided = Vec::new();
+        for &(list, when) in self.lists.get(job.0) {
+            let is_met = is_met(when);
+            if !decides(&mut self.left, list, is_met) {
+                continue;
+            }
+            decided.push((list, is_met));
+            if (list as usize) < self.before.len() {
+                let lists = self.before.get(list).iter().copied();
+                let now = lists.filter(|&list| decides(&mut self.left, list, is_met));
+                decided.extend(now.map(|list| (list, is_met)));
+            }
+        }
+        decided
     }
+}
+
+/// True if one need on a list, having ended as it was to or not, was the last, or the first that did not.
+fn decides(left: &mut [u32], list: u32, is_met: bool) -> bool {
+    let left = &mut left[list as usize];
+    let was_open = *left > 0;
+    *left = if is_met { left.saturating_sub(1) } else { 0 };
+    was_open && *left == 0
 }

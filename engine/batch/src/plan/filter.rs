@@ -1,9 +1,9 @@
 //! Some jobs of a plan, and no other.
 
+use super::lists::Lists;
 use super::names::NameIndex;
 use super::{Identity, JobIndex, Need, Plan};
 use crate::glob::Glob;
-use crate::grouped::Grouped;
 
 /// What is left of a plan.
 #[derive(Debug)]
@@ -54,12 +54,14 @@ impl Plan {
         // Jobs share lists, which may be long.
         let mut is_used = vec![false; self.needs.len()];
         for job in self.jobs().filter(|job| kept[job.0 as usize]) {
-            is_used[self.job(job).needs() as usize] = true;
+            let list = self.job(job).needs();
+            is_used[list as usize] = true;
+            is_used[self.needs.goes_on(list) as usize] = true;
         }
         let mut outside = vec![false; kept.len()];
         let lists = self.needs.iter().zip(is_used);
-        for (list, _) in lists.filter(|(_, is_used)| *is_used) {
-            for need in list {
+        for ((_, own, _), _) in lists.filter(|(_, is_used)| *is_used) {
+            for need in own {
                 outside[need.job.0 as usize] |= !kept[need.job.0 as usize];
             }
         }
@@ -71,13 +73,15 @@ impl Plan {
                 JobIndex(next.saturating_sub(1))
             })
             .collect();
-        let mut needs = Grouped::with_capacity(self.needs.len());
-        for list in self.needs.iter() {
-            let inside = list.iter().filter(|need| kept[need.job.0 as usize]);
-            needs.push(inside.map(|need| Need {
+        // Lists keep their numbers; the empty one is there already.
+        let mut needs = Lists::with_capacity(self.needs.len());
+        for (_, own, goes_on) in self.needs.iter().skip(1) {
+            let inside = own.iter().filter(|need| kept[need.job.0 as usize]);
+            let inside = inside.map(|need| Need {
                 job: renumbered[need.job.0 as usize],
                 when: need.when,
-            }));
+            });
+            needs.push(inside, goes_on);
         }
         self.needs = needs;
         let taken_as_met = self

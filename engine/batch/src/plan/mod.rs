@@ -13,6 +13,7 @@ mod findings;
 mod identity;
 mod known;
 mod limits;
+mod lists;
 mod machine;
 mod matrix;
 mod merged;
@@ -34,10 +35,10 @@ use std::time::Duration;
 use reiver::{Class, NodeId, Priority, Topology};
 
 use self::identity::KnownBy;
+use self::lists::Lists;
 use self::names::NameIndex;
 use self::set::SetKeys;
 use self::table::{Action, Job, Join, Key, Offset, Table, TableName};
-use crate::grouped::Grouped;
 use crate::job_file::{Affinity, Arg, Backoff, MemoryPolicy, When};
 use crate::shell;
 use crate::source::{Source, SourceId};
@@ -70,8 +71,8 @@ pub struct Plan {
     labels: Vec<Box<str>>,
     tables: Vec<Table>,
     jobs: Vec<Job>,
-    /// Lists of needs; the first is empty. Jobs with the same needs share one.
-    needs: Grouped<Need>,
+    /// Lists of needs. Jobs with the same needs share one.
+    needs: Lists,
     names: NameIndex,
     limits: Limits,
     pools: Vec<(String, u32)>,
@@ -311,10 +312,10 @@ impl Plan {
         &self.table(job).common.base.settings
     }
 
-    /// The jobs it waits for, in the order of its `needs`; one that must end in two ways is there
-    /// twice.
-    pub fn needs(&self, job: JobIndex) -> &[Need] {
-        self.needs.get(self.job(job).needs())
+    /// The jobs it waits for: those that its `needs` name, and then those that globs in it match, each in
+    /// their order. One that must end in two ways is there twice. To count them costs nothing.
+    pub fn needs(&self, job: JobIndex) -> impl Iterator<Item = Need> + Clone {
+        self.needs.all(self.job(job).needs())
     }
 
     /// What an attempt is started with; the first has number 1.

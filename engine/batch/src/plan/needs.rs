@@ -8,10 +8,10 @@ use std::rc::Rc;
 use super::cycles;
 use super::draft::Draft;
 use super::findings::{Findings, Place};
+use super::lists::Lists;
 use super::table::{Common, Job, Key};
 use super::{JobIndex, Need, Plan};
 use crate::glob::Glob;
-use crate::grouped::Grouped;
 use crate::job_file::When;
 use crate::template::Template;
 
@@ -36,7 +36,7 @@ pub(super) fn resolve(
         findings,
         sorted: None,
         globs: HashMap::new(),
-        lists: no_needs(tables),
+        lists: Lists::with_capacity(tables),
         shared: HashMap::new(),
         comparisons: 0,
     };
@@ -68,19 +68,15 @@ pub(super) fn resolve(
     plan.needs = lists;
 }
 
-/// The lists of a plan in which nobody needs anything, which are the first one, and room for more.
-pub(super) fn no_needs(more: usize) -> Grouped<Need> {
-    let mut lists = Grouped::with_capacity(1 + more);
-    lists.push([]);
-    lists
-}
-
 /// The needs of a table as they are written.
 #[derive(Clone, Copy)]
 struct Needs<'p> {
     common: &'p Common,
     draft: &'p Draft,
 }
+
+/// A need's text and condition.
+type Text = (String, When);
 
 /// One of them.
 struct Written<'p> {
@@ -117,9 +113,9 @@ struct Resolver<'p, 'f> {
     /// All names in order, made for the first glob: those that begin alike stand together.
     sorted: Option<Vec<(Cow<'p, str>, JobIndex)>>,
     globs: HashMap<String, Rc<[JobIndex]>>,
-    lists: Grouped<Need>,
-    /// The lists that globs are in, by their texts: many jobs may have the same long one.
-    shared: HashMap<Vec<(String, When)>, u32>,
+    lists: Lists,
+    /// The lists of what globs match, by their texts: many jobs may have the same long one.
+    shared: HashMap<Vec<Text>, u32>,
     comparisons: usize,
 }
 
@@ -130,17 +126,18 @@ impl Resolver<'_, '_> {
         let texts = needs
             .iter()
             .map(|need| (text_of(self.plan, &need, users.start), need.when));
-        let texts: Vec<(String, When)> = texts.collect();
-        let mut targets = Vec::new();
-        let mut has_glob = false;
-        for ((text, when), need) in texts.iter().zip(needs.iter()) {
+        let texts: Vec<Text> = texts.collect();
+        let mut named: Vec<(&str, Need)> = Vec::new();
+        let mut globs: Vec<(&Text, Rc<[JobIndex]>)> = Vec::new();
+        for (written, need) in texts.iter().zip(needs.iter()) {
+            let (text, when) = written;
             if let Some(job) = self.plan.find(text) {
                 if users.contains(&job.0) {
                     let mut error = need.place.error(format!("`{text}` needs itself"));
                     error.help = Some("take it out of its own `needs`".into());
                     self.findings.push(error);
                 } else {
-                    targets.push((Rc::from([job]), *when));
+                    named.push((text, Need { job, when: *when }));
                 }
                 continue;
             }
@@ -151,21 +148,47 @@ impl Resolver<'_, '_> {
                 }
                 continue;
             }
-            has_glob = true;
             let jobs = self.matches(text, &glob);
             if self.left_out.is_empty() && jobs.iter().all(|job| users == (job.0..job.0 + 1)) {
                 let error = need.place.error(format!("`{text}` matches no other job"));
                 self.findings.push(error);
             }
-            targets.push((jobs, *when));
+            globs.push((written, jobs));
         }
-        if has_glob && let Some(list) = self.shared.get(&texts) {
+        if texts.len() > 1 {
+            let mut seen = HashSet::new();
+            named.retain(|(name, need)| {
+                let mut globs = globs.iter().map(|(text, _)| *text);
+                let is_matched =
+                    globs.any(|(glob, when)| *when == need.when && Glob::new(glob).matches(name));
+                !is_matched && seen.insert((need.job, need.when))
+            });
+        }
+        let matched = match globs[..] {
+            [] => 0,
+            _ => self.list_of_globs(&globs),
+        };
+        match named[..] {
+            [] => matched,
+            _ => {
+                let named = named.iter().map(|(_, need)| *need);
+                self.lists.push(named, matched)
+            }
+        }
+    }
+
+    /// The list of all that globs match, each of which stands with its jobs.
+    fn list_of_globs(&mut self, globs: &[(&Text, Rc<[JobIndex]>)]) -> u32 {
+        let texts: Vec<Text> = globs.iter().map(|(text, _)| (*text).clone()).collect();
+        if let Some(list) = self.shared.get(&texts) {
             return *list;
         }
-        let list = self.lists.push(flatten(&targets));
-        if has_glob {
-            self.shared.insert(texts, list);
-        }
+        let needs = flatten(globs);
+        let list = match needs[..] {
+            [] => 0,
+            _ => self.lists.push(needs, 0),
+        };
+        self.shared.insert(texts, list);
         list
     }
 
@@ -226,15 +249,15 @@ impl Resolver<'_, '_> {
     }
 }
 
-/// The jobs of all targets in their order, none twice with one condition.
-fn flatten(targets: &[(Rc<[JobIndex]>, When)]) -> Vec<Need> {
-    let needs = targets.iter().flat_map(|(jobs, when)| {
+/// The jobs of all globs in their order, none twice with one condition.
+fn flatten(globs: &[(&Text, Rc<[JobIndex]>)]) -> Vec<Need> {
+    let needs = globs.iter().flat_map(|((_, when), jobs)| {
         jobs.iter().map(|job| Need {
             job: *job,
             when: *when,
         })
     });
-    if targets.len() == 1 {
+    if globs.len() == 1 {
         return needs.collect();
     }
     let mut seen = HashSet::new();

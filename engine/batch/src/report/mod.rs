@@ -192,7 +192,7 @@ impl<W: Write + Send> Report<W> {
         let mut at = spans.keys().copied().max_by_key(|job| (end_of(job), *job));
         while let Some(job) = at {
             path.push(job);
-            let needs = plan.needs(job).iter().map(|need| need.job);
+            let needs = plan.needs(job).map(|need| need.job);
             at = needs
                 .filter(|need| spans.contains_key(need))
                 .max_by_key(|job| (end_of(job), *job));

@@ -159,7 +159,7 @@ impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
             if is_done(job) {
                 coordinator.left -= 1;
                 coordinator.tell_dependents(job, End::Succeeded);
-            } else if plan.needs(job).is_empty() {
+            } else if plan.needs(job).next().is_none() {
                 coordinator.make_ready(job);
             }
         }
@@ -505,17 +505,13 @@ impl<P: Deref<Target = Plan> + Clone> Coordinator<P> {
     fn tell_dependents(&mut self, job: JobIndex, end: End) {
         let mut over = VecDeque::from([(job, end)]);
         while let Some((job, end)) = over.pop_front() {
-            for at in 0..self.dependents.lists(job).len() {
-                let (list, when) = self.dependents.lists(job)[at];
-                let is_met = match (when, end) {
-                    (_, End::Cancelled) => false,
-                    (When::Success, end) => end == End::Succeeded,
-                    (When::Failure, end) => end == End::Failed,
-                    (When::Always, _) => true,
-                };
-                if !self.dependents.decides(list, is_met) {
-                    continue;
-                }
+            let is_met = |when| match (when, end) {
+                (_, End::Cancelled) => false,
+                (When::Success, end) => end == End::Succeeded,
+                (When::Failure, end) => end == End::Failed,
+                (When::Always, _) => true,
+            };
+            for (list, is_met) in self.dependents.end(job, is_met) {
                 let is_skipped = !is_met && end != End::Cancelled;
                 for at in 0..self.dependents.waiting(list).len() {
                     let dependent = self.dependents.waiting(list)[at];

@@ -23,7 +23,7 @@ fn source(given: &str, form: Form, text: &[u8]) -> Arc<Source> {
 fn told(plan: &Plan) -> Vec<String> {
     let job = |job: JobIndex| {
         let (name, attempt) = (plan.name(job), plan.attempt(job, 1));
-        let (settings, needs) = (plan.settings(job), plan.needs(job));
+        let (settings, needs) = (plan.settings(job), Vec::from_iter(plan.needs(job)));
         format!("{name}: {attempt:?} {settings:?} {needs:?}")
     };
     plan.jobs().map(job).collect()

@@ -203,7 +203,6 @@ pub(crate) fn lines(plan: &Plan) -> Vec<String> {
 pub(crate) fn needs(plan: &Plan, name: &str) -> Vec<String> {
     let job = plan.find(name).expect("it is there");
     plan.needs(job)
-        .iter()
         .map(|need| plan.name(need.job).into_owned())
         .collect()
 }

@@ -520,3 +520,29 @@ fn jobs_on_one_list_start_and_are_skipped_together() {
         assert_eq!(told(&mut coordinator), told_of_all);
     }
 }
+
+#[test]
+fn what_a_filter_takes_away_is_not_waited_for() {
+    let text = "[limits]\ncpus = 9\n[[job]]\nname = 'a{n}'\nmatrix = { n = [1, 2] }\nrun = 'x'\n\
+         [[job]]\nname = 'b'\nrun = 'x'\nneeds = ['a*']\n\
+         [[job]]\nname = 'c'\nrun = 'x'\nneeds = ['a*', 'b']\n";
+    let now = Instant::now();
+    let filters: [(&str, &[&[&str]]); 4] = [
+        ("*", &[&["a1", "a2"], &["b"], &["c"]]),
+        ("c", &[&["c"]]),
+        ("[bc]", &[&["b"], &["c"]]),
+        ("[ac]*", &[&["a1", "a2"], &["c"]]),
+    ];
+    for (filter, expected) in filters {
+        let plan = planned(text).filter(filter).expect("some match").plan;
+        let mut coordinator = Coordinator::new(&plan, 1, &[]);
+        for expected in expected {
+            let started = start(&mut coordinator, now);
+            assert_eq!(started, *expected, "{filter}");
+            for name in started {
+                end(&mut coordinator, &name, Status::Success, now);
+            }
+        }
+        assert!(coordinator.is_over());
+    }
+}

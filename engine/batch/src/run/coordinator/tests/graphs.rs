@@ -1,7 +1,7 @@
 //! Graphs of any shape, whose jobs end in any order: what becomes of them is as a model says, and what starts
 //! next as a look at all of them would.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use proptest::prelude::*;
 use reiver::NodeId;
@@ -14,7 +14,9 @@ struct Wanted {
     /// So many attempts fail; then one succeeds.
     failures: u32,
     retries: u32,
-    needs: Vec<(usize, When)>,
+    named: Vec<(usize, When)>,
+    /// Needed whole.
+    stages: Vec<(usize, When)>,
     is_io: bool,
     cpus: u32,
     priority: u8,
@@ -33,9 +35,26 @@ const NUMA: [&str; 5] = [
     "affinity = 'require', nodes = [0, 1]",
 ];
 
+/// So many jobs are a stage.
+const STAGE: usize = 6;
+
+impl Wanted {
+    fn needs(&self) -> impl Iterator<Item = (usize, When)> {
+        let jobs_of = |stage: usize| STAGE * stage..STAGE * (stage + 1);
+        let staged = self.stages.iter();
+        let staged =
+            staged.flat_map(move |&(stage, when)| jobs_of(stage).map(move |job| (job, when)));
+        self.named.iter().copied().chain(staged)
+    }
+}
+
 fn graph() -> impl Strategy<Value = Vec<Wanted>> {
     let when = prop_oneof![Just(When::Success), Just(When::Failure), Just(When::Always)];
-    let needs = proptest::collection::vec((any::<prop::sample::Index>(), when), 0..3);
+    let needs = |most: usize| {
+        let need = (any::<prop::sample::Index>(), when.clone());
+        proptest::collection::vec(need, 0..most)
+    };
+    let needs = (needs(3), needs(2));
     let shared = (0..11_u64, 0..4_u32, any::<bool>(), 0..NUMA.len());
     let job = (
         0..5_u32,
@@ -49,16 +68,12 @@ fn graph() -> impl Strategy<Value = Vec<Wanted>> {
     proptest::collection::vec(job, 1..40).prop_map(|jobs| {
         let job = |(number, (failures, retries, needs, is_io, cpus, priority, shared))| {
             let (memory, tokens, is_pooled, numa): (u64, u32, bool, usize) = shared;
-            let needs: HashMap<usize, When> = Vec::into_iter(needs)
-                .filter(|_| number > 0)
-                .map(|(index, when): (prop::sample::Index, When)| (index.index(number), when))
-                .collect();
-            let mut needs: Vec<(usize, When)> = needs.into_iter().collect();
-            needs.sort_by_key(|need| need.0);
+            let (named, stages) = needs;
             Wanted {
                 failures,
                 retries,
-                needs,
+                named: some(number, named),
+                stages: some(number / STAGE, stages),
                 is_io,
                 cpus,
                 priority,
@@ -75,18 +90,31 @@ fn graph() -> impl Strategy<Value = Vec<Wanted>> {
     })
 }
 
+/// Of so many things those that were chosen, each under one condition.
+fn some(of: usize, chosen: Vec<(prop::sample::Index, When)>) -> Vec<(usize, When)> {
+    let chosen = chosen.into_iter().filter(|_| of > 0);
+    let chosen: BTreeMap<usize, When> = chosen
+        .map(|(index, when)| (index.index(of), when))
+        .collect();
+    chosen.into_iter().collect()
+}
+
+fn name(number: usize) -> String {
+    format!("s{}-{number}", number / STAGE)
+}
+
 fn written(jobs: &[Wanted]) -> String {
     let mut text =
         "[limits]\ncpus = 4\nio = 2\n[pools]\nfew = 2\n[resources]\ntoken = 3\n".to_owned();
     for (number, job) in jobs.iter().enumerate() {
-        let needs: Vec<String> = job
-            .needs
-            .iter()
-            .map(|(need, when)| {
-                let when = format!("{when:?}").to_lowercase();
-                format!("{{ job = 'n{need}', when = '{when}' }}")
-            })
-            .collect();
+        let need = |(job, when): (String, When)| {
+            let when = format!("{when:?}").to_lowercase();
+            format!("{{ job = '{job}', when = '{when}' }}")
+        };
+        let stages = job.stages.iter();
+        let stages = stages.map(|&(stage, when)| (format!("s{stage}-*"), when));
+        let named = job.named.iter().map(|&(job, when)| (name(job), when));
+        let needs: Vec<String> = stages.chain(named).map(need).collect();
         // Of those that are not io some also wait, and take CPU slots all the same, or until they learn.
         let class = match (job.is_io, number % 3) {
             (true, _) => "io",
@@ -95,9 +123,10 @@ fn written(jobs: &[Wanted]) -> String {
             (false, _) => "cpu",
         };
         text += &format!(
-            "[[job]]\nname = 'n{number}'\nrun = 'x'\nclass = '{class}'\n{}\
+            "[[job]]\nname = '{}'\nrun = 'x'\nclass = '{class}'\n{}\
              numa = {{ {} }}\nresources = {{ token = {} }}\n{}{}\
              priority = 'P{}'\nretries = {}\nneeds = [{}]\n",
+            name(number),
             // One that states none is not placed.
             match job.cpus {
                 1 if job.numa.is_empty() && number % 2 == 0 => String::new(),
@@ -123,7 +152,7 @@ fn written(jobs: &[Wanted]) -> String {
 fn model(jobs: &[Wanted]) -> Vec<&'static str> {
     let mut ends: Vec<&str> = Vec::new();
     for job in jobs {
-        let met = job.needs.iter().all(|&(need, when)| match when {
+        let met = job.needs().all(|(need, when)| match when {
             When::Success => ends[need] == "success",
             When::Failure => ends[need] == "failed",
             When::Always => true,
@@ -168,9 +197,8 @@ proptest! {
                 let next = coordinator.next(now);
                 prop_assert_eq!(next.map(|(job, _)| job), expected);
                 let Some(started) = next else { break };
-                for (need, _) in &jobs[started.0.0 as usize].needs {
-                    let name = format!("n{need}");
-                    prop_assert!(ends.contains_key(&name));
+                for (need, _) in jobs[started.0.0 as usize].needs() {
+                    prop_assert!(ends.contains_key(&name(need)));
                 }
                 running.push(started);
             }
@@ -229,7 +257,7 @@ proptest! {
         }
         prop_assert!(running.is_empty());
         for (number, expected) in model(&jobs).into_iter().enumerate() {
-            let name = format!("n{number}");
+            let name = name(number);
             prop_assert_eq!(ends[&name].as_str(), expected, "{}", name);
         }
     }
