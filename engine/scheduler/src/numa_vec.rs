@@ -12,6 +12,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::slice;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use reiver_topology::place;
 
@@ -23,7 +24,8 @@ use crate::parallel::{chosen, inside, on_nodes, split, with_parts};
 /// its like give it to, over the range `0..len` and whatever grain.
 ///
 /// A border between two parts is as exact as a page, until the kernel gathers the pages around it into a
-/// huge one (2 MiB), which lies on one node.
+/// huge one (2 MiB), which lies on one node. What finds no room on its node, also once all else has gone to its
+/// own, stays where it is.
 ///
 /// On a worker of an engine it is made there, else by the global engine. On a machine of one node, and
 /// on one that is only described, it is made in parallel and no more.
@@ -76,8 +78,12 @@ impl Engine {
 /// Nobody moves what is nearer to a border while somebody may move what is beyond it: a huge page.
 const APART: usize = 2 << 20;
 
+/// So often is what found no room tried again.
+const ROUNDS: usize = 8;
+
 /// Moves what lies on other nodes. Each node moves its own, but for what is near to others' parts: of two
-/// that move parts of one huge page at a time both may fail. That is done when nobody else is about it.
+/// that move parts of one huge page at a time both may fail. That is done when nobody else is about it, and
+/// so is what a node had no room for, until others had moved theirs away.
 fn settle<T>(made: &Piece<T>, parts: &[Part]) {
     let (size, len, memory) = (size_of::<T>(), made.made, made.memory());
     let reach = APART / size.max(1) + 1;
@@ -93,9 +99,15 @@ fn settle<T>(made: &Piece<T>, parts: &[Part]) {
         if !machine.topology.is_this_machine() {
             return;
         }
+        let is_left = AtomicBool::new(false);
         let move_home = |Range { start, end }, node: usize| {
             let memory = &memory[start * size..end * size];
-            place::move_to_node(memory, machine.nodes[node].memory);
+            let moved = place::move_to_node(memory, machine.nodes[node].memory);
+            if moved.left > 0 {
+                // ORDERING: relaxed: it is read once the scope has ended.
+                is_left.store(true, Ordering::Relaxed);
+            }
+            moved.pages
         };
         let move_home = &move_home;
         engine.scope(|scope| {
@@ -105,7 +117,9 @@ fn settle<T>(made: &Piece<T>, parts: &[Part]) {
                 let start = range.end.min(range.start.saturating_add(from));
                 (start..start.max(range.end.saturating_sub(to)), *node)
             });
-            let move_inner = move |_: &_, (range, node)| move_home(range, node);
+            let move_inner = move |_: &_, (range, node)| {
+                move_home(range, node);
+            };
             scope.spawn_on_each(inner, |&(_, node)| node, move_inner);
         });
         for pair in shares.windows(2) {
@@ -115,6 +129,17 @@ fn settle<T>(made: &Piece<T>, parts: &[Part]) {
             let end = right.range.end.min(border.saturating_add(reach));
             move_home(start..border, left.node);
             move_home(border..end, right.node);
+        }
+        for _ in 0..ROUNDS {
+            // ORDERING: relaxed: no other thread is about it any more.
+            if !is_left.swap(false, Ordering::Relaxed) {
+                break;
+            }
+            let shares = shares.iter();
+            let moved = shares.map(|share| move_home(share.range.clone(), share.node));
+            if moved.sum::<usize>() == 0 {
+                break;
+            }
         }
     });
 }

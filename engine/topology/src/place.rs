@@ -197,12 +197,21 @@ pub fn node_of<T>(data: &[T]) -> Option<NodeId> {
 /// So many pages are asked about and moved in one call: their addresses fit into a cache.
 const PAGES_AT_ONCE: usize = 4096;
 
-/// Moves the pages that lie wholly within `data`, and on another node, to `node`; gives how many those
-/// were. Huge pages that reach beyond `data` are split, so that what is around stays where it is. No
-/// memory policy is left behind. What the kernel refuses stays where it is, which is logged once.
+/// What became of pages that were to move.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// So many were moved.
+    pub pages: usize,
+    /// At least so many were not, for the node is full, or somebody else was at them: that may be over soon.
+    pub left: usize,
+}
+
+/// Moves the pages that lie wholly within `data`, and on another node, to `node`. Huge pages that reach
+/// beyond `data` are split, so that what is around stays where it is. No memory policy is left behind.
+/// What the kernel refuses stays where it is, which is logged once.
 ///
 /// Costs some 0.1 µs a page, and 1 µs or more for each that is moved.
-pub fn move_to_node<T>(data: &[T], node: NodeId) -> usize {
+pub fn move_to_node<T>(data: &[T], node: NodeId) -> Moved {
     let page = sys::page_bytes();
     let start = data.as_ptr().cast::<u8>();
     let skipped = (page - start.addr() % page) % page;
@@ -211,11 +220,10 @@ pub fn move_to_node<T>(data: &[T], node: NodeId) -> usize {
 }
 
 /// Moves what the current thread has of its stack to `node`: what whoever created it has touched of it,
-/// and its own first steps before it was put in its place; thread-local variables lie there too. Gives
-/// how many pages that were.
-pub fn move_stack_to_node(node: NodeId) -> usize {
+/// and its own first steps before it was put in its place; thread-local variables lie there too.
+pub fn move_stack_to_node(node: NodeId) -> Moved {
     let Ok(used) = sys::used_stack() else {
-        return 0;
+        return Moved::default();
     };
     let page = sys::page_bytes();
     let into_page = used.start.addr() % page;
@@ -224,32 +232,42 @@ pub fn move_stack_to_node(node: NodeId) -> usize {
 }
 
 /// Moves those of so many pages that lie on another node.
-fn move_pages(first: *const u8, count: usize, node: NodeId) -> usize {
+fn move_pages(first: *const u8, count: usize, node: NodeId) -> Moved {
     let page = sys::page_bytes();
-    let wanted = i32::try_from(node.0).ok();
-    let mut moved = 0;
+    let mut moved = Moved::default();
+    let mut is_full = false;
     for from in (0..count).step_by(PAGES_AT_ONCE) {
         let until = count.min(from + PAGES_AT_ONCE);
-        let all: Vec<*const u8> = (from..until)
-            .map(|number| first.wrapping_add(number * page))
-            .collect();
-        let misplaced = sys::nodes_of_pages(&all).map(|nodes| {
-            let is_elsewhere = |&(_, on): &(_, i32)| on >= 0 && Some(on) != wanted;
-            let pages = all.into_iter().zip(nodes).filter(is_elsewhere);
-            pages.map(|(page, _)| page).collect::<Vec<_>>()
-        });
-        let result = misplaced.and_then(|pages| match pages.len() {
-            0 => Ok(0),
-            many => {
-                if moved == 0 {
-                    sys::split_huge_page_at(first);
-                    sys::split_huge_page_at(first.wrapping_add((count - 1) * page));
-                }
-                Ok(many - sys::move_pages(&pages, node)?.min(many))
+        let all = (from..until).map(|number| first.wrapping_add(number * page));
+        let result = those_elsewhere(all.collect(), node).and_then(|pages| {
+            if pages.is_empty() {
+                return Ok(Moved::default());
             }
+            if moved.pages == 0 {
+                sys::split_huge_page_at(first);
+                sys::split_huge_page_at(first.wrapping_add((count - 1) * page));
+            }
+            let many = pages.len();
+            let left = match sys::move_pages(&pages, node) {
+                Ok(0) => 0,
+                Err(error) if error.raw_os_error() != Some(libc::ENOMEM) => return Err(error),
+                result => {
+                    is_full = result.is_err();
+                    those_elsewhere(pages, node)?.len()
+                }
+            };
+            let pages = many - left;
+            Ok(Moved { pages, left })
         });
         match result {
-            Ok(many) => moved += many,
+            Ok(now) => {
+                moved.pages += now.pages;
+                moved.left += now.left;
+                if is_full {
+                    // What comes next would find no room either, and it costs much to be told so.
+                    break;
+                }
+            }
             Err(error) => {
                 note_refused("move pages to a node", &error);
                 break;
@@ -257,6 +275,14 @@ fn move_pages(first: *const u8, count: usize, node: NodeId) -> usize {
         }
     }
     moved
+}
+
+/// Those of the pages that were touched and lie on another node.
+fn those_elsewhere(mut pages: Vec<*const u8>, node: NodeId) -> io::Result<Vec<*const u8>> {
+    let wanted = i32::try_from(node.0).ok();
+    let mut nodes = sys::nodes_of_pages(&pages)?.into_iter();
+    pages.retain(|_| nodes.next().is_some_and(|on| on >= 0 && Some(on) != wanted));
+    Ok(pages)
 }
 
 /// Memory of its own, fresh from the system: pages of zeros, which come from a node as they are first
@@ -367,16 +393,17 @@ mod tests {
     fn pages_are_moved_to_nodes_of_the_machine_alone() {
         let machine = Topology::detect().expect("this machine");
         let data: Vec<u64> = (0..1 << 18).collect();
+        let none = Moved::default();
         for node in machine.nodes() {
             move_to_node(&data, node);
             if machine.node(node).is_some_and(|node| node.memory_bytes > 0) {
-                assert_eq!(move_to_node(&data, node), 0, "all are there already");
+                assert_eq!(move_to_node(&data, node), none, "all are there already");
             }
         }
-        assert_eq!(move_to_node(&data, NodeId(5000)), 0);
-        assert_eq!(move_to_node(&data, NodeId(u32::MAX)), 0);
-        assert_eq!(move_to_node::<u64>(&[], NodeId(0)), 0);
-        assert_eq!(move_to_node(&[(), ()], NodeId(0)), 0);
+        assert_eq!(move_to_node(&data, NodeId(5000)), none);
+        assert_eq!(move_to_node(&data, NodeId(u32::MAX)), none);
+        assert_eq!(move_to_node::<u64>(&[], NodeId(0)), none);
+        assert_eq!(move_to_node(&[(), ()], NodeId(0)), none);
         assert!(data.into_iter().eq(0..1 << 18));
     }
 
@@ -389,7 +416,10 @@ mod tests {
             has_memory.then(|| (move_stack_to_node(node), move_stack_to_node(node)))
         });
         let moves = moves.join().expect("no panic");
-        assert!(moves.is_none_or(|(_, again)| again == 0), "{moves:?}");
+        assert!(
+            moves.is_none_or(|(_, again)| again == Moved::default()),
+            "{moves:?}"
+        );
     }
 
     #[test]
