@@ -162,7 +162,10 @@ fn eight() -> Layout {
         .map(|from| (from + 1..8).map(|to| far(from, to)).collect())
         .collect();
     let nodes: Vec<String> = (0..8).map(|n| format!("{}-{}", 2 * n, 2 * n + 1)).collect();
-    let nodes: Vec<(&str, u32)> = nodes.iter().map(|cpus| (cpus.as_str(), 160)).collect();
+    // The kernel lies on the first, with all that this program is packed with.
+    let memory = |node| if node == 0 { 320 } else { 160 };
+    let nodes = (0..).zip(&nodes);
+    let nodes: Vec<(&str, u32)> = nodes.map(|(n, cpus)| (cpus.as_str(), memory(n))).collect();
     let rows: Vec<&[u8]> = rows.iter().map(Vec::as_slice).collect();
     layout("eight", [8, 2, 1], &nodes, &rows)
 }

@@ -116,6 +116,9 @@ pub(crate) fn hold(arguments: impl Iterator<Item = String>) -> ExitCode {
             ));
         }
     }
+    // Threads with heaps of their own have what is large mapped, and give it back at once: of memory that was
+    // touched before nothing could be promised.
+    promises::tell_allocator(libc::M_ARENA_MAX, 1);
     abort_if_it_hangs();
     let ground = Ground::new(found);
     if let Some(lacks) = promise.lacks(&ground.site) {

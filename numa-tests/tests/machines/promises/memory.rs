@@ -7,7 +7,7 @@ use reiver::NodeId;
 use reiver_topology::place;
 
 use super::Ground;
-use super::pages::{MIB, PAGE, Pages};
+use super::pages::{MIB, PAGE, Pages, tell_allocator};
 
 pub(super) fn where_it_lies_is_known(ground: &Ground) {
     let engine = ground.engine();
@@ -42,19 +42,21 @@ pub(super) fn a_numa_vec_lies_on_its_nodes(ground: &Ground) {
     let engine = ground.engine();
     let crew = ground.crew(&engine);
     let workers: usize = crew.values().sum();
-    // Of the share of a single worker a huge page is left, between its borders.
-    let len = workers * 4 * HUGE;
+    // Of the share of a single worker a huge page and more is left, between its borders; and all that is to lie
+    // on eight small nodes is more than one of them has.
+    let len = workers * 6 * HUGE;
     lies_on_its_nodes(ground, &crew, &engine.numa_vec(len, element));
-    // The second is made of memory that its thread has touched before, all on one node.
-    allocate(libc::M_MMAP_MAX, 0);
-    allocate(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
+    // The second is made of memory that somebody has touched before, on the last node, and on others once that
+    // was full: so what is to lie there finds no room until theirs has left. (The first has the kernel, too.)
+    tell_allocator(libc::M_MMAP_MAX, 0);
+    tell_allocator(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
     let make = move |_: &_| {
         let touched = vec![element(1); len];
         let before = touched.as_ptr().addr();
         drop(touched);
         (before, reiver::numa_vec(len, element))
     };
-    let node = *crew.keys().next().expect("it has workers");
+    let node = *crew.keys().last().expect("it has workers");
     let job = engine.job().node(node).submit(make);
     let (before, data) = job.expect("it is known").join().expect("no panic");
     let apart = data.as_ptr().addr().abs_diff(before);
@@ -67,12 +69,6 @@ pub(super) fn a_numa_vec_lies_on_its_nodes(ground: &Ground) {
 
 fn element(number: usize) -> [u64; WORDS] {
     [number as u64; WORDS]
-}
-
-/// Says to the allocator what it would decide by itself.
-fn allocate(what: libc::c_int, how: libc::c_int) {
-    // SAFETY: numbers, for the allocations to come.
-    assert_eq!(unsafe { libc::mallopt(what, how) }, 1);
 }
 
 fn lies_on_its_nodes(ground: &Ground, crew: &BTreeMap<NodeId, usize>, data: &[[u64; WORDS]]) {

@@ -17,6 +17,7 @@ mod pools;
 mod workers;
 
 pub(crate) use ground::{Ground, Site};
+pub(crate) use pages::tell_allocator;
 
 /// Something that is promised.
 #[derive(Debug)]

@@ -101,3 +101,9 @@ fn start_of_mapping(address: usize) -> usize {
     let mut around = ranges.filter(|range| range.contains(&address));
     around.next().expect("the address is mapped").start
 }
+
+/// Says to the allocator what it would decide by itself.
+pub(crate) fn tell_allocator(what: libc::c_int, how: libc::c_int) {
+    // SAFETY: numbers, for the allocations to come.
+    assert_eq!(unsafe { libc::mallopt(what, how) }, 1);
+}
