@@ -191,7 +191,7 @@ fn plan_files(
         tables,
         jobs,
         needs: Lists::with_capacity(0),
-        names: NameIndex::default(),
+        names: NameIndex::empty(),
         limits: settled.limits,
         pools: settled.pools,
         resources: settled.resources,

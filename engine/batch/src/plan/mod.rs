@@ -26,7 +26,6 @@ mod texts;
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
-use std::ops::Range;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -445,16 +444,11 @@ impl Plan {
 
     /// The jobs of a table.
     pub(crate) fn jobs_of(&self, table: u32) -> impl Iterator<Item = JobIndex> + use<> {
-        self.range_of(table).map(JobIndex)
-    }
-
-    /// The indices of a table's jobs.
-    fn range_of(&self, table: u32) -> Range<u32> {
         // Jobs stand in the order of their tables.
         let begin = self.jobs.partition_point(|job| job.table() < table);
         let end = self.jobs.partition_point(|job| job.table() <= table);
         let number = |job| u32::try_from(job).expect("a plan holds no more jobs than that");
-        number(begin)..number(end)
+        (number(begin)..number(end)).map(JobIndex)
     }
 
     /// What the jobs of a table are called before their matrix, with its axes as placeholders; lines by

@@ -13,19 +13,41 @@ use super::{JobIndex, Plan};
 use crate::source::{Source, SourceId};
 
 /// Jobs by their names' hashes, so that a million names need not be kept.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct NameIndex {
     hasher: RandomState,
     /// In order.
     jobs: Vec<(u32, JobIndex)>,
+    /// Where those of each bucket begin, and the last one's end; a bucket is the first bits of a hash. A look
+    /// here and into a line or two of `jobs` finds a name, where a search through all would wait for memory at
+    /// most of its steps.
+    buckets: Vec<u32>,
 }
 
+/// So many names are a bucket, about.
+const BUCKET: usize = 16;
+
 impl NameIndex {
+    /// Of no names.
+    pub(super) fn empty() -> Self {
+        NameIndex {
+            hasher: RandomState::new(),
+            jobs: Vec::new(),
+            buckets: vec![0, 0],
+        }
+    }
+
     pub(super) fn of(plan: &Plan) -> Self {
-        let mut index = Self::default();
+        let mut index = Self::empty();
         let hashed = |job| (index.hash(&plan.name(job)), job);
         let mut jobs: Vec<_> = plan.jobs().map(hashed).collect();
         jobs.sort_unstable();
+        let bits = (jobs.len() / BUCKET).checked_ilog2().unwrap_or(0);
+        let begin_of = |bucket: u64| {
+            let begin = jobs.partition_point(|(hash, _)| u64::from(*hash) < bucket << (32 - bits));
+            u32::try_from(begin).expect("a plan holds no more jobs than that")
+        };
+        index.buckets = (0..=1 << bits).map(begin_of).collect();
         index.jobs = jobs;
         index
     }
@@ -39,7 +61,11 @@ impl NameIndex {
     /// The jobs that may have this name.
     pub(super) fn candidates(&self, name: &str) -> impl Iterator<Item = JobIndex> {
         let hash = self.hash(name);
-        let begin = self.jobs.partition_point(|(own, _)| *own < hash);
+        let bits = (self.buckets.len() - 1).ilog2();
+        let bucket = u64::from(hash) >> (32 - bits);
+        let bucket = usize::try_from(bucket).expect("there are no more than jobs");
+        let [from, to] = [bucket, bucket + 1].map(|at| self.buckets[at] as usize);
+        let begin = from + self.jobs[from..to].partition_point(|(own, _)| *own < hash);
         self.jobs[begin..]
             .iter()
             .take_while(move |(own, _)| *own == hash)

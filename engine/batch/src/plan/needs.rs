@@ -41,11 +41,15 @@ pub(super) fn resolve(
         comparisons: 0,
     };
     let mut list_of = vec![0; plan.len()];
+    let mut end = 0;
     for (table, draft) in (0..).zip(drafts) {
+        let rest = plan.jobs[end as usize..].iter();
+        let own = rest.take_while(|job| job.table() == table).count();
+        let jobs = end..end + u32::try_from(own).expect("no more jobs than numbers");
+        end = jobs.end;
         if draft.needs.is_empty() {
             continue;
         }
-        let jobs = resolver.plan.range_of(table);
         let needs = Needs::of(plan, table, draft);
         if needs.iter().all(|need| need.job.is_constant()) {
             let list = resolver.list(needs, jobs.clone());
