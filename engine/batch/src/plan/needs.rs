@@ -79,9 +79,6 @@ struct Needs<'p> {
     draft: &'p Draft,
 }
 
-/// A need's text and condition.
-type Text = (String, When);
-
 /// One of them.
 struct Written<'p> {
     job: &'p Template<Key>,
@@ -108,6 +105,9 @@ impl<'p> Needs<'p> {
         })
     }
 }
+
+/// A need's text and condition.
+type Text = (String, When);
 
 struct Resolver<'p, 'f> {
     plan: &'p Plan,
