@@ -24,7 +24,7 @@ pub(super) struct NameIndex {
     buckets: Vec<u32>,
 }
 
-/// So many names are a bucket, about.
+/// So many names are a bucket, up to twice as many: it takes a quarter of a byte for each, at most.
 const BUCKET: usize = 16;
 
 impl NameIndex {
