@@ -2,7 +2,8 @@
 //!
 //! Concurrency is a weighted semaphore, rate a token bucket (crate `governor`); the state of each is one
 //! word. So nobody who takes or gives waits for a thread that holds a lock, however low that thread's
-//! priority is; and in the list of who waits for permits others stand for background threads.
+//! priority is. The list of who waits for permits has no background threads in it: one that is woken for
+//! a permit may not get a CPU for long, and others would wait behind it. So these look by the clock.
 //!
 //! The permit is taken first, then the tokens, for a permit can be given back and a token cannot.
 
@@ -17,10 +18,11 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
-use crate::current::{block_until, unstopped, unstopped_later};
+use crate::current::{block_until, unstopped_later};
 use crate::protocol::permits::{Permits, Waiter};
 use crate::protocol::sync::{AtomicUsize, Ordering};
 use crate::room::Stands;
+use crate::schedule::{is_stoppable, looks_again};
 
 /// Limits a rate by a token bucket, and concurrency by a weighted semaphore.
 ///
@@ -164,8 +166,10 @@ impl HybridLimiter {
     }
 
     /// As [`acquire`](HybridLimiter::acquire), but waits for up to `timeout`. Who waits for permits gets
-    /// them in the order in which they came, however heavy they are. While it waits for tokens it holds
-    /// no permit; where they cannot come in time it is refused at once.
+    /// them in the order in which they came, however heavy they are; but threads of the background
+    /// ([`P2`](crate::Priority::P2), of class Cpu or Hybrid) look each millisecond whether there are any
+    /// left. While it waits for tokens it holds no permit; where they cannot come in time it is refused at
+    /// once.
     ///
     /// A worker of an engine hands its place on meanwhile.
     ///
@@ -244,7 +248,9 @@ impl HybridLimiter {
         loop {
             let mut taken = Err(Short::Permits);
             let mut has_given_up = false;
-            block_until(until, |waker| {
+            let is_in_time = |at: &Instant| until.is_none_or(|until| *at < until);
+            let looks_again = waiting.until().filter(is_in_time);
+            block_until(looks_again.or(until), |waker| {
                 taken = waiting.poll(weight, waker);
                 has_given_up = taken.is_err() && gives_up(waker);
                 has_given_up || taken != Err(Short::Permits)
@@ -253,6 +259,9 @@ impl HybridLimiter {
                 return Ok(());
             };
             let Short::Tokens(wait) = short else {
+                if short == Short::Permits && looks_again.is_some() && !has_given_up {
+                    continue;
+                }
                 return Err(short.refused());
             };
             let at = Instant::now().checked_add(wait);
@@ -285,31 +294,30 @@ pub(crate) struct Waiting<'l> {
     waiter: Option<Waiter>,
 }
 
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if let Some(waiter) = self.waiter.take() {
-            unstopped_later(move || drop(waiter));
-        }
-    }
-}
-
 impl Waiting<'_> {
+    /// When it is worth trying again without being woken.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        looks_again()
+    }
+
     /// Takes a permit and tokens; where permits are short, the waker is woken when it is worth trying
-    /// again.
+    /// again, but that of who may be stopped, who looks again by the clock, see [`until`](Waiting::until).
     pub(crate) fn poll(&mut self, weight: u32, waker: &Waker) -> Result<(), Short> {
         let limiter = self.limiter;
+        if weight == 0 || is_stoppable() {
+            // Nothing is not waited for, be there who waits for more.
+            return limiter.try_take(weight);
+        }
         limiter.check(weight)?;
-        let waiter = self.waiter.take();
-        let mut waiter = waiter.unwrap_or_else(|| limiter.permits.waiter());
-        let waker = waker.clone();
-        let (waiter, is_taken) = unstopped(move || {
-            let is_taken = waiter.poll(weight as usize, &waker);
-            (waiter, is_taken)
-        });
-        if is_taken {
+        let permits = || limiter.permits.waiter();
+        if self
+            .waiter
+            .get_or_insert_with(permits)
+            .poll(weight as usize, waker)
+        {
+            self.waiter = None;
             return limiter.take_tokens(weight);
         }
-        self.waiter = Some(waiter);
         Err(Short::Permits)
     }
 }
@@ -391,6 +399,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::crew::Rank;
+    use crate::schedule;
 
     fn made_up(
         per_second: u32,
@@ -405,6 +415,45 @@ mod tests {
 
     fn refused(limiter: &HybridLimiter, weight: u32) -> Option<Refused> {
         limiter.acquire(weight).err()
+    }
+
+    /// It may have been stopped when a permit comes that it waits for.
+    #[test]
+    fn nobody_waits_behind_a_thread_of_the_background() {
+        let background = std::thread::spawn(|| {
+            schedule::settle(Rank::Background);
+            let limiter = HybridLimiter::new(0, 10, 1);
+            let held = limiter.acquire(1).unwrap();
+            let mut waiting = limiter.waiting();
+            assert_eq!(waiting.poll(1, Waker::noop()), Err(Short::Permits));
+            drop(held);
+            let mut got = None;
+            schedule::in_place_of_another(|| {
+                got = Some(
+                    limiter
+                        .acquire_timeout(1, Duration::from_secs(200))
+                        .map(drop),
+                );
+            });
+            assert_eq!(got, Some(Ok(())));
+            assert_eq!(waiting.poll(1, Waker::noop()), Ok(()));
+            assert_eq!(limiter.in_use(), 1);
+            let soon = Duration::from_millis(10);
+            assert_eq!(
+                limiter.acquire_timeout(1, soon).map(drop),
+                Err(Refused::Concurrency)
+            );
+        });
+        background.join().unwrap();
+    }
+
+    #[test]
+    fn nothing_is_had_at_once_whoever_waits_for_more() {
+        let limiter = HybridLimiter::new(0, 10, 1);
+        let _held = limiter.acquire(1).unwrap();
+        let mut waiting = limiter.waiting();
+        assert_eq!(waiting.poll(1, Waker::noop()), Err(Short::Permits));
+        assert!(limiter.acquire_timeout(0, Duration::ZERO).is_ok());
     }
 
     #[test]

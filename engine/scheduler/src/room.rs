@@ -20,7 +20,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
 
@@ -32,7 +32,7 @@ use crate::io::Pool;
 use crate::panics::contain;
 use crate::protocol::refs::Ref;
 use crate::protocol::sync::{AtomicUsize, Ordering, fence};
-use crate::schedule::{is_stoppable, note_lock_of_all};
+use crate::schedule::{LOOKS_AGAIN, is_stoppable, looks_again, note_lock_of_all};
 use crate::shared::Shared;
 use crate::spawner::Request;
 use crate::worker::MOST_NESTED;
@@ -53,9 +53,6 @@ pub enum WhenFull {
     /// that submit jobs then lie on top of each other.
     CallerRuns,
 }
-
-/// So often who may be stopped looks whether there is room.
-const LOOKS_AGAIN: Duration = Duration::from_millis(1);
 
 /// The jobs of one class that wait.
 #[derive(Debug)]
@@ -187,7 +184,7 @@ impl Waiter<'_> {
     /// When it is worth trying again without being woken: for who must not hold the list of those who
     /// wait.
     pub(crate) fn until(&self) -> Option<Instant> {
-        is_stoppable().then(|| Instant::now() + LOOKS_AGAIN)
+        looks_again()
     }
 
     /// Enters, or arranges that the waker is woken when it is worth trying again; who may be stopped
@@ -349,17 +346,17 @@ impl Shared {
         let Some(_stands) = Stands::by() else {
             return Ok(Entry::Caller);
         };
-        if is_stoppable() {
+        if let Some(mut next) = looks_again() {
             // It must not hold the list of those who wait, so it looks by the clock.
             while !room.try_enter() {
                 if self.is_closed() {
                     return Err(SubmitError::ShutDown);
                 }
-                let now = Instant::now();
-                if until.is_some_and(|until| now >= until) {
+                if until.is_some_and(|until| Instant::now() >= until) {
                     return Ok(Entry::Late);
                 }
-                block_until(Some(now + LOOKS_AGAIN), |_| false);
+                block_until(Some(next), |_| false);
+                next = Instant::now() + LOOKS_AGAIN;
             }
             return Ok(Entry::Queued);
         }

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::io;
 use std::sync::Once;
+use std::time::{Duration, Instant};
 
 use crate::crew::Rank;
 
@@ -18,6 +19,8 @@ thread_local! {
 /// grants (Linux 6.12 and later; before that it means nothing). The kernel lets an urgent thread in at
 /// once unless that one has had more than its share of late; then it waits for what it is asked here.
 const YIELDING_SLICE_NS: u64 = 100_000;
+/// So often who may be stopped looks for what others are told of: it must not hold their list.
+pub(crate) const LOOKS_AGAIN: Duration = Duration::from_millis(1);
 /// What a background thread asks for where `SCHED_IDLE` is refused.
 const MOST_NICE: i32 = 19;
 
@@ -43,6 +46,11 @@ struct Attributes {
 #[inline]
 pub(crate) fn is_stoppable() -> bool {
     STOPPABLE.get()
+}
+
+/// When such a thread looks again, which does not stand in lists of who waits; other threads are told.
+pub(crate) fn looks_again() -> Option<Instant> {
+    is_stoppable().then(|| Instant::now() + LOOKS_AGAIN)
 }
 
 /// What such a thread does after all in the place of one that nobody stops.
@@ -161,19 +169,17 @@ impl ThreadId {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::limit::{HybridLimiter, Refused};
+    use crate::{
+        Breaker, CancellationToken, Class, Engine, JobContext, JobError, Priority, WhenFull,
+    };
     use std::cell::RefCell;
     use std::future::Future;
     use std::pin::pin;
     use std::sync::Arc;
     use std::sync::mpsc::{channel, sync_channel};
     use std::task::{Context, Waker};
-    use std::time::Duration;
-
-    use super::*;
-    use crate::limit::{HybridLimiter, Refused};
-    use crate::{
-        Breaker, CancellationToken, Class, Engine, JobContext, JobError, Priority, WhenFull,
-    };
 
     thread_local! {
         /// Where this thread has taken a lock that it was not to take.
