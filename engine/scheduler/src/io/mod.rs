@@ -110,8 +110,10 @@ struct State {
     threads: usize,
     /// Threads that have handed their place on.
     replaced: usize,
-    /// So many threads may be in a job at once.
+    /// So many threads may be in a job at once, and more for those that wait there.
     places: usize,
+    /// Threads that were blocked in a job when the regulator last looked.
+    blocked: usize,
     /// Of a pool that has a regulator, those that live; by a number of their own.
     members: Vec<Member>,
     numbers: u64,
@@ -154,9 +156,15 @@ impl State {
         self.threads - idle
     }
 
+    /// How many threads may be in a job just now. One that has handed its place on is seen to be blocked,
+    /// too, sooner or later.
+    fn most_busy(&self) -> usize {
+        self.places.saturating_add(self.replaced.max(self.blocked))
+    }
+
     /// True if one more may be in a job.
     fn has_place(&self) -> bool {
-        self.busy() < self.places.saturating_add(self.replaced)
+        self.busy() < self.most_busy()
     }
 
     fn member(&mut self, number: u64) -> Option<&mut Member> {
@@ -270,6 +278,7 @@ impl Io {
             threads: 0,
             replaced: 0,
             places,
+            blocked: 0,
             members: Vec::new(),
             numbers: 0,
             has_regulator: pool == Pool::Io,
@@ -534,7 +543,7 @@ impl Io {
             return Next::End;
         }
         // This one is among the busy.
-        let is_placed = state.busy() <= state.places.saturating_add(state.replaced);
+        let is_placed = state.busy() <= state.most_busy();
         let found = is_placed.then(|| state.most_urgent(near.iter().copied(), self.patience));
         if let Some((node, job)) = found.flatten() {
             return Next::Job(node, job);

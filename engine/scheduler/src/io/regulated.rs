@@ -90,7 +90,7 @@ impl Io {
         let most_blocked = *self.limits.end() - self.cpus;
         let blocked = blocked.min(most_blocked);
         self.note_blocked(blocked.min(state.threads));
-        state.places = self.cpus + blocked;
+        state.blocked = blocked;
         // As many as may begin one, and no more than there are jobs for.
         let waiting: Vec<(usize, usize)> = state
             .nodes

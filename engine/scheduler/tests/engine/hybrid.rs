@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, TryRecvError, channel};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -99,6 +99,41 @@ fn those_that_compute_are_no_more_than_cpus() {
     let usual = most[most.len() * 9 / 10];
     assert!(usual <= cpus, "{most:?} on {cpus} CPUs");
     assert!(most[most.len() - 1] <= cpus + 2, "{most:?} on {cpus} CPUs");
+}
+
+/// Nor where one waits for jobs of a batch, which makes place for one other and no more.
+#[test]
+fn who_waits_for_a_batch_makes_place_once() {
+    watched();
+    let engine = engine(1);
+    let (go, wait) = channel::<()>();
+    let wait = Arc::new(Mutex::new(wait));
+    let waits = engine.job().class(Class::Hybrid).submit(move |ctx| {
+        let batch = ctx.engine().batch(0..1).class(Class::Io);
+        let batch = batch.map(move |_, _| wait.lock().unwrap().recv().is_err());
+        batch.unordered().map(Result::unwrap).count()
+    });
+    until(|| engine.metrics().hybrid_threads().blocked == 1);
+    let now = Arc::new(AtomicUsize::new(0));
+    let jobs: Vec<_> = (0..40)
+        .map(|_| {
+            let now = Arc::clone(&now);
+            let job = engine.job().class(Class::Hybrid);
+            let job = job.submit(move |_| {
+                let running = now.fetch_add(1, Ordering::SeqCst) + 1;
+                spin(Duration::from_millis(5));
+                now.fetch_sub(1, Ordering::SeqCst);
+                running
+            });
+            job.unwrap()
+        })
+        .collect();
+    let mut most: Vec<usize> = jobs.into_iter().map(|job| job.join().unwrap()).collect();
+    drop(go);
+    assert_eq!(waits.unwrap().join().unwrap(), 1);
+    most.sort_unstable();
+    // A look of the regulator may be wrong, as above.
+    assert_eq!(most[most.len() * 9 / 10], 1, "{most:?}");
 }
 
 /// A job that computes until the sender is dropped, once it has begun.
