@@ -1,10 +1,12 @@
 //! Ends queued jobs when their deadline passes.
 //!
-//! One thread, started with the first deadline, that sleeps until the next one.
+//! A thread, started with the first deadline, sleeps until the next one. What a late job owns it drops
+//! itself, and that is somebody else's code, which may take long, or wait for another job's end. So before
+//! that it sees to it that another thread waits for the next deadline; two stay.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::cell::AnyJob;
@@ -13,6 +15,10 @@ use crate::panics::contain;
 use crate::protocol::refs::{Ref, Watch};
 use crate::schedule::note_lock_of_all;
 use crate::shared::Shared;
+use crate::spawner::Request;
+
+/// So many threads wait for deadlines at the most.
+const MOST_WAITING: usize = 2;
 
 #[derive(Debug, Default)]
 pub(crate) struct Timer {
@@ -22,7 +28,8 @@ pub(crate) struct Timer {
 
 #[derive(Debug, Default)]
 struct Deadlines {
-    started: bool,
+    /// Threads that wait for the next one, or have been asked for.
+    waiting: usize,
     next: BinaryHeap<Reverse<Deadline>>,
     /// Tells apart deadlines of one instant.
     count: u64,
@@ -57,17 +64,17 @@ impl Timer {
         if is_next {
             self.earlier.notify_one();
         }
-        !std::mem::replace(&mut state.started, true)
+        state.wants_thread()
     }
 
-    /// Wakes the thread, to see that the engine has stopped.
+    /// Wakes all threads, to see that the engine has stopped.
     pub(crate) fn stop(&self) {
         let _state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        self.earlier.notify_one();
+        self.earlier.notify_all();
     }
 
-    /// The life of the thread.
-    pub(crate) fn live(&self, engine: &Shared) {
+    /// The life of a thread that was asked for.
+    pub(crate) fn live(&self, engine: &Arc<Shared>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         while !engine.stop.is_said() {
             let now = Instant::now();
@@ -85,18 +92,40 @@ impl Timer {
                 }
                 Some(_) => {
                     let due = state.next.pop().and_then(|Reverse(due)| due.job.upgrade());
+                    let Some(job) = due else {
+                        continue;
+                    };
+                    state.waiting -= 1;
+                    let wants_thread = state.wants_thread();
                     drop(state);
-                    if let Some(job) = due {
-                        // It may be the last to hold the job, and its value.
-                        contain(move || {
-                            job.end_queued(Interrupted::DeadlineExceeded, None);
-                            drop(job);
-                        });
+                    match wants_thread {
+                        true => engine.spawner.ask(Request::Timer(Arc::downgrade(engine))),
+                        // It may wait for a later one than is next now.
+                        false => self.earlier.notify_one(),
                     }
+                    // It may be the last to hold the job, and its value.
+                    contain(move || {
+                        job.end_queued(Interrupted::DeadlineExceeded, None);
+                        drop(job);
+                    });
                     state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                    if state.waiting >= MOST_WAITING {
+                        return;
+                    }
+                    state.waiting += 1;
                 }
             }
         }
+    }
+}
+
+impl Deadlines {
+    /// True if there are deadlines and nobody waits for the next one: whoever asks is to ask for a thread, and
+    /// counts it here.
+    fn wants_thread(&mut self) -> bool {
+        let wants = self.waiting == 0 && !self.next.is_empty();
+        self.waiting += usize::from(wants);
+        wants
     }
 }
 

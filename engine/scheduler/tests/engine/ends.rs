@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use reiver::limit::HybridLimiter;
 use reiver::{
-    CancellationToken, Class, Engine, Interrupted, JobContext, JobError, Phase, Priority,
-    SubmitError, WhenFull,
+    CancellationToken, Class, Engine, Interrupted, JobContext, JobError, JobHandle, Phase,
+    Priority, SubmitError, WhenFull,
 };
 
 use crate::size::sized;
@@ -524,6 +524,41 @@ fn a_job_that_is_cancelled_is_over_before_what_it_owns_is_dropped() {
         assert!(engine.shutdown(Duration::MAX).is_clean());
         says.send(()).unwrap();
     });
+}
+
+/// What a late job owns may take long to drop, or wait for who waits for another late one.
+#[test]
+fn jobs_are_late_in_time_whatever_late_ones_own() {
+    struct Waits(Receiver<()>);
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            self.0.recv().unwrap();
+        }
+    }
+    let engine = engine(1);
+    let held = Held::new(&engine);
+    let mut waiting = Vec::new();
+    let mut submit = |deadline: Duration| {
+        let (says, hears) = channel();
+        waiting.push(says);
+        let owned = Waits(hears);
+        let job = engine.job().deadline(deadline);
+        job.submit(move |_| drop(owned)).unwrap()
+    };
+    let is_late = |job: JobHandle<()>| {
+        let expected = JobError::DeadlineExceeded {
+            phase: Phase::Queued,
+        };
+        assert_eq!(job.join().unwrap_err().to_string(), expected.to_string());
+    };
+    // Those that are watched already when the first is late, and those that come then.
+    let both = [20, 40].map(|ms| submit(Duration::from_millis(ms)));
+    both.into_iter().for_each(is_late);
+    (0..3).for_each(|_| is_late(submit(Duration::from_millis(5))));
+    for says in waiting {
+        says.send(()).unwrap();
+    }
+    held.let_go();
 }
 
 /// What a background job submits is brought by another thread. With a job that was cancelled before it came
