@@ -1,12 +1,30 @@
-//! When background work has stood still for too long: policy alone.
+//! When background work of class Cpu has stood still for too long, and who sees that.
 //!
 //! It goes by progress and not by how long a job has waited: behind a backlog every job has waited long,
 //! and ordinary workers that took them for that would be in them when urgent work comes.
+//!
+//! Ordinary workers look between two pieces of work. Where they sleep, and other programs or urgent work
+//! take all CPUs, nobody of the background may come to do so either: so while background jobs wait the
+//! spawner wakes now and then, and wakes an ordinary worker where they stand still. Who brings a job and the
+//! spawner agree so that none waits unseen:
+//!
+//! | who brings a job | the spawner |
+//! | --- | --- |
+//! | 1. pushes it | 1. says that nobody looks |
+//! | 2. fence | 2. fence |
+//! | 3. if nobody looks: says that somebody does, and asks the spawner to | 3. looks; if jobs wait, says that somebody looks, unless it is asked to anyway |
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::Priority;
 use crate::clock::Stamp;
-use crate::protocol::sync::{AtomicU64, Ordering};
+use crate::protocol::sync::{AtomicBool, AtomicU64, Ordering, fence};
+use crate::queues::NodeQueues;
+use crate::shared::Shared;
+use crate::spawner::Request;
+
+/// The spawner looks no more often, however short patience is.
+const LOOKS_APART: Duration = Duration::from_millis(10);
 
 /// When work of a node last moved.
 #[derive(Debug, Default)]
@@ -19,6 +37,12 @@ impl Progress {
         self.0.store(now.ticks(), Ordering::Relaxed);
     }
 
+    /// How long nothing need move yet.
+    pub(crate) fn left(&self, now: Stamp, patience: Duration) -> Duration {
+        let last = self.0.load(Ordering::Relaxed);
+        patience.saturating_sub(now.since(Stamp::from_ticks(last)))
+    }
+
     /// True if nothing has moved for so long: for one of all who ask, and then not for as long again.
     pub(crate) fn is_overdue(&self, now: Stamp, patience: Duration) -> bool {
         let last = self.0.load(Ordering::Relaxed);
@@ -27,6 +51,44 @@ impl Progress {
                 .0
                 .compare_exchange(last, now.ticks(), Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
+    }
+}
+
+/// If the spawner looks after what waits in the background.
+#[derive(Debug, Default)]
+pub(crate) struct LookedAfter(AtomicBool);
+
+impl Shared {
+    /// After a fence: background jobs wait, which somebody is to look after.
+    pub(crate) fn look_after_background(&self) {
+        // ORDERING: relaxed, both: the fences order it, and who changes the word asks alone.
+        let is_looked_after = self.looked_after.0.load(Ordering::Relaxed)
+            || self.looked_after.0.swap(true, Ordering::Relaxed);
+        if !is_looked_after {
+            self.spawner.ask(Request::LookAfter(self.weak()));
+        }
+    }
+
+    /// For the spawner: has ordinary workers that sleep do what stands still; gives when to come again, if
+    /// anything waits.
+    pub(crate) fn relieve_background(&self) -> Option<Instant> {
+        // ORDERING: relaxed, all of this word, see above.
+        self.looked_after.0.store(false, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let crew = self.background()?;
+        let (now, patience) = (Stamp::now(), self.options.background_patience);
+        let waits = |queues: &NodeQueues| queues.has(Priority::P2, true);
+        let mut wait = None;
+        for node in crew.nodes_where(waits) {
+            let left = crew.time_left(node, now, patience);
+            if left.is_zero() {
+                self.main().wake_one(self, node);
+            }
+            let next = if left.is_zero() { patience } else { left };
+            wait = Some(wait.map_or(next, |wait: Duration| wait.min(next)));
+        }
+        let at = Instant::now().checked_add(wait?.max(LOOKS_APART))?;
+        (!self.looked_after.0.swap(true, Ordering::Relaxed)).then_some(at)
     }
 }
 

@@ -245,6 +245,9 @@ impl Crew {
         if self.muster.calls() {
             shared.spawner.call(shared.weak(), self.rank);
         }
+        if self.rank == Rank::Background {
+            shared.look_after_background();
+        }
         self.leave_to_others(shared);
     }
 
@@ -401,6 +404,22 @@ impl Crew {
     /// A job of a node has ended, or has come where none waited.
     pub(crate) fn note_progress(&self, node: usize, now: Stamp) {
         self.progress[node].note(now);
+    }
+
+    /// The nodes whose queues are like that.
+    pub(crate) fn nodes_where(
+        &self,
+        is_so: impl Fn(&NodeQueues) -> bool,
+    ) -> impl Iterator<Item = usize> {
+        let queues = self.queues.iter().enumerate();
+        queues
+            .filter(move |(_, queues)| is_so(queues))
+            .map(|(node, _)| node)
+    }
+
+    /// How long nothing of a node need move yet.
+    pub(crate) fn time_left(&self, node: usize, now: Stamp, patience: Duration) -> Duration {
+        self.progress[node].left(now, patience)
     }
 
     /// A job that waits although nothing of its node has moved for so long: for a worker that has other

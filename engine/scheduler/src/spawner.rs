@@ -22,6 +22,7 @@ use std::ptr;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::{self, JoinHandle, Thread};
+use std::time::Instant;
 
 use crate::crew::Rank;
 use crate::hybrid;
@@ -105,8 +106,10 @@ pub(crate) enum Request {
     Io(Weak<Shared>, Pool, usize),
     /// The regulator of a pool.
     Regulator(Weak<Shared>, Pool),
-    /// The thread that watches deadlines.
+    /// A thread that watches deadlines.
     Timer(Weak<Shared>),
+    /// Background jobs wait, see [`ageing`](crate::ageing).
+    LookAfter(Weak<Shared>),
     Bring(Brought),
     /// The runtime for futures of this node; answers whether there is one.
     #[cfg(feature = "tokio")]
@@ -125,6 +128,7 @@ impl fmt::Debug for Request {
             Request::Io(..) => "Io",
             Request::Regulator(..) => "Regulator",
             Request::Timer(_) => "Timer",
+            Request::LookAfter(_) => "LookAfter",
             Request::Bring(_) => "Bring",
             #[cfg(feature = "tokio")]
             Request::Runtime(..) => "Runtime",
@@ -382,10 +386,16 @@ impl Request {
 
 fn serve(requests: &Arc<Requests>, parker: &Parker) {
     SERVED.set(Some(Arc::clone(requests)));
+    // When it is to look after the background.
+    let mut looks_at: Option<Instant> = None;
     loop {
+        if looks_at.is_some_and(|at| at <= Instant::now()) {
+            let engine = requests.engine.get().and_then(Weak::upgrade);
+            looks_at = engine.and_then(|shared| shared.relieve_background());
+        }
         let next = requests.in_hand().pop_front();
         let Some(request) = next else {
-            parker.park();
+            parker.park_until(looks_at);
             continue;
         };
         match request {
@@ -407,6 +417,12 @@ fn serve(requests: &Arc<Requests>, parker: &Parker) {
                         }
                     }
                 }
+            }
+            Request::LookAfter(engine) => {
+                let patience = engine
+                    .upgrade()
+                    .map(|shared| shared.options.background_patience);
+                looks_at = patience.and_then(|patience| Instant::now().checked_add(patience));
             }
             Request::Crew(engine, rank) => {
                 if let Some(shared) = engine.upgrade() {
@@ -479,7 +495,7 @@ fn serve(requests: &Arc<Requests>, parker: &Parker) {
                     Ok(()) => {}
                     Err(error) => tracing::warn!(
                         "the system refuses a thread ({error}); queued jobs whose deadline passes \
-                         end when a worker comes to them"
+                         may not end before a worker comes to them"
                     ),
                 }
             }
@@ -577,11 +593,14 @@ fn start_io(shared: &Arc<Shared>, pool: Pool, node: usize) -> bool {
     let (io, name) = (Arc::clone(shared), pool.thread_name().into());
     let threads = &shared.spawner.threads;
     let live = move || crate::io::live(io, pool, node);
-    let thread = if pool == Pool::BackgroundHybrid {
-        shared.prepare_for_background();
-        threads.create_stoppable(name, live)
-    } else {
-        threads.create(name, live)
+    match pool {
+        Pool::UrgentHybrid => shared.yield_to_urgent(),
+        Pool::BackgroundHybrid => shared.prepare_for_background(),
+        Pool::Io | Pool::Hybrid => {}
+    }
+    let thread = match pool {
+        Pool::BackgroundHybrid => threads.create_stoppable(name, live),
+        Pool::Io | Pool::Hybrid | Pool::UrgentHybrid => threads.create(name, live),
     };
     if let Err(error) = &thread
         && shared.pool(pool).note_refused()

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use reiver_topology::Seat;
 
 use crate::admission::{Closing, Rules};
+use crate::ageing::LookedAfter;
 #[cfg(feature = "tokio")]
 use crate::asyncs::Asyncs;
 use crate::auto::{Auto, Autos};
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     /// Ordinary workers yield their CPUs to urgent ones.
     yields: AtomicBool,
+    pub(crate) looked_after: LookedAfter,
     /// Threads for jobs that block.
     pub(crate) io: Io,
     /// Those for jobs that also compute: ordinary ones, urgent ones, and those of the background.
@@ -115,6 +117,7 @@ impl Shared {
             machine,
             options,
             yields: AtomicBool::new(false),
+            looked_after: LookedAfter::default(),
             io,
             hybrid,
             autos: OnceLock::new(),
@@ -309,6 +312,13 @@ impl Shared {
             .for_each(|thread| thread.yield_to_others(self.options.nice));
         self.pools()
             .for_each(|pool| pool.yield_to_urgent(self.options.nice));
+    }
+
+    /// True once ordinary workers yield to urgent threads: a hint.
+    #[inline]
+    pub(crate) fn is_beside_urgent(&self) -> bool {
+        // ORDERING: relaxed: who sees it late lets others in a little later.
+        self.yields.load(Ordering::Relaxed)
     }
 
     /// An ordinary worker has shown its thread: true if it is to yield.

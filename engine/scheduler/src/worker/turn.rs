@@ -26,15 +26,15 @@ const LONGEST_WAIT: Duration = Duration::from_millis(10);
 const EXCUSED_PART: u32 = 20;
 
 impl Worker {
-    /// Between two pieces of work. Costs a load where there are no urgent workers, else a look at the clock.
+    /// Between two pieces of work. Costs a load where there are no urgent threads, else a look at the clock.
     #[inline]
     pub(crate) fn give_way(&self, shared: &Shared) {
-        if let Some(urgent) = shared.urgent().filter(|_| self.rank != Rank::Urgent) {
-            self.give_way_to(shared, urgent);
+        if shared.is_beside_urgent() && self.rank != Rank::Urgent {
+            self.give_way_to_urgent(shared);
         }
     }
 
-    fn give_way_to(&self, shared: &Shared, urgent: &Crew) {
+    fn give_way_to_urgent(&self, shared: &Shared) {
         let now = Stamp::now();
         if now.since(self.looked.get()) < LOOKS_APART {
             return;
@@ -43,7 +43,8 @@ impl Worker {
             self.keep_pace(shared, quota);
         }
         self.looked.set(Stamp::now());
-        if urgent.queues[self.node].has(Priority::P0, true) {
+        let lies = |urgent: &Crew| urgent.queues[self.node].has(Priority::P0, true);
+        if shared.urgent().is_some_and(lies) {
             // One that was woken for it has not had a CPU yet.
             thread::yield_now();
         }

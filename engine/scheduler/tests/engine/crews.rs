@@ -140,6 +140,24 @@ fn ordinary_workers_yield_from_the_first_urgent_job_on_unless_told_not_to() {
     });
 }
 
+#[test]
+fn they_yield_to_urgent_jobs_of_other_classes_that_compute_too() {
+    watched();
+    as_ordinary_user(|| {
+        let (_, before) = scheduling();
+        for class in [Class::Hybrid, Class::Auto] {
+            let engine = engine(1);
+            let urgent = engine.job().class(class).priority(Priority::P0);
+            let urgent = urgent.submit(|_| (scheduling(), kind())).unwrap();
+            let (urgent, kind) = urgent.join().unwrap();
+            assert_eq!(urgent, (libc::SCHED_OTHER, before));
+            assert_eq!(kind, "reiver-hyb-p");
+            let ordinary = engine.submit(|_| scheduling().1).join().unwrap();
+            assert_eq!(ordinary, (before + 10).min(19));
+        }
+    });
+}
+
 /// Where ordinary workers do not yield they do urgent work themselves: first, and inside of other jobs
 /// where those let them.
 #[test]
@@ -325,6 +343,23 @@ fn background_work_that_stands_still_is_done_by_an_ordinary_worker_one_job_each_
         assert!(at - start >= PATIENCE * number, "job {number}");
     }
     assert!(saturated.ran.load(Ordering::Relaxed) > 0);
+}
+
+/// Nobody of the background can come to it, and nobody else is awake.
+#[test]
+fn an_ordinary_worker_is_woken_for_background_work_that_stands_still() {
+    const PATIENCE: Duration = Duration::from_millis(50);
+    watched();
+    let builder = Engine::builder().cpu_workers(2);
+    let engine = builder.background_patience(PATIENCE).build().unwrap();
+    let _occupied = Occupied::new(&engine, 2);
+    for _ in 0..3 {
+        let start = Instant::now();
+        let job = engine.job().priority(Priority::P2);
+        let kind = job.submit(|_| kind()).unwrap().join().unwrap();
+        assert_eq!(kind, "reiver-cpu");
+        assert!(start.elapsed() >= PATIENCE);
+    }
 }
 
 #[test]
