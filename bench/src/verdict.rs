@@ -1,7 +1,7 @@
 //! Who won a case, in numbers and in a plain sentence.
 //!
 //! The best median of ours meets the best of the peers, whoever that is; a floor is no peer, and is only
-//! named beside them.
+//! named beside them. Others of ours that are behind that peer are told, too, and are a loss.
 
 use crate::case::{Case, Role};
 use crate::numa;
@@ -53,7 +53,7 @@ fn best<'r>(rows: &[&'r Row], role: Role) -> Option<(&'r Row, f64)> {
 
 fn at(rows: Vec<&Row>, threads: usize) -> Verdict {
     let (us, them) = (best(&rows, Role::Ours), best(&rows, Role::Peer));
-    let (sentence, lost) = match (us, them) {
+    let (sentence, loses) = match (us, them) {
         (None, _) => ("reiver has no numbers.".to_owned(), them.is_some()),
         (Some((row, ours)), None) => {
             let sentence = format!(
@@ -65,6 +65,8 @@ fn at(rows: Vec<&Row>, threads: usize) -> Verdict {
         }
         (Some(us), Some(them)) => compared(us, them),
     };
+    let behind = them.filter(|_| !loses);
+    let behind = behind.map_or_else(String::new, |them| others_behind(&rows, them));
     let floor = match (us, best(&rows, Role::Floor)) {
         (Some((_, ours)), Some((row, floor))) if floor > 0.0 => {
             let (name, times) = (row.contender, ours / floor);
@@ -78,10 +80,25 @@ fn at(rows: Vec<&Row>, threads: usize) -> Verdict {
     };
     Verdict {
         threads,
-        sentence: sentence + &floor + &beside(us, &rows) + &imitation(&rows) + &caveat(&rows),
+        lost: loses || !behind.is_empty(),
+        sentence: sentence
+            + &behind
+            + &floor
+            + &beside(us, &rows)
+            + &imitation(&rows)
+            + &caveat(&rows),
         best_peer: them.map(|(_, median)| median),
-        lost,
     }
+}
+
+/// Those of ours that lose to the best peer, where the best of ours does not.
+fn others_behind(rows: &[&Row], them: (&Row, f64)) -> String {
+    let ours = rows.iter().filter(|row| row.role == Role::Ours);
+    let compared = ours.filter_map(|row| Some(compared((row, row.median?), them)));
+    let behind = compared.filter(|(_, loses)| *loses);
+    behind
+        .map(|(sentence, _)| format!(" But {sentence}"))
+        .collect()
 }
 
 /// How far each of ours is above the floor, where that is a time.
@@ -241,6 +258,21 @@ mod tests {
         assert!(!at(rows.iter().collect(), 2).lost);
         let rows = [row("reiver", Role::Ours, None), rows[1].clone()];
         assert!(at(rows.iter().collect(), 2).lost);
+    }
+
+    #[test]
+    fn one_of_ours_that_is_behind_is_a_loss_though_another_is_best() {
+        let rows = [
+            row("reiver", Role::Ours, Some(3.0)),
+            row("reiver on workers", Role::Ours, Some(1.0)),
+            row("mimalloc", Role::Peer, Some(2.0)),
+        ];
+        let verdict = at(rows.iter().collect(), 1);
+        assert!(verdict.lost);
+        let sentence = verdict.sentence;
+        assert!(sentence.starts_with("reiver on workers wins over mimalloc"));
+        assert!(sentence.contains(" But reiver loses to mimalloc: 3.00 against 2.00"));
+        assert!(!at(vec![&rows[1], &rows[2]], 1).lost);
     }
 
     #[test]
