@@ -20,6 +20,7 @@ import (
 
 const (
 	line        = 64
+	page        = 4096
 	mostSamples = 4000
 	ring        = 8
 	batch       = 32
@@ -117,21 +118,31 @@ func peakKib() uint64 {
 	return 0
 }
 
-// Writes a byte to each of so many lines of an object, which is known by its first byte.
-func touch(object *byte, lines int) {
-	for at := 0; at < lines; at++ {
-		*(*byte)(unsafe.Add(unsafe.Pointer(object), at*line)) = 1
+// Which bytes of an object are written: so many, so far apart.
+type touches struct {
+	count, apart int
+}
+
+// Writes to an object, which is known by its first byte.
+func touch(object *byte, to touches) {
+	for at := 0; at < to.count; at++ {
+		*(*byte)(unsafe.Add(unsafe.Pointer(object), at*to.apart)) = 1
 	}
 }
 
-func (t task) lines() int {
+func (t task) touches() touches {
+	each := func(apart int) touches {
+		return touches{(t.bytes + apart - 1) / apart, apart}
+	}
 	switch t.touch {
 	case "nothing":
-		return 0
-	case "line":
-		return 1
+		return touches{}
+	case "all":
+		return each(line)
+	case "pages":
+		return each(page)
 	default:
-		return (t.bytes + line - 1) / line
+		return touches{1, line}
 	}
 }
 
@@ -162,11 +173,11 @@ func newPool(t task, costly bool) *sync.Pool {
 }
 
 // Rounds of taking, touching and giving back.
-func rounds(pool *sync.Pool, out []*byte, lines int, zeroed bool, bytes int, rounds int) {
+func rounds(pool *sync.Pool, out []*byte, to touches, zeroed bool, bytes int, rounds int) {
 	for ; rounds > 0; rounds-- {
 		for at := range out {
 			object := pool.Get().(*byte)
-			touch(object, lines)
+			touch(object, to)
 			out[at] = object
 		}
 		for _, object := range out {
@@ -179,10 +190,10 @@ func rounds(pool *sync.Pool, out []*byte, lines int, zeroed bool, bytes int, rou
 }
 
 // One object out at a time, which needs no place to keep it.
-func roundsOfOne(pool *sync.Pool, lines int, zeroed bool, bytes int, rounds int) {
+func roundsOfOne(pool *sync.Pool, to touches, zeroed bool, bytes int, rounds int) {
 	for ; rounds > 0; rounds-- {
 		object := pool.Get().(*byte)
-		touch(object, lines)
+		touch(object, to)
 		if zeroed {
 			zero(unsafe.Slice(object, bytes))
 		}
@@ -192,10 +203,7 @@ func roundsOfOne(pool *sync.Pool, lines int, zeroed bool, bytes int, rounds int)
 
 func same(t task) ([]float64, costs) {
 	pool := newPool(t, t.touch == "costly")
-	lines := t.lines()
-	if t.touch == "costly" {
-		lines = 1
-	}
+	to := t.touches()
 	most := mostSamples / t.threads
 	sample := 20 * time.Microsecond
 	if t.budget/time.Duration(most) > sample {
@@ -216,9 +224,9 @@ func same(t task) ([]float64, costs) {
 			timed := func(n int) time.Duration {
 				start := threadCPU()
 				if t.depth == 1 {
-					roundsOfOne(pool, lines, t.zeroed, t.bytes, n)
+					roundsOfOne(pool, to, t.zeroed, t.bytes, n)
 				} else {
-					rounds(pool, out, lines, t.zeroed, t.bytes, n)
+					rounds(pool, out, to, t.zeroed, t.bytes, n)
 				}
 				took := threadCPU() - start
 				if t.idle > 0 {
@@ -305,7 +313,7 @@ func handover(t task) ([]float64, costs) {
 					var objects [batch]*byte
 					for at := range objects {
 						objects[at] = pool.Get().(*byte)
-						touch(objects[at], 1)
+						touch(objects[at], touches{1, line})
 					}
 					tail := way.tail
 					for tries := 0; tail-seen == ring; tries++ {
@@ -366,7 +374,7 @@ func consume(pool *sync.Pool, way *spsc) {
 		objects := way.slots[head%ring]
 		atomic.StoreUint64(&way.head, head+1)
 		for _, object := range objects {
-			touch(object, 1)
+			touch(object, touches{1, line})
 			pool.Put(object)
 		}
 	}

@@ -32,6 +32,7 @@ fn name(touch: Touch) -> &'static str {
         Touch::Nothing => "nothing",
         Touch::Line => "line",
         Touch::All => "all",
+        Touch::Pages => "pages",
     }
 }
 

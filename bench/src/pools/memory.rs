@@ -111,13 +111,19 @@ impl Memory for Costly {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Touch {
     Nothing,
+    /// The first one.
     Line,
+    /// Each line.
     All,
+    /// Each page.
+    Pages,
 }
 
 const LINE: usize = 64;
+/// The smallest that there are.
+const PAGE: usize = 4096;
 
-/// Writes a byte to each line that is to be touched, and shows the object to the compiler as used.
+/// Writes a byte to each line or page that is to be touched, and shows the object to the compiler as used.
 #[inline]
 pub(super) fn touch(bytes: &mut [MaybeUninit<u8>], touch: Touch) {
     match touch {
@@ -125,20 +131,26 @@ pub(super) fn touch(bytes: &mut [MaybeUninit<u8>], touch: Touch) {
         Touch::Line => {
             bytes[0].write(1);
         }
-        Touch::All => bytes.iter_mut().step_by(LINE).for_each(|byte| {
-            byte.write(1);
-        }),
+        Touch::All => write_each(bytes, LINE),
+        Touch::Pages => write_each(bytes, PAGE),
     }
     black_box(bytes.as_mut_ptr());
+}
+
+#[inline]
+fn write_each(bytes: &mut [MaybeUninit<u8>], step: usize) {
+    bytes.iter_mut().step_by(step).for_each(|byte| {
+        byte.write(1);
+    });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The bytes that `touch` writes, of three lines and a half.
-    fn touched(how: Touch) -> Vec<usize> {
-        let mut memory = Inline::<224>::zeroed();
+    /// The bytes that `touch` writes.
+    fn touched<const N: usize>(how: Touch) -> Vec<usize> {
+        let mut memory = Inline::<N>::zeroed();
         touch(memory.bytes(), how);
         let bytes = memory.bytes().iter();
         // SAFETY: all of it was zeroed.
@@ -151,9 +163,10 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_of_each_line_is_touched() {
-        assert!(touched(Touch::Nothing).is_empty());
-        assert_eq!(touched(Touch::Line), [0]);
-        assert_eq!(touched(Touch::All), [0, 64, 128, 192]);
+    fn a_byte_of_each_line_or_page_is_touched() {
+        assert!(touched::<224>(Touch::Nothing).is_empty());
+        assert_eq!(touched::<224>(Touch::Line), [0]);
+        assert_eq!(touched::<224>(Touch::All), [0, 64, 128, 192]);
+        assert_eq!(touched::<12289>(Touch::Pages), [0, 4096, 8192, 12288]);
     }
 }

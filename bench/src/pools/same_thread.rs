@@ -15,13 +15,15 @@ use crate::crew::{self, On, Pace};
 pub(super) const NOTHING: u8 = 0;
 pub(super) const LINE: u8 = 1;
 pub(super) const ALL: u8 = 2;
+pub(super) const PAGES: u8 = 3;
 
 /// Types can be told numbers only.
 pub(super) const fn named(touch: u8) -> Touch {
     match touch {
         NOTHING => Touch::Nothing,
         LINE => Touch::Line,
-        _ => Touch::All,
+        ALL => Touch::All,
+        _ => Touch::Pages,
     }
 }
 
