@@ -28,6 +28,8 @@ pub(crate) struct Case {
     pub(crate) is_rate: bool,
     /// In the first round only: what is counted is the same each time.
     pub(crate) once: bool,
+    /// How often it is measured unless that is said, or it is a quick run.
+    pub(crate) rounds: u32,
     /// The contender that the figures of all are compared with, round by round.
     pub(crate) bar: Option<&'static str>,
     /// Left out of a quick run of everything or of its suite; not where it is asked for by name.
@@ -54,6 +56,7 @@ impl Case {
             fixed: false,
             is_rate: unit_seconds(unit).is_some(),
             once: false,
+            rounds: 5,
             bar: None,
             slow: false,
             contenders,
@@ -86,6 +89,15 @@ impl Case {
         }
     }
 
+    /// With these numbers of threads, unless others are asked for.
+    pub(crate) fn usually_at(self, threads: &[usize]) -> Case {
+        Case {
+            threads: threads.to_vec(),
+            quick_threads: threads.to_vec(),
+            ..self
+        }
+    }
+
     /// With other numbers of threads in a quick run.
     pub(crate) fn quickly_at(self, threads: &[usize]) -> Case {
         Case {
@@ -106,6 +118,11 @@ impl Case {
     pub(crate) fn rate(&self, median: f64) -> Option<f64> {
         let seconds = unit_seconds(self.unit).filter(|_| self.is_rate && median > 0.0)?;
         Some(1.0 / (median * seconds))
+    }
+
+    /// So often unless somebody says otherwise: for tails.
+    pub(crate) fn in_rounds(self, rounds: u32) -> Case {
+        Case { rounds, ..self }
     }
 
     /// What it counts is the same each time.

@@ -114,13 +114,17 @@ fn entries<'c>(cases: &[&'c Case], args: &Args) -> Vec<Entry<'c>> {
 fn rounds(entries: &mut [Entry<'_>], args: &Args) -> Result<(), String> {
     let start = Instant::now();
     let mut order: Vec<usize> = (0..entries.len()).collect();
-    for round in 1..=args.rounds() {
+    let rounds_of = |entry: &Entry<'_>| match entry.case.once {
+        true => 1,
+        false => args.rounds(entry.case.rounds),
+    };
+    for round in 1..=entries.iter().map(rounds_of).max().unwrap_or(0) {
         shuffle(&mut order, u64::from(round));
         for (done, &index) in order.iter().enumerate() {
             progress(round, done, entries.len(), &entries[index], start);
             let entry = &mut entries[index];
             // Whoever was in trouble once is not asked again: a hang would cost minutes each round.
-            if entry.trouble.is_some() || (entry.case.once && round > 1) {
+            if entry.trouble.is_some() || round > rounds_of(entry) {
                 continue;
             }
             match measure(entry, round, args)? {

@@ -183,7 +183,11 @@ impl Run {
 
     fn give_blocking(self: &Arc<Self>, at: Instant, times: &Times, number: usize) {
         let (blocking, times) = (self.load.blocking, Arc::clone(times));
+        let beside = self.load.beside;
         self.host.blocking(Box::new(move || {
+            if let Beside::Allocates(allocator) = beside {
+                allocate(allocator);
+            }
             thread::sleep(blocking);
             times[number].store(nanos(at.elapsed()).max(1), Ordering::Relaxed);
         }));

@@ -275,7 +275,7 @@ fn case(
 ) -> Case {
     let case = Case::new("mixed", (name, "us"), what, contenders);
     // The load keeps this machine full, and what is done of it a second is among the figures.
-    case.against(bar).on_all_cpus().no_rate()
+    case.against(bar).on_all_cpus().no_rate().in_rounds(9)
 }
 
 /// Everybody, by the function that puts the load on a host.
