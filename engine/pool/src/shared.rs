@@ -381,9 +381,11 @@ impl Core {
 
     pub(crate) fn stats(&self) -> PoolStats {
         let counts = self.store.counts();
+        // What was moved to a depot in the meantime was counted twice.
+        let cached = counts.cached.min(counts.live);
         PoolStats {
-            outstanding: counts.live.saturating_sub(counts.cached),
-            cached: counts.cached,
+            outstanding: counts.live - cached,
+            cached,
             // ORDERING: relaxed, both: counts of their own.
             created: self.created.load(Ordering::Relaxed),
             reset_panics: self.reset_panics.load(Ordering::Relaxed),

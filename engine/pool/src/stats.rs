@@ -1,7 +1,8 @@
 //! What a pool tells of itself.
 
 /// Numbers of a pool, from [`Pool::stats`](crate::Pool::stats). Exact while nobody gets or returns
-/// anything; in between they may be off by what is being moved.
+/// anything; in between they may be off by what is being moved. In use and cached are together never more than
+/// there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PoolStats {
     /// Objects in use. Those whose guard was forgotten count for as long as the pool lives, those that

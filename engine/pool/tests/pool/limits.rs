@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reiver_pool::{Pool, Pooled};
 use reiver_topology::Topology;
@@ -163,6 +163,34 @@ fn never_do_more_objects_live_than_there_may_be() {
     assert!(pool.stats().cached <= 5);
 }
 
+/// What moves from caches to depots while it is counted is in both, or in neither.
+#[test]
+fn what_is_told_is_never_more_than_there_may_be() {
+    const CAPACITY: usize = 8192;
+    watched();
+    let pool = Pool::builder(|| 0_u64)
+        .capacity_per_node(CAPACITY)
+        .topology(Topology::synthetic("PU:1").unwrap())
+        .build();
+    drop((0..CAPACITY).map(|_| pool.get()).collect::<Vec<_>>());
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // Caches are full when all of them, or few, are back.
+            for count in (1..1500).cycle().step_by(7) {
+                drop((0..count).map(|_| pool.get()).collect::<Vec<_>>());
+                if is_over.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        let told = (0..200_000).map(|_| pool.stats());
+        let most = told.map(|stats| stats.outstanding + stats.cached).max();
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(most, Some(CAPACITY));
+    });
+}
+
 #[test]
 fn as_many_threads_as_objects_never_find_the_pool_exhausted() {
     watched();
@@ -178,8 +206,28 @@ fn as_many_threads_as_objects_never_find_the_pool_exhausted() {
     });
 }
 
+/// In spans in which the thread never stood still for long, whatever else the machine did.
 #[test]
-fn idle_objects_age_and_used_ones_do_not() {
+fn what_is_used_in_each_epoch_stays_cached() {
+    const EPOCH: Duration = Duration::from_millis(200);
+    watched();
+    let pool = Pool::builder(|| 0_u64).epoch(EPOCH).build();
+    let (mut begun, mut last) = (Instant::now(), Instant::now());
+    let mut created = 0;
+    while begun.elapsed() < 4 * EPOCH {
+        drop(pool.get());
+        if last.elapsed() > EPOCH / 4 {
+            (begun, created) = (Instant::now(), pool.stats().created);
+        }
+        last = Instant::now();
+        created = created.max(1);
+        assert_eq!(pool.stats().created, created);
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn idle_objects_age_and_those_in_use_do_not() {
     watched();
     let live = Arc::new(AtomicUsize::new(0));
     let alive = Arc::clone(&live);

@@ -115,16 +115,19 @@ fn reset_readies_and_recycle_discards() {
 #[test]
 fn a_panic_in_reset_drops_the_object_and_is_counted() {
     let live = Arc::new(AtomicUsize::new(0));
-    let alive = Arc::clone(&live);
-    let pool = Pool::builder(move || Counted::new(&alive))
-        .reset(|_| panic!("on purpose"))
-        .capacity_per_node(1)
-        .build();
-    for round in 1..4 {
-        drop(pool.get());
-        assert_eq!(pool.stats().reset_panics, round);
-        assert_eq!(live.load(Ordering::SeqCst), 0);
-        assert_eq!(pool.stats().outstanding, 0);
+    let builder = || {
+        let alive = Arc::clone(&live);
+        Pool::builder(move || Counted::new(&alive)).capacity_per_node(1)
+    };
+    let in_reset = builder().reset(|_| panic!("on purpose"));
+    let in_recycle = builder().recycle(|_| panic!("on purpose"));
+    for pool in [in_reset.build(), in_recycle.build()] {
+        for round in 1..4 {
+            drop(pool.get());
+            assert_eq!(pool.stats().reset_panics, round);
+            assert_eq!(live.load(Ordering::SeqCst), 0);
+            assert_eq!(pool.stats().outstanding, 0);
+        }
     }
 }
 
