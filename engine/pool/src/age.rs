@@ -47,10 +47,7 @@ pub(crate) fn watch(core: &Arc<Core>) {
         CHANGED.notify_one();
         return;
     }
-    let started = thread::Builder::new()
-        .name("reiver-pool".into())
-        .stack_size(256 << 10)
-        .spawn(run);
+    let started = thread::Builder::new().name("reiver-pool".into()).spawn(run);
     match started {
         Ok(_) => watch.is_running = true,
         Err(error) => {

@@ -21,8 +21,8 @@ use crate::stats::{Exhausted, PoolStats};
 ///
 /// Clones are handles of the same pool. When the last of them is gone, and the last [`PooledArc`], whatever
 /// is cached is dropped, in whichever thread's cache it is. A thread that ends has the pool too until it has left its
-/// cache (joining it waits for that, a scope of threads does not), and so has one that drops what is idle at the end
-/// of an epoch: if one of them lets go last, it drops the rest.
+/// cache (joining it waits for that, a scope of threads does not), a worker that sends objects home before it
+/// sleeps, and one that drops what is idle at the end of an epoch: if one of them lets go last, it drops the rest.
 ///
 /// Objects belong to the node whose memory they lie in: that of the worker that made them, or of the CPU that
 /// a thread without a worker ran on then. Each takes whole cache lines (64 bytes), so that two never share
@@ -140,7 +140,8 @@ impl<T: Send + 'static> Pool<T> {
     /// What is returned meanwhile may stay. Costs 0.5 to 10 µs, and each object's destructor. They are dropped one
     /// after the other: until its turn comes each is to be had, and its place is free when its destructor has ended.
     ///
-    /// By itself a pool drops what nobody has used for two epochs, see [`PoolBuilder::epoch`].
+    /// A slab's memory goes back once none of its objects is left. By itself a pool drops what nobody has used
+    /// for two epochs, see [`PoolBuilder::epoch`].
     pub fn trim(&self) {
         self.core.trim();
     }
@@ -199,8 +200,8 @@ impl<T: Send + 'static> PoolBuilder<T> {
     }
 
     /// The machine whose nodes the pool has; without it this one. On one that is only described, nodes are
-    /// groups of workers, and memory lies wherever it is first touched. A worker at a node that the machine
-    /// does not have makes it one more group.
+    /// groups of workers, and memory lies wherever it is first touched. A worker is at the node that its engine
+    /// says, be that of another machine; one at a node that this machine does not have makes it one more group.
     #[must_use]
     pub fn topology(mut self, machine: Topology) -> PoolBuilder<T> {
         self.topology = Some(machine);

@@ -142,6 +142,7 @@ impl Asyncs {
                 .worker_threads(shared.machine.nodes[node].workers.max(1))
                 .thread_name("reiver-async")
                 .on_thread_start(move || enter(&enters, node))
+                .on_thread_park(reiver_pool::park_hook)
                 .on_thread_stop(leave_engine)
                 .enable_all()
                 .build()

@@ -13,8 +13,10 @@ use std::thread;
 use std::time::Duration;
 
 use reiver::limit::{HybridLimiter, Refused};
+use reiver::pool::{Pool, PooledArc};
 use reiver::{
-    Breaker, CancellationToken, Class, Engine, JobError, Phase, Priority, SubmitError, WhenFull,
+    Breaker, CancellationToken, Class, Engine, JobError, NodeId, Phase, Priority, SubmitError,
+    Topology, WhenFull,
 };
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
@@ -49,6 +51,36 @@ fn endless() -> (
         pending::<()>().await;
     };
     (future, begun, dropped)
+}
+
+/// As other threads of an engine do.
+#[test]
+fn runtimes_that_sleep_keep_nothing_of_other_nodes() {
+    watched();
+    let machine = || Topology::synthetic("NUMANode:2 PU:1").unwrap();
+    let engine = Engine::builder().topology(machine()).build().unwrap();
+    // Nothing comes home because an epoch has ended.
+    let pool = Pool::builder(|| 0_u64).topology(machine());
+    let pool = pool.epoch(Duration::MAX).build();
+    let take = |count: usize| {
+        let pool = pool.clone();
+        let job = engine.job().node(NodeId(0));
+        let job = job.submit(move |_| (0..count).map(|_| pool.get_owned()).collect());
+        let taken: Vec<PooledArc<u64>> = job.unwrap().join().unwrap();
+        taken
+    };
+    let address = |object: &PooledArc<u64>| (&raw const **object).addr();
+    let taken = take(10);
+    let own: Vec<usize> = taken.iter().map(address).collect();
+    let returned = engine.job().node(NodeId(1));
+    let returned = returned.spawn_future(async move { drop(taken) });
+    returned.unwrap().join().unwrap();
+    assert_eq!(pool.stats().remote_returns, 10);
+    let mut taken = Vec::new();
+    let is_own = |object: &&PooledArc<u64>| own.contains(&address(object));
+    while taken.iter().filter(is_own).count() < 10 {
+        taken.extend(take(1));
+    }
 }
 
 #[test]

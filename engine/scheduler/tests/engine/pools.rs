@@ -1,6 +1,7 @@
 //! Pools, as workers use them.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use reiver::counter::PaddedCounter;
 use reiver::pool::{Pool, PooledArc};
@@ -21,7 +22,9 @@ fn workers_that_sleep_keep_nothing_of_other_nodes() {
     watched();
     for class in [Class::Cpu, Class::Io] {
         let engine = Engine::builder().topology(machine()).build().unwrap();
-        let pool = Pool::builder(|| 0_u64).topology(machine()).build();
+        // Nothing comes home because an epoch has ended.
+        let pool = Pool::builder(|| 0_u64).topology(machine());
+        let pool = pool.epoch(Duration::MAX).build();
         let take = |count: usize| {
             let pool = pool.clone();
             let job = engine.job().class(class).node(NodeId(0)).submit(move |_| {

@@ -1,6 +1,7 @@
 //! Objects of pools lie on their node, cross nodes and come home, and outlive the threads of their node.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use reiver::NodeId;
 use reiver::pool::{BufferPool, Pool, PooledArc};
@@ -18,8 +19,9 @@ fn lies(object: &[u8]) -> BTreeMap<NodeId, usize> {
     place::nodes_of(&object[skipped..])
 }
 
+/// Nothing comes home because an epoch has ended.
 fn pool() -> Pool<Object> {
-    Pool::builder(|| [1; 2 * PAGE]).build()
+    Pool::builder(|| [1; 2 * PAGE]).epoch(Duration::MAX).build()
 }
 
 pub(super) fn objects_lie_on_their_node(ground: &Ground) {
