@@ -2,10 +2,10 @@
 //! submit others, panic, are cancelled, or late, from several threads, on engines that end in the midst of it.
 //! Each round is checked: no job is lost, each has ended in one way and is counted as that, what it
 //! owned was dropped once, and nothing of the engine's is left when that has gone. Over the rounds memory
-//! stays what it was.
+//! stays what it was, and within one that is long.
 //!
 //! ```text
-//! cargo test --release -p reiver --test soak -- --seconds 600 [--seed N]
+//! cargo test --release -p reiver --test soak -- --seconds 600 [--round SECONDS, up to 250] [--seed N]
 //! ```
 //!
 //! In a process of its own, so that it sees the memory of its engines alone.
@@ -51,8 +51,10 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// How long a round lasts, if its engine does not end before.
+/// How long a round lasts unless that is said, if its engine does not end before.
 const ROUND: Duration = Duration::from_millis(900);
+/// One that lasts for so long is long: what is allocated in its second half is compared with that in its first.
+const LONG: Duration = Duration::from_secs(10);
 /// Those of other threads than the engine's.
 const SUBMITTERS: u64 = 3;
 /// Jobs that come from outside submit others, and those too, and no more.
@@ -62,6 +64,8 @@ const KEPT: usize = 256;
 /// What rounds may differ by in the memory that is left after them: what the process keeps for itself.
 const SLACK_BYTES: i64 = 64 << 10;
 const SLACK_RESIDENT_KIB: u64 = 32 << 10;
+/// And the halves of a long one: what happens to be under way.
+const SLACK_UNDER_WAY: i64 = 8 << 20;
 
 /// Xorshift, by Marsaglia.
 #[derive(Debug)]
@@ -439,7 +443,7 @@ fn engine(random: &mut Random) -> Engine {
 }
 
 /// One engine from its beginning to its end, which may come at any time.
-fn round(random: &mut Random) -> JobCounts {
+fn round(random: &mut Random, usual: Duration) -> JobCounts {
     let ledger = Arc::new(Ledger::default());
     let engine = engine(random);
     let is_over = AtomicBool::new(false);
@@ -447,8 +451,10 @@ fn round(random: &mut Random) -> JobCounts {
     let lasts = if ends_early {
         Duration::from_millis(random.below(200))
     } else {
-        ROUND
+        usual
     };
+    // The most that was allocated in each half.
+    let mut most = [0; 2];
     let seeds: Vec<u64> = (0..SUBMITTERS).map(|_| random.next()).collect();
     thread::scope(|scope| {
         let (engine, ledger, is_over) = (&engine, &ledger, &is_over);
@@ -458,6 +464,8 @@ fn round(random: &mut Random) -> JobCounts {
         let begun = Instant::now();
         while begun.elapsed() < lasts {
             thread::sleep(Duration::from_millis(5));
+            let half = &mut most[usize::from(begun.elapsed() > lasts / 2)];
+            *half = LIVE.load(Ordering::Relaxed).max(*half);
             // Whoever looks on finds nothing that cannot be.
             let counts = engine.metrics().total();
             assert!(counts.submitted >= counts.completed + counts.queued + counts.running);
@@ -473,6 +481,13 @@ fn round(random: &mut Random) -> JobCounts {
     ledger.check(engine.metrics().total());
     let counts = engine.metrics().total();
     drop(engine);
+    if lasts >= LONG {
+        println!("soak: at most {most:?} bytes allocated in the halves of a round of {lasts:?}");
+        assert!(
+            most[1] <= most[0] + SLACK_UNDER_WAY,
+            "memory grows: {most:?}"
+        );
+    }
     assert_eq!(get(&ledger.made), get(&ledger.dropped), "{ledger:?}");
     assert_eq!(Arc::strong_count(&ledger), 1);
     counts
@@ -531,6 +546,7 @@ fn main() {
     let seconds = argument("--seconds").unwrap_or(3);
     let seed = argument("--seed").unwrap_or_else(|| u64::from(std::process::id()));
     println!("soak: {seconds} s, --seed {seed}");
+    let usual = argument("--round").map_or(ROUND, Duration::from_secs);
     let random = &mut Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let begun = Instant::now();
     watch();
@@ -538,7 +554,7 @@ fn main() {
     // What is left after each round: bytes that are allocated, and KiB that are resident.
     let mut left: Vec<(i64, u64)> = Vec::new();
     while begun.elapsed() < Duration::from_secs(seconds) || rounds < 3 {
-        let counts = round(random);
+        let counts = round(random, usual);
         rounds += 1;
         ROUNDS.store(rounds, Ordering::Relaxed);
         jobs.submitted += counts.submitted;
