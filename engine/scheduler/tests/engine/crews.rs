@@ -28,6 +28,17 @@ fn kind() -> String {
         .to_owned()
 }
 
+/// How long the kernel lets the current thread run at a time, in nanoseconds: what was asked for, since Linux
+/// 6.12; 0 before.
+fn slice() -> u64 {
+    // `sched_setattr(2)`: 48 bytes, of which the runtime is at 24.
+    let mut attributes = [0_u64; 6];
+    // SAFETY: so many bytes are written at the most; 0 is the current thread.
+    let error = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, 48, 0) };
+    assert_eq!(error, 0);
+    attributes[3]
+}
+
 /// Policy and nice value of the current thread.
 fn scheduling() -> (i32, i32) {
     // SAFETY: asks for a number.
@@ -127,12 +138,17 @@ fn ordinary_workers_yield_from_the_first_urgent_job_on_unless_told_not_to() {
             let engine = builder.build().unwrap();
             let ordinary = || engine.submit(|_| scheduling().1).join().unwrap();
             assert_eq!(ordinary(), before);
+            let slice = || engine.submit(|_| slice()).join().unwrap();
+            let usual = slice();
             let urgent = engine.job().priority(Priority::P0);
             let urgent = urgent.submit(|_| (scheduling(), kind())).unwrap();
             let (urgent, kind) = urgent.join().unwrap();
             assert_eq!(urgent, (libc::SCHED_OTHER, before));
             assert_eq!(kind == "reiver-cpu", !yields);
             assert_eq!(ordinary(), (before + more).min(19));
+            // Where the kernel knows of it.
+            let is_short = slice() == 100_000;
+            assert_eq!(is_short, yields && usual > 0, "{usual}");
             let blocking = engine.job().class(Class::Io);
             let blocking = blocking.submit(|_| scheduling().1);
             assert_eq!(blocking.unwrap().join().unwrap(), before);
@@ -359,6 +375,35 @@ fn an_ordinary_worker_is_woken_for_background_work_that_stands_still() {
         let kind = job.submit(|_| kind()).unwrap().join().unwrap();
         assert_eq!(kind, "reiver-cpu");
         assert!(start.elapsed() >= PATIENCE);
+    }
+}
+
+/// Each is done where such work is done, whoever wants it.
+#[test]
+fn what_is_installed_at_a_priority_runs_on_its_threads() {
+    let engine = patient().cpu_workers(1).build().unwrap();
+    let ranks = [
+        (Priority::P0, "reiver-p"),
+        (Priority::P1, "reiver-cpu"),
+        (Priority::P2, "reiver-p"),
+    ];
+    for (outer, _) in ranks {
+        for (inner, expected) in ranks {
+            let job = engine.job().priority(outer);
+            let job = job.submit(move |ctx| {
+                let name = || thread::current().name().map(str::to_owned);
+                ctx.engine().install_at(inner, || (kind(), name()))
+            });
+            let (kind, name) = job.unwrap().join().unwrap();
+            let name = name.unwrap();
+            assert_eq!(kind, expected, "{outer:?}, {inner:?}: {name}");
+            let number = format!("-{inner:?}-").to_lowercase();
+            assert!(inner == Priority::P1 || name.contains(&number), "{name}");
+        }
+        // Nor does a thread that blocks compute for others.
+        let blocks = engine.job().class(Class::Io).priority(outer);
+        let computes = blocks.submit(|ctx| ctx.engine().submit(|_| kind()).join().unwrap());
+        assert_eq!(computes.unwrap().join().unwrap(), "reiver-cpu");
     }
 }
 

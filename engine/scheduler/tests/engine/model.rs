@@ -47,7 +47,12 @@ fn single() -> EngineBuilder {
 
 /// One thread: jobs begin by priority, and among equals in the order in which they came; but that those
 /// which are cancelled meanwhile do not. What ages is at its extremes: never, and at once.
-fn order(class: Class, patience: Duration, priorities: &'static [Priority]) {
+fn order(
+    class: Class,
+    patience: Duration,
+    priorities: &'static [Priority],
+    is_background_held: bool,
+) {
     let job = (0..priorities.len(), prop::bool::weighted(0.2));
     check(30, &vec(job, 1..60), |wanted| {
         let engine = single().background_patience(patience).build().unwrap();
@@ -62,6 +67,15 @@ fn order(class: Class, patience: Duration, priorities: &'static [Priority]) {
         while engine.metrics().jobs(class, priorities[0]).running == 0 {
             thread::yield_now();
         }
+        let (goes_on, wait) = channel::<()>();
+        let background = is_background_held.then(|| {
+            let job = engine.job().class(class).priority(Priority::P2);
+            let job = job.submit(move |_| wait.recv().is_err());
+            while engine.metrics().jobs(class, Priority::P2).running == 0 {
+                thread::yield_now();
+            }
+            job.unwrap()
+        });
         let begun = Arc::new(Mutex::new(Vec::new()));
         let (stays, goes) = (CancellationToken::new(), CancellationToken::new());
         let submit = |number: usize, (priority, is_cancelled): (usize, bool)| {
@@ -85,6 +99,10 @@ fn order(class: Class, patience: Duration, priorities: &'static [Priority]) {
             };
             prop_assert!(is_as_meant);
         }
+        drop(goes_on);
+        if let Some(background) = background {
+            prop_assert!(background.join().unwrap());
+        }
         let mut model: Vec<usize> = (0..wanted.len()).filter(|&job| !wanted[job].1).collect();
         model.sort_by_key(|&job| {
             let priority = priorities[wanted[job].0];
@@ -100,26 +118,32 @@ fn order(class: Class, patience: Duration, priorities: &'static [Priority]) {
 
 #[test]
 fn io_jobs_begin_by_priority() {
-    order(Class::Io, NEVER, &PRIORITIES);
+    order(Class::Io, NEVER, &PRIORITIES, false);
 }
 
 #[test]
 fn io_jobs_that_have_waited_for_long_enough_begin_first() {
-    order(Class::Io, Duration::ZERO, &PRIORITIES);
+    order(Class::Io, Duration::ZERO, &PRIORITIES, false);
 }
 
 /// Those of each priority have threads of their own. Of P2 two may run at once where jobs are this short: a
 /// thread that asks the spawner for the next one is blocked as long.
 #[test]
 fn hybrid_jobs_of_a_priority_begin_in_order() {
-    order(Class::Hybrid, NEVER, &[Priority::P0]);
-    order(Class::Hybrid, NEVER, &[Priority::P1]);
+    order(Class::Hybrid, NEVER, &[Priority::P0], false);
+    order(Class::Hybrid, NEVER, &[Priority::P1], false);
 }
 
 /// Those of P2 have threads of their own.
 #[test]
 fn cpu_jobs_begin_by_priority_where_they_share_workers() {
-    order(Class::Cpu, NEVER, &[Priority::P0, Priority::P1]);
+    order(Class::Cpu, NEVER, &[Priority::P0, Priority::P1], false);
+}
+
+/// Nobody of the background comes to them, so who shares the worker does it in the order of that one.
+#[test]
+fn cpu_jobs_of_the_background_that_have_waited_for_long_enough_begin_first() {
+    order(Class::Cpu, Duration::ZERO, &PRIORITIES, true);
 }
 
 /// How a job of a random load comes and goes.

@@ -74,6 +74,7 @@ promises! {
     command::promises_can_be_held_here [Root, Placement, Nodes(2), Memories(2)];
     workers::there_are_as_many_as_the_machine_grants;
     workers::they_stay_on_their_node;
+    workers::a_quota_confines_them_and_is_counted;
     workers::pinned_to_cores_each_has_its_own;
     workers::threads_that_block_are_at_their_node;
     workers::urgent_and_background_workers_are_at_their_node;

@@ -1,10 +1,12 @@
 //! Threads run where they were put, and have their stacks there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use reiver::{Class, Engine, NodeId, Pinning, Priority};
-use reiver_topology::CpuSet;
+use reiver_topology::{CpuId, CpuSet};
 
 use super::Ground;
 use super::ground::{status, threads, whereabouts};
@@ -66,6 +68,53 @@ pub(super) fn they_stay_on_their_node(ground: &Ground) {
             .collect();
         assert_eq!(on.len(), 1, "{name} may use {allowed}");
     }
+}
+
+/// What computes has as many CPUs as the quota grants, together, and is told where that was used up.
+pub(super) fn a_quota_confines_them_and_is_counted(ground: &Ground) {
+    let engine = ground.engine();
+    let throttled = || engine.metrics().nr_throttled();
+    if ground.topology.cpu_quota().is_none() {
+        assert_eq!(throttled(), None);
+        return;
+    }
+    let granted = engine.metrics().workers();
+    for priority in [Priority::P1, Priority::P0, Priority::P2] {
+        // Threads of others come with the first job of theirs.
+        let job = engine.job().priority(priority).submit(|_| ());
+        job.expect("it is taken").join().expect("no panic");
+        let prefix = match priority {
+            Priority::P1 => "reiver-cpu",
+            Priority::P0 => "reiver-p0",
+            Priority::P2 => "reiver-p2",
+        };
+        let allowed = || -> BTreeSet<CpuId> {
+            let threads = threads(prefix);
+            threads
+                .iter()
+                .flat_map(|(_, allowed)| allowed.iter())
+                .collect()
+        };
+        // Each puts itself in its place as it begins.
+        while allowed().len() > granted {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    let before = throttled().expect("it is read where the quota is");
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in ground.topology.cpus() {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        while throttled() <= Some(before) {
+            thread::sleep(Duration::from_millis(50));
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
 }
 
 pub(super) fn pinned_to_cores_each_has_its_own(ground: &Ground) {
