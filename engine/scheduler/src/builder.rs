@@ -176,7 +176,8 @@ impl EngineBuilder {
 
     /// How long background work may stand still: where jobs of [`P2`](crate::Priority::P2) wait on a node
     /// and none has ended there for so long, because others take all CPUs, an ordinary worker takes one,
-    /// and one again after as long. Default: 1 s.
+    /// and one again after as long. One that sleeps is woken for that, up to 10 ms later. What has begun on a
+    /// background thread stays there. Default: 1 s.
     pub fn background_patience(mut self, patience: Duration) -> Self {
         self.options.background_patience = patience;
         self
@@ -191,14 +192,14 @@ impl EngineBuilder {
 
     /// Whether workers of ordinary jobs leave their CPUs to urgent ones. Default: yes.
     ///
-    /// From the first job of [`P0`](crate::Priority::P0) on their threads have a nice value that is
+    /// From the first job of [`P0`](crate::Priority::P0) on that is not of class Io their threads have a nice value that is
     /// higher by 10, for good: the kernel lets nobody take that back without privilege. An engine
     /// without such jobs pays nothing. One that has some, beside other programs that are not nice and
     /// compute on the same CPUs, gets a tenth of these where it would get half, unless those are in
     /// another session or cgroup. With `false` urgent jobs share the workers of ordinary ones, which take
     /// them first, but only between two jobs and at their
     /// [`checkpoint`](crate::JobContext::checkpoint)s: on two CPUs, beside bulk of 5 ms, a hundredth of
-    /// them waits for 6 ms and more.
+    /// them waits for 6 ms and more. `just bench mixed/others mixed/p1-bulk` measures both.
     pub fn yield_to_urgent(mut self, yields: bool) -> Self {
         self.options.nice = if yields { NICE } else { 0 };
         self

@@ -30,7 +30,8 @@ pub enum Class {
     /// that are measured: each of the first 32 of a name, then one in eight. About a thousand names are known at once; those that come
     /// least are forgotten, and begin as Hybrid again.
     ///
-    /// Waiting for other jobs is waiting too. Where the kernel does not say how long threads wait for a CPU
+    /// Waiting for other jobs is waiting too, and so is the time for which the kernel stops all threads because a
+    /// CPU quota is used up: nobody counts that as wanting a CPU. Where the kernel does not say how long threads wait for a CPU
     /// (`/proc/thread-self/schedstat` is missing, or says zeros), jobs are judged by how often they give up
     /// theirs, which is less exact.
     Auto,
@@ -46,8 +47,8 @@ pub enum Class {
 /// processes that a job starts itself inherit how the kernel schedules its thread, for good.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Urgent. From the first of these on, the workers of ordinary jobs leave their CPUs to it, see
-    /// [`yield_to_urgent`](crate::EngineBuilder::yield_to_urgent).
+    /// Urgent. From the first of these on that is not of class Io, the workers of ordinary jobs leave their CPUs to
+    /// urgent threads, see [`yield_to_urgent`](crate::EngineBuilder::yield_to_urgent).
     P0,
     /// Ordinary.
     #[default]
@@ -60,8 +61,9 @@ pub enum Priority {
     /// it is used up the kernel stops all threads for the rest of a period.
     ///
     /// The kernel may stop such a job at any step, for as long as there is anything else to do, and
-    /// with it whatever it holds. A lock that more urgent work waits for, and an allocator is such a
-    /// lock where it shares one between threads, makes that work wait for the background job: on two
+    /// with it whatever it holds; it may hold it through a wait for the quota, too. A lock that more urgent work
+    /// waits for, and an allocator is such a lock where it shares one between threads, makes that work wait for
+    /// the background job (`just bench mixed/locks`): on two
     /// CPUs that urgent jobs of 200 µs leave half free, a lock that both hold for 50 µs moves nothing that
     /// noise does not (a p99 of 0.4 ms, 0.3 to 0.9 without), and an allocator brings it to 0.5 (glibc) to 2.9 ms
     /// (mimalloc); with less to spare it is worse, without bound.

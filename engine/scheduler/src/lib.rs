@@ -20,8 +20,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The engine never spins while it has nothing to do, never runs a blocking job on a computing
-//! worker, and never moves memory by itself.
+//! The engine never spins while it has nothing to do, never runs a job of class Io on a computing worker
+//! (but where its submitter is one and is [to run it](WhenFull::CallerRuns)), and moves no memory but that of a
+//! [`numa_vec`](Engine::numa_vec).
 
 #[cfg(not(reiver_loom))]
 mod admission;

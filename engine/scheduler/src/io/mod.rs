@@ -1,5 +1,6 @@
 //! Threads for jobs that block: as many as there are jobs, up to a limit, and fewer again when
-//! there is less to do. They never run CPU jobs, and CPU workers never run theirs.
+//! there is less to do. They never run CPU jobs, and CPU workers never run theirs, but where who submits one is
+//! to run it itself.
 //!
 //! There are four pools of them, which share nothing: one for jobs that block, and three for those that
 //! also compute, of whose threads fewer may be in a job than there are (see [`hybrid`](crate::hybrid)).
