@@ -305,6 +305,8 @@ fn others() -> Vec<Case> {
     handover.push(floor("the ring alone", between_threads::<RingAlone>));
     let mut remote = vec![ours("reiver", between_nodes::<ours::ReiverOnNodes<Small>>)];
     remote.extend(lenders!(between_nodes, Small));
+    // It knows no nodes: the same to it.
+    remote.push(peer(IMITATED, go::handover::<Small>));
     remote.push(floor("the ring alone", between_nodes::<RingAlone>));
     vec![
         same_case(
