@@ -12,7 +12,9 @@
 //! | --- | --- |
 //! | 1. pushes it | 1. says that nobody looks |
 //! | 2. fence | 2. fence |
-//! | 3. if nobody looks: says that somebody does, and asks the spawner to | 3. looks; if jobs wait, says that somebody looks, unless it is asked to anyway |
+//! | 3. if nobody looks: says that somebody does, and asks the spawner to | 3. looks; if jobs wait, says that somebody looks |
+//!
+//! A thread that may be stopped in between only asks: the spawner says it then.
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,7 @@ use crate::Priority;
 use crate::clock::Stamp;
 use crate::protocol::sync::{AtomicBool, AtomicU64, Ordering, fence};
 use crate::queues::NodeQueues;
+use crate::schedule::is_stoppable;
 use crate::shared::Shared;
 use crate::spawner::Request;
 
@@ -62,11 +65,33 @@ impl Shared {
     /// After a fence: background jobs wait, which somebody is to look after.
     pub(crate) fn look_after_background(&self) {
         // ORDERING: relaxed, both: the fences order it, and who changes the word asks alone.
-        let is_looked_after = self.looked_after.0.load(Ordering::Relaxed)
-            || self.looked_after.0.swap(true, Ordering::Relaxed);
-        if !is_looked_after {
+        let looked_after = &self.looked_after.0;
+        let is_so = looked_after.load(Ordering::Relaxed)
+            || (!is_stoppable() && looked_after.swap(true, Ordering::Relaxed));
+        if !is_so {
             self.spawner.ask(Request::LookAfter(self.weak()));
         }
+    }
+
+    /// For the spawner, which was asked to look after the background: when.
+    pub(crate) fn looks_after_background(&self) -> Option<Instant> {
+        self.looked_after.0.store(true, Ordering::Relaxed);
+        self.next_look(self.options.background_patience)
+    }
+
+    /// `None` if that is never.
+    fn next_look(&self, wait: Duration) -> Option<Instant> {
+        Instant::now().checked_add(wait.max(LOOKS_APART))
+    }
+
+    /// True if background jobs stand still that a worker of this node may do.
+    pub(crate) fn is_background_overdue(&self, node: usize) -> bool {
+        let (now, patience) = (Stamp::now(), self.options.background_patience);
+        self.background().is_some_and(|crew| {
+            let may_do = |other: &usize| crew.queues[*other].has(Priority::P2, *other == node);
+            let mut near = self.machine.near[node].iter();
+            near.any(|other| may_do(other) && crew.time_left(*other, now, patience).is_zero())
+        })
     }
 
     /// For the spawner: has ordinary workers that sleep do what stands still; gives when to come again, if
@@ -87,8 +112,10 @@ impl Shared {
             let next = if left.is_zero() { patience } else { left };
             wait = Some(wait.map_or(next, |wait: Duration| wait.min(next)));
         }
-        let at = Instant::now().checked_add(wait?.max(LOOKS_APART))?;
-        (!self.looked_after.0.swap(true, Ordering::Relaxed)).then_some(at)
+        let at = self.next_look(wait?)?;
+        // Who has said it in the meantime asks, too.
+        self.looked_after.0.store(true, Ordering::Relaxed);
+        Some(at)
     }
 }
 

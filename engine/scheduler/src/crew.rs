@@ -223,9 +223,7 @@ impl Crew {
     ) {
         let priority = job.meta().priority;
         let queues = &self.queues[node];
-        if self.rank == Rank::Background && !queues.has_jobs(true) {
-            self.note_progress(node, Stamp::now());
-        }
+        self.note_first(node);
         queues.push(priority, strict, job);
         if strict {
             shared.wake(self, self.sleepers.claim(std::iter::once(node)));
@@ -399,6 +397,13 @@ impl Crew {
         // ORDERING: relaxed, see `active_spares`.
         self.active_spares
             .fetch_add(more.cast_unsigned(), Ordering::Relaxed);
+    }
+
+    /// Jobs are about to come to a node: it may be that none waits there.
+    pub(crate) fn note_first(&self, node: usize) {
+        if self.rank == Rank::Background && !self.queues[node].has_jobs(true) {
+            self.note_progress(node, Stamp::now());
+        }
     }
 
     /// A job of a node has ended, or has come where none waited.

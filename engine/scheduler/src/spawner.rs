@@ -419,10 +419,10 @@ fn serve(requests: &Arc<Requests>, parker: &Parker) {
                 }
             }
             Request::LookAfter(engine) => {
-                let patience = engine
+                let at = engine
                     .upgrade()
-                    .map(|shared| shared.options.background_patience);
-                looks_at = patience.and_then(|patience| Instant::now().checked_add(patience));
+                    .map(|shared| shared.looks_after_background());
+                looks_at = looks_at.into_iter().chain(at.flatten()).min();
             }
             Request::Crew(engine, rank) => {
                 if let Some(shared) = engine.upgrade() {
@@ -493,10 +493,11 @@ fn serve(requests: &Arc<Requests>, parker: &Parker) {
                     timer.timer.live(&timer)
                 }) {
                     Ok(()) => {}
-                    Err(error) => tracing::warn!(
+                    Err(error) if shared.timer.note_refused() => tracing::warn!(
                         "the system refuses a thread ({error}); queued jobs whose deadline passes \
                          may not end before a worker comes to them"
                     ),
+                    Err(_) => {}
                 }
             }
         }

@@ -468,6 +468,7 @@ impl Shared {
         entries: Vec<Ref<dyn AnyJob>>,
     ) {
         let crew = self.crew_for(priority);
+        crew.note_first(node);
         let mut pushed = 0;
         for entry in entries {
             let watched = |deadline| self.timer.watch(deadline, &entry);

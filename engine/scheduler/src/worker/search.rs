@@ -238,6 +238,7 @@ impl Worker {
         crew.queues.iter().enumerate().any(has_jobs)
             || has_forks()
             || crew.workers.iter().any(WorkerFace::has_chunk)
+            || (self.rank == Rank::Ordinary && shared.is_background_overdue(self.node))
     }
 }
 

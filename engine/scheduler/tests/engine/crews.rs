@@ -378,6 +378,37 @@ fn an_ordinary_worker_is_woken_for_background_work_that_stands_still() {
     }
 }
 
+/// Nor has anybody who is ordinary anything to do but to wait.
+#[test]
+fn a_spare_does_background_work_that_stands_still_where_workers_wait() {
+    const PATIENCE: Duration = Duration::from_millis(50);
+    watched();
+    let builder = Engine::builder().cpu_workers(1);
+    let engine = builder.background_patience(PATIENCE).build().unwrap();
+    let _occupied = Occupied::new(&engine, 1);
+    let (go, wait) = channel::<()>();
+    let waits = engine.submit(move |ctx| {
+        let blocks = ctx.engine().job().class(Class::Io);
+        blocks
+            .submit(move |_| wait.recv().is_err())
+            .unwrap()
+            .join()
+            .unwrap()
+    });
+    while engine.metrics().jobs(Class::Io, Priority::P1).running == 0 {
+        thread::yield_now();
+    }
+    for _ in 0..3 {
+        let job = engine.job().priority(Priority::P2);
+        assert_eq!(
+            job.submit(|_| kind()).unwrap().join().unwrap(),
+            "reiver-cpu"
+        );
+    }
+    drop(go);
+    assert!(waits.join().unwrap());
+}
+
 /// Each is done where such work is done, whoever wants it.
 #[test]
 fn what_is_installed_at_a_priority_runs_on_its_threads() {
