@@ -95,8 +95,6 @@ pub(crate) struct Io {
     /// The regulator has something to look at.
     looks: Condvar,
     limits: RangeInclusive<usize>,
-    /// So many may be in a job, and more for those that are blocked there; of class Io all.
-    cpus: usize,
     patience: Duration,
     /// A thread was refused, and that was said.
     refused: AtomicBool,
@@ -115,6 +113,8 @@ struct State {
     places: usize,
     /// Threads that were blocked in a job when the regulator last looked.
     blocked: usize,
+    /// Of those that have not handed their place on, so many count at the most.
+    most_blocked: usize,
     /// Of a pool that has a regulator, those that live; by a number of their own.
     members: Vec<Member>,
     numbers: u64,
@@ -160,7 +160,9 @@ impl State {
     /// How many threads may be in a job just now. One that has handed its place on is seen to be blocked,
     /// too, sooner or later.
     fn most_busy(&self) -> usize {
-        self.places.saturating_add(self.replaced.max(self.blocked))
+        let most = self.most_blocked.saturating_add(self.replaced);
+        let waiting = self.replaced.max(self.blocked.min(most));
+        self.places.saturating_add(waiting)
     }
 
     /// True if one more may be in a job.
@@ -280,6 +282,7 @@ impl Io {
             replaced: 0,
             places,
             blocked: 0,
+            most_blocked: limits.end() - places,
             members: Vec::new(),
             numbers: 0,
             has_regulator: pool == Pool::Io,
@@ -291,7 +294,6 @@ impl Io {
             state: Mutex::new(state),
             looks: Condvar::new(),
             limits,
-            cpus: places,
             patience,
             refused: AtomicBool::new(false),
             counts: Default::default(),

@@ -87,8 +87,6 @@ impl Io {
     /// are wanted.
     pub(crate) fn set_blocked(&self, blocked: usize, near: &[Vec<usize>]) -> Vec<usize> {
         let mut state = self.state();
-        let most_blocked = *self.limits.end() - self.cpus;
-        let blocked = blocked.min(most_blocked);
         self.note_blocked(blocked.min(state.threads));
         state.blocked = blocked;
         // As many as may begin one, and no more than there are jobs for.

@@ -136,6 +136,28 @@ fn who_waits_for_a_batch_makes_place_once() {
     assert_eq!(most[most.len() * 9 / 10], 1, "{most:?}");
 }
 
+/// Who waits for a batch does not count among those that may block.
+#[test]
+fn those_that_wait_and_those_that_block_both_make_place() {
+    watched();
+    let builder = Engine::builder().cpu_workers(1).io_workers(0..=1);
+    let engine = builder.build().unwrap();
+    let (go, wait) = channel::<()>();
+    let wait = Arc::new(Mutex::new(wait));
+    let waits = engine.job().class(Class::Hybrid).submit(move |ctx| {
+        let batch = ctx.engine().batch(0..1).class(Class::Io);
+        let batch = batch.map(move |_, _| wait.lock().unwrap().recv().is_err());
+        batch.unordered().map(Result::unwrap).count()
+    });
+    until(|| engine.metrics().hybrid_threads().blocked == 1);
+    let (also_goes, blocks) = blocked(&engine, Class::Hybrid);
+    let frees = engine.job().class(Class::Hybrid);
+    let frees = frees.submit(move |_| drop((go, also_goes))).unwrap();
+    frees.join().unwrap();
+    blocks.join().unwrap();
+    assert_eq!(waits.unwrap().join().unwrap(), 1);
+}
+
 /// A job that computes until the sender is dropped, once it has begun.
 fn computing(engine: &Engine, priority: Priority) -> (Sender<()>, JobHandle<()>) {
     let (go, wait) = channel::<()>();
