@@ -15,12 +15,12 @@ use std::time::Instant;
 use crate::Class;
 use crate::breaker::{Breaker, BreakerMetrics, Gate, Round, Verdict};
 use crate::cell::Meta;
-use crate::current::unstopped;
+use crate::current::{block_until, unstopped};
 use crate::error::{BuildError, SubmitError};
 use crate::limit::{HybridLimiter, Refused, Short, Waiting};
 use crate::protocol::sync::{AtomicU8, AtomicU64, Ordering};
 use crate::room::{Entry, Stands, Waiter, WhenFull};
-use crate::schedule::{is_stoppable, note_lock_of_all};
+use crate::schedule::{LOOKS_AGAIN, is_stoppable, note_lock_of_all};
 use crate::shared::Shared;
 
 /// What holds for jobs of a class or a name.
@@ -162,16 +162,20 @@ impl Pass {
         self.held.fetch_or(bit, Ordering::Relaxed);
     }
 
-    /// Takes a place at each limit, or at none of them.
+    /// Takes a place at each limit, or at none of them. Permits come first: tokens cannot be given back.
     pub(crate) fn try_take(&self) -> Result<(), Short> {
-        for (bit, limit) in self.missing() {
-            if let Err(short) = limit.try_take(self.weight) {
-                self.give_back();
-                return Err(short);
-            }
+        let missing = || self.missing();
+        let (first, second) = (missing().next(), missing().nth(1));
+        let both = || first.into_iter().chain(second);
+        let permits = both().try_for_each(|(bit, limit)| {
+            limit.try_permits(self.weight)?;
             self.note_held(bit);
-        }
-        Ok(())
+            Ok(())
+        });
+        let tokens = || both().try_for_each(|(_, limit)| limit.try_tokens(self.weight));
+        permits
+            .and_then(|()| tokens())
+            .inspect_err(|_| self.give_back())
     }
 
     /// Waits for a place at each limit, one after the other, by `until` if that is given.
@@ -181,6 +185,9 @@ impl Pass {
         mut gives_up: impl FnMut(&Waker) -> bool,
     ) -> Result<(), NotTaken> {
         let is_over = || until.is_some_and(|until| Instant::now() >= until);
+        if is_stoppable() {
+            return self.take_by_the_clock(until, gives_up);
+        }
         for (bit, limit) in self.missing() {
             let mut has_given_up = false;
             let taken = limit.take_until(self.weight, until, |waker| {
@@ -196,6 +203,30 @@ impl Pass {
             }
         }
         Ok(())
+    }
+
+    /// As [`take`](Pass::take), for who may be stopped with what others wait for: it has all, or nothing.
+    fn take_by_the_clock(
+        &self,
+        until: Option<Instant>,
+        mut gives_up: impl FnMut(&Waker) -> bool,
+    ) -> Result<(), NotTaken> {
+        loop {
+            let (now, wait) = match self.try_take() {
+                Ok(()) => return Ok(()),
+                Err(Short::Never(refused)) => return Err(NotTaken::Never(refused)),
+                Err(Short::Permits) => (Instant::now(), LOOKS_AGAIN),
+                Err(Short::Tokens(wait)) => (Instant::now(), wait.max(LOOKS_AGAIN)),
+            };
+            if until.is_some_and(|until| now >= until) {
+                return Err(NotTaken::Late);
+            }
+            let next = now.checked_add(wait);
+            let next = next.into_iter().chain(until).min();
+            if block_until(next, &mut gives_up) {
+                return Err(NotTaken::GaveUp);
+            }
+        }
     }
 
     /// It has ended like this, or does not come in: leaves its places at the limits, and tells the breaker.

@@ -168,7 +168,7 @@ impl HybridLimiter {
     /// As [`acquire`](HybridLimiter::acquire), but waits for up to `timeout`. Who waits for permits gets
     /// them in the order in which they came, however heavy they are; but threads of the background
     /// ([`P2`](crate::Priority::P2), of class Cpu or Hybrid) look each millisecond whether there are any
-    /// left. While it waits for tokens it holds no permit; where they cannot come in time it is refused at
+    /// left, so that nobody waits behind one that has no CPU; heavy ones may wait for long. While it waits for tokens it holds no permit; where they cannot come in time it is refused at
     /// once.
     ///
     /// A worker of an engine hands its place on meanwhile.
@@ -194,11 +194,20 @@ impl HybridLimiter {
 
     /// Takes a permit and tokens, or says why not.
     pub(crate) fn try_take(&self, weight: u32) -> Result<(), Short> {
-        self.check(weight)?;
-        if !self.permits.try_take(weight as usize) {
-            return Err(Short::Permits);
-        }
+        self.try_permits(weight)?;
         self.take_tokens(weight)
+    }
+
+    /// Takes a permit alone, for who is to take tokens next.
+    pub(crate) fn try_permits(&self, weight: u32) -> Result<(), Short> {
+        self.check(weight)?;
+        let taken = self.permits.try_take(weight as usize);
+        taken.then_some(()).ok_or(Short::Permits)
+    }
+
+    /// Takes tokens for who has the permit, and keeps it.
+    pub(crate) fn try_tokens(&self, weight: u32) -> Result<(), Short> {
+        self.tokens.take(weight)
     }
 
     /// A weight that can be had at all.
@@ -214,7 +223,7 @@ impl HybridLimiter {
 
     /// Takes tokens for who has the permit, or gives that back.
     fn take_tokens(&self, weight: u32) -> Result<(), Short> {
-        let taken = self.tokens.take(weight);
+        let taken = self.try_tokens(weight);
         if taken.is_err() {
             self.give(weight);
         }

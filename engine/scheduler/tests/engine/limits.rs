@@ -124,6 +124,36 @@ fn jobs_whose_two_limits_cross_do_not_wait_for_each_other() {
     assert_eq!(engine.metrics().total().completed, 8_000);
 }
 
+/// One that may be stopped: others would wait for what it holds.
+#[test]
+fn a_background_job_that_waits_at_one_limit_holds_nothing_of_another() {
+    let (of_name, of_class) = (at_once(1), at_once(2));
+    let builder = Engine::builder().cpu_workers(2);
+    let builder = builder.limit(Class::Cpu, Arc::clone(&of_class));
+    let builder = builder.limit_name("named", Arc::clone(&of_name));
+    let builder = builder.when_full(Class::Cpu, WhenFull::Block);
+    let builder = builder.when_full(Class::Io, WhenFull::Block);
+    let engine = builder.build().unwrap();
+    let held = of_class.acquire(1).unwrap();
+    // It has the other one itself.
+    let background = engine.job().priority(Priority::P2).submit(|ctx| {
+        let named = ctx.engine().job().name("named");
+        named.submit(|_| ()).unwrap()
+    });
+    let background = background.unwrap();
+    while engine.metrics().jobs(Class::Cpu, Priority::P2).running == 0 {
+        thread::yield_now();
+    }
+    for _ in 0..20 {
+        let other = engine.job().name("named").class(Class::Io);
+        other.submit(|_| ()).unwrap().join().unwrap();
+        thread::sleep(Duration::from_millis(1));
+    }
+    drop(held);
+    background.join().unwrap().join().unwrap();
+    assert_eq!((of_name.in_use(), of_class.in_use()), (0, 0));
+}
+
 #[test]
 fn what_a_job_has_of_one_limit_it_gives_back_where_the_other_refuses() {
     watched();
