@@ -117,6 +117,8 @@ impl Timer {
             }
             let is_surplus = state.at_hand > STAY;
             if is_surplus && idle_since.elapsed() >= KEEP_ALIVE {
+                // It may have been woken for a deadline that the others do not know of.
+                self.earlier.notify_one();
                 break;
             }
             let limit = is_surplus.then_some(KEEP_ALIVE);
