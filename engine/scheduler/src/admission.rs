@@ -212,16 +212,21 @@ impl Pass {
         mut gives_up: impl FnMut(&Waker) -> bool,
     ) -> Result<(), NotTaken> {
         loop {
-            let (now, wait) = match self.try_take() {
+            let taken = self.try_take();
+            let now = Instant::now();
+            let wait = match taken {
                 Ok(()) => return Ok(()),
                 Err(Short::Never(refused)) => return Err(NotTaken::Never(refused)),
-                Err(Short::Permits) => (Instant::now(), LOOKS_AGAIN),
-                Err(Short::Tokens(wait)) => (Instant::now(), wait.max(LOOKS_AGAIN)),
+                Err(Short::Permits) => LOOKS_AGAIN,
+                Err(Short::Tokens(wait)) => wait.max(LOOKS_AGAIN),
             };
-            if until.is_some_and(|until| now >= until) {
-                return Err(NotTaken::Late);
-            }
             let next = now.checked_add(wait);
+            let is_in_time = until.is_none_or(|until| next.is_some_and(|next| next <= until));
+            match taken {
+                _ if until.is_some_and(|until| now >= until) => return Err(NotTaken::Late),
+                Err(Short::Tokens(_)) if !is_in_time => return Err(NotTaken::Never(Refused::Rate)),
+                _ => {}
+            }
             let next = next.into_iter().chain(until).min();
             if block_until(next, &mut gives_up) {
                 return Err(NotTaken::GaveUp);

@@ -168,8 +168,8 @@ impl HybridLimiter {
     /// As [`acquire`](HybridLimiter::acquire), but waits for up to `timeout`. Who waits for permits gets
     /// them in the order in which they came, however heavy they are; but threads of the background
     /// ([`P2`](crate::Priority::P2), of class Cpu or Hybrid) look each millisecond whether there are any
-    /// left, so that nobody waits behind one that has no CPU; heavy ones may wait for long. While it waits for tokens it holds no permit; where they cannot come in time it is refused at
-    /// once.
+    /// left, so that nobody waits behind one that has no CPU; heavy ones may wait for long. While it waits
+    /// for tokens it holds no permit; where they cannot come in time it is refused at once.
     ///
     /// A worker of an engine hands its place on meanwhile.
     ///
