@@ -5,22 +5,14 @@
 //!
 //! Ordinary workers look between two pieces of work. Where they sleep, and other programs or urgent work
 //! take all CPUs, nobody of the background may come to do so either: so while background jobs wait the
-//! spawner wakes now and then, and wakes an ordinary worker where they stand still. Who brings a job and the
-//! spawner agree so that none waits unseen:
-//!
-//! | who brings a job | the spawner |
-//! | --- | --- |
-//! | 1. pushes it | 1. says that nobody looks |
-//! | 2. fence | 2. fence |
-//! | 3. if nobody looks: says that somebody does, and asks the spawner to | 3. looks; if jobs wait, says that somebody looks |
-//!
-//! A thread that may be stopped in between only asks: the spawner says it then.
+//! spawner wakes now and then, and wakes an ordinary worker where they stand still. It rests while none waits
+//! (see [`doze`](crate::protocol::doze)).
 
 use std::time::{Duration, Instant};
 
 use crate::Priority;
 use crate::clock::Stamp;
-use crate::protocol::sync::{AtomicBool, AtomicU64, Ordering, fence};
+use crate::protocol::sync::{AtomicU64, Ordering};
 use crate::queues::NodeQueues;
 use crate::schedule::is_stoppable;
 use crate::shared::Shared;
@@ -57,25 +49,21 @@ impl Progress {
     }
 }
 
-/// If the spawner looks after what waits in the background.
-#[derive(Debug, Default)]
-pub(crate) struct LookedAfter(AtomicBool);
-
 impl Shared {
-    /// After a fence: background jobs wait, which somebody is to look after.
+    /// Background jobs wait, which somebody is to look after.
     pub(crate) fn look_after_background(&self) {
-        // ORDERING: relaxed, both: the fences order it, and who changes the word asks alone.
-        let looked_after = &self.looked_after.0;
-        let is_so = looked_after.load(Ordering::Relaxed)
-            || (!is_stoppable() && looked_after.swap(true, Ordering::Relaxed));
-        if !is_so {
+        let asks = match is_stoppable() {
+            true => self.looks_after.rests(),
+            false => self.looks_after.must_wake(),
+        };
+        if asks {
             self.spawner.ask(Request::LookAfter(self.weak()));
         }
     }
 
     /// For the spawner, which was asked to look after the background: when.
     pub(crate) fn looks_after_background(&self) -> Option<Instant> {
-        self.looked_after.0.store(true, Ordering::Relaxed);
+        self.looks_after.wakes();
         self.next_look(self.options.background_patience)
     }
 
@@ -97,25 +85,23 @@ impl Shared {
     /// For the spawner: has ordinary workers that sleep do what stands still; gives when to come again, if
     /// anything waits.
     pub(crate) fn relieve_background(&self) -> Option<Instant> {
-        // ORDERING: relaxed, all of this word, see above.
-        self.looked_after.0.store(false, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
         let crew = self.background()?;
         let (now, patience) = (Stamp::now(), self.options.background_patience);
         let waits = |queues: &NodeQueues| queues.has(Priority::P2, true);
-        let mut wait = None;
+        let is_idle = || crew.nodes_where(waits).next().is_none();
+        if self.looks_after.may_rest(is_idle) {
+            return None;
+        }
+        let mut wait = patience;
         for node in crew.nodes_where(waits) {
             let left = crew.time_left(node, now, patience);
             if left.is_zero() {
                 self.main().wake_one(self, node);
+            } else {
+                wait = wait.min(left);
             }
-            let next = if left.is_zero() { patience } else { left };
-            wait = Some(wait.map_or(next, |wait: Duration| wait.min(next)));
         }
-        let at = self.next_look(wait?)?;
-        // Who has said it in the meantime asks, too.
-        self.looked_after.0.store(true, Ordering::Relaxed);
-        Some(at)
+        self.next_look(wait)
     }
 }
 

@@ -6,8 +6,9 @@
 //! | 2. fence | 2. fence |
 //! | 3. asks whether there are jobs; rests if there are none | 3. if somebody rests: wakes it |
 //!
-//! Of the two fences one comes first: the job is seen, or who brings it sees that somebody rests.
-//! `tests/loom_doze.rs` checks it.
+//! Of the two fences one comes first: the job is seen, or who brings it sees that somebody rests. One that may
+//! be stopped before it has woken anybody only asks whether somebody rests, and does not take that upon itself:
+//! others would leave it to it. `tests/loom_doze.rs` checks it.
 
 use crate::protocol::sync::{AtomicBool, Ordering, fence_needed};
 
@@ -22,6 +23,17 @@ impl Default for Doze {
 }
 
 impl Doze {
+    /// One who rests until it is woken first.
+    pub fn resting() -> Doze {
+        Doze(AtomicBool::new(true))
+    }
+
+    /// For who looks, which was woken by one that did not take that upon itself.
+    pub fn wakes(&self) {
+        // ORDERING: relaxed: who brings a job before it is seen wakes it once more, for nothing.
+        self.0.store(false, Ordering::Relaxed);
+    }
+
     /// True if who looks may rest until it is woken, for there is nothing to look after.
     pub fn may_rest(&self, is_idle: impl FnOnce() -> bool) -> bool {
         // ORDERING: relaxed, here and below: the fences order it.
@@ -37,8 +49,13 @@ impl Doze {
 
     /// True for who has counted a job in and is to wake who rests.
     pub fn must_wake(&self) -> bool {
+        self.rests() && self.0.swap(false, Ordering::Relaxed)
+    }
+
+    /// For who has counted a job in: true if somebody rests.
+    pub fn rests(&self) -> bool {
         // ORDERING: with the fence in `may_rest`.
         fence_needed("doze wake fence");
-        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
+        self.0.load(Ordering::Relaxed)
     }
 }

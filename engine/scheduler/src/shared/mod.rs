@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use reiver_topology::Seat;
 
 use crate::admission::{Closing, Rules};
-use crate::ageing::LookedAfter;
 #[cfg(feature = "tokio")]
 use crate::asyncs::Asyncs;
 use crate::auto::{Auto, Autos};
@@ -24,6 +23,7 @@ use crate::fork::Fork;
 use crate::io::{Io, Pool, Wanted};
 use crate::machine::Machine;
 use crate::metrics::{CLASSES, Counters};
+use crate::protocol::doze::Doze;
 use crate::protocol::drain::Drain;
 use crate::protocol::refs::Ref;
 use crate::protocol::stop::Stop;
@@ -50,7 +50,8 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     /// Ordinary workers yield their CPUs to urgent ones.
     yields: AtomicBool,
-    pub(crate) looked_after: LookedAfter,
+    /// The spawner, as one who looks after the background, see [`ageing`](crate::ageing).
+    pub(crate) looks_after: Doze,
     /// Threads for jobs that block.
     pub(crate) io: Io,
     /// Those for jobs that also compute: ordinary ones, urgent ones, and those of the background.
@@ -117,7 +118,7 @@ impl Shared {
             machine,
             options,
             yields: AtomicBool::new(false),
-            looked_after: LookedAfter::default(),
+            looks_after: Doze::resting(),
             io,
             hybrid,
             autos: OnceLock::new(),
