@@ -12,6 +12,8 @@ struct Watched {
     core: Weak<Core>,
     epoch: Duration,
     due: Instant,
+    /// One of its epochs ends just now.
+    ends: bool,
 }
 
 #[derive(Debug)]
@@ -42,6 +44,7 @@ pub(crate) fn watch(core: &Arc<Core>) {
         core: Arc::downgrade(core),
         epoch: core.epoch,
         due,
+        ends: false,
     });
     if watch.is_running {
         CHANGED.notify_one();
@@ -83,7 +86,7 @@ fn run() {
         }
         let mut due = Vec::new();
         for pool in watch.pools.iter_mut().filter(|pool| pool.due <= now) {
-            pool.due = after(pool.epoch).unwrap_or(now + Duration::from_secs(3600));
+            pool.ends = true;
             due.push(Weak::clone(&pool.core));
         }
         drop(watch);
@@ -92,5 +95,10 @@ fn run() {
             core.age();
         }
         watch = lock();
+        // The next begins now: what was used a moment ago does not age because this thread came late.
+        for pool in watch.pools.iter_mut().filter(|pool| pool.ends) {
+            pool.ends = false;
+            pool.due = after(pool.epoch).unwrap_or(now + Duration::from_secs(3600));
+        }
     }
 }

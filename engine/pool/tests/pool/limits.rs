@@ -216,10 +216,11 @@ fn what_is_used_in_each_epoch_stays_cached() {
     let mut created = 0;
     while begun.elapsed() < 4 * EPOCH {
         drop(pool.get());
-        if last.elapsed() > EPOCH / 4 {
-            (begun, created) = (Instant::now(), pool.stats().created);
+        let now = Instant::now();
+        if now - last > EPOCH / 4 {
+            (begun, created) = (now, pool.stats().created);
         }
-        last = Instant::now();
+        last = now;
         created = created.max(1);
         assert_eq!(pool.stats().created, created);
         thread::sleep(Duration::from_millis(5));
