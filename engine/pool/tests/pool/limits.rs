@@ -227,6 +227,42 @@ fn what_is_used_in_each_epoch_stays_cached() {
     }
 }
 
+/// The thread that ends epochs may come late: here somebody else's destructor holds it up.
+#[test]
+fn two_epochs_of_a_pool_do_not_end_at_once() {
+    const EPOCH: Duration = Duration::from_millis(300);
+    watched();
+    let (begun, begins) = mpsc::channel();
+    let may_end = Arc::new(Barrier::new(2));
+    let (is_first, end) = (Arc::default(), Arc::clone(&may_end));
+    let slow = Pool::builder(move || Slow {
+        begun: begun.clone(),
+        may_end: Arc::clone(&end),
+        is_first: Arc::clone(&is_first),
+    });
+    // The first of them reads the machine; the epochs of these two end together.
+    drop(small(1));
+    let used = Pool::builder(|| 0_u64).epoch(EPOCH);
+    let (slow, used) = (slow.epoch(EPOCH).build(), used.build());
+    drop(slow.get());
+    while begins.try_recv().is_err() {
+        drop(used.get());
+        thread::sleep(Duration::from_millis(1));
+    }
+    // By now another epoch would have ended.
+    thread::sleep(2 * EPOCH);
+    drop(used.get());
+    let (last, created) = (Instant::now(), used.stats().created);
+    may_end.wait();
+    // Until that of the other pool has, for which its object is idle.
+    while slow.stats().cached > 0 || last.elapsed() < EPOCH / 3 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    drop(used.get());
+    let is_in_time = last.elapsed() < EPOCH;
+    assert!(used.stats().created == created || !is_in_time);
+}
+
 #[test]
 fn idle_objects_age_and_those_in_use_do_not() {
     watched();
