@@ -212,20 +212,22 @@ impl Pass {
         mut gives_up: impl FnMut(&Waker) -> bool,
     ) -> Result<(), NotTaken> {
         loop {
-            let taken = self.try_take();
-            let now = Instant::now();
-            let wait = match taken {
-                Ok(()) => return Ok(()),
-                Err(Short::Never(refused)) => return Err(NotTaken::Never(refused)),
-                Err(Short::Permits) => LOOKS_AGAIN,
-                Err(Short::Tokens(wait)) => wait.max(LOOKS_AGAIN),
+            let Err(short) = self.try_take() else {
+                return Ok(());
             };
+            let now = Instant::now();
+            let wait = match short {
+                Short::Permits => LOOKS_AGAIN,
+                Short::Tokens(wait) => wait.max(LOOKS_AGAIN),
+                Short::Never(refused) => return Err(NotTaken::Never(refused)),
+            };
+            if until.is_some_and(|until| now >= until) {
+                return Err(NotTaken::Late);
+            }
             let next = now.checked_add(wait);
-            let is_in_time = until.is_none_or(|until| next.is_some_and(|next| next <= until));
-            match taken {
-                _ if until.is_some_and(|until| now >= until) => return Err(NotTaken::Late),
-                Err(Short::Tokens(_)) if !is_in_time => return Err(NotTaken::Never(Refused::Rate)),
-                _ => {}
+            let comes = until.is_none_or(|until| next.is_some_and(|next| next <= until));
+            if !comes && short != Short::Permits {
+                return Err(NotTaken::Never(Refused::Rate));
             }
             let next = next.into_iter().chain(until).min();
             if block_until(next, &mut gives_up) {
@@ -381,7 +383,8 @@ impl Listener<'_> {
     /// that whoever tells finds the waker or is seen to have told.
     fn is_said(&mut self, waker: &Waker, is_so: impl FnOnce() -> bool) -> bool {
         if self.number.is_some() && is_stoppable() {
-            // It looks by the clock, often, and any waker of its thread will do.
+            // The spawner would do it again and again for who looks by the clock; the waker that is there wakes
+            // the same thread.
             return is_so();
         }
         let (known, waker) = (self.number, waker.clone());

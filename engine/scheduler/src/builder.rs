@@ -192,9 +192,9 @@ impl EngineBuilder {
 
     /// Whether workers of ordinary jobs leave their CPUs to urgent ones. Default: yes.
     ///
-    /// From the first job of [`P0`](crate::Priority::P0) on that is not of class Io their threads have a nice value that is
-    /// higher by 10, for good: the kernel lets nobody take that back without privilege. An engine
-    /// without such jobs pays nothing. One that has some, beside other programs that are not nice and
+    /// From the first job of [`P0`](crate::Priority::P0) on that is not of class Io their threads have a nice
+    /// value that is higher by 10, for good: the kernel lets nobody take that back without privilege. An
+    /// engine without such jobs pays nothing. One that has some, beside other programs that are not nice and
     /// compute on the same CPUs, gets a tenth of these where it would get half, unless those are in
     /// another session or cgroup. With `false` urgent jobs share the workers of ordinary ones, which take
     /// them first, but only between two jobs and at their

@@ -31,9 +31,9 @@ pub enum Class {
     /// least are forgotten, and begin as Hybrid again.
     ///
     /// Waiting for other jobs is waiting too, and so is the time for which the kernel stops all threads because a
-    /// CPU quota is used up: nobody counts that as wanting a CPU. Where the kernel does not say how long threads wait for a CPU
-    /// (`/proc/thread-self/schedstat` is missing, or says zeros), jobs are judged by how often they give up
-    /// theirs, which is less exact.
+    /// CPU quota is used up: nobody counts that as wanting a CPU. Where the kernel does not say how long threads
+    /// wait for a CPU (`/proc/thread-self/schedstat` is missing, or says zeros), jobs are judged by how often
+    /// they give up theirs, which is less exact.
     Auto,
 }
 

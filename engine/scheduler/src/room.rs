@@ -32,7 +32,7 @@ use crate::io::Pool;
 use crate::panics::contain;
 use crate::protocol::refs::Ref;
 use crate::protocol::sync::{AtomicUsize, Ordering, fence};
-use crate::schedule::{LOOKS_AGAIN, is_stoppable, looks_again, note_lock_of_all};
+use crate::schedule::{is_stoppable, looks_again, note_lock_of_all};
 use crate::shared::Shared;
 use crate::spawner::Request;
 use crate::worker::MOST_NESTED;
@@ -346,7 +346,7 @@ impl Shared {
         let Some(_stands) = Stands::by() else {
             return Ok(Entry::Caller);
         };
-        if let Some(mut next) = looks_again() {
+        if is_stoppable() {
             // It must not hold the list of those who wait, so it looks by the clock.
             while !room.try_enter() {
                 if self.is_closed() {
@@ -355,8 +355,7 @@ impl Shared {
                 if until.is_some_and(|until| Instant::now() >= until) {
                     return Ok(Entry::Late);
                 }
-                block_until(Some(next), |_| false);
-                next = Instant::now() + LOOKS_AGAIN;
+                block_until(looks_again(), |_| false);
             }
             return Ok(Entry::Queued);
         }
